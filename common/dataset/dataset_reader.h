@@ -1,6 +1,5 @@
 // Reads a JSON Lines dataset strictly: RFC 8259, UTF-8, one object a line, no repeated keys.
-#ifndef THAW_COMMON_DATASET_DATASET_READER_H_
-#define THAW_COMMON_DATASET_DATASET_READER_H_
+#pragma once
 
 #include <functional>
 #include <memory>
@@ -15,10 +14,11 @@ namespace thaw {
 class ExampleParser;
 class LineReader;
 
-// Reads the whole file and calls `on_issue` for everything wrong with it, in file order; `on_issue` may be empty.
-// Memory does not grow with the file. Returns an error only when the file cannot be read at all (NOT_FOUND,
-// INVALID_ARGUMENT for a schema that names no text column or what is not a regular file, UNAVAILABLE for I/O) or
-// when `on_issue` returns one, which ends the scan: a bad dataset is a summary with issues.
+// Reads the whole file and calls `on_issue` for everything wrong with it, in file order; `on_issue`
+// may be empty. Memory does not grow with the file. Returns an error only when the file cannot be
+// read at all (NOT_FOUND, INVALID_ARGUMENT for a schema that names no text column or what is not a
+// regular file, UNAVAILABLE for I/O) or when `on_issue` returns one, which ends the scan: a bad
+// dataset is a summary with issues.
 absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                          const DatasetLimits& limits,
                          const std::function<absl::Status(const DatasetIssue&)>& on_issue,
@@ -32,8 +32,9 @@ class DatasetReader {
                                                              const DatasetLimits& limits = {});
   ~DatasetReader();
 
-  // Fills `example` and returns true, or returns false at the end of the file. A bad line is FAILED_PRECONDITION
-  // with line, byte, field and reason: datasets are scanned before they are trained on.
+  // Fills `example` and returns true, or returns false at the end of the file. A bad line is
+  // FAILED_PRECONDITION with line, byte, field and reason: datasets are scanned before they are
+  // trained on.
   absl::StatusOr<bool> Next(Example* example);
 
  private:
@@ -44,5 +45,3 @@ class DatasetReader {
 };
 
 }  // namespace thaw
-
-#endif  // THAW_COMMON_DATASET_DATASET_READER_H_

@@ -1,6 +1,6 @@
-// What an example of text classification looks like in a JSON Lines file, and what one reads out of a line.
-#ifndef THAW_COMMON_DATASET_DATASET_SCHEMA_H_
-#define THAW_COMMON_DATASET_DATASET_SCHEMA_H_
+// What an example of text classification looks like in a JSON Lines file, and what one reads out of
+// a line.
+#pragma once
 
 #include <cstdint>
 #include <string>
@@ -11,8 +11,8 @@ namespace thaw {
 // Names of the columns. Other fields of a line are ignored.
 struct DatasetSchema {
   std::string text_column = "text";
-  std::string text_pair_column;         // empty: examples are single texts
-  std::string label_column = "label";   // empty: examples carry no label (input of a prediction)
+  std::string text_pair_column;        // empty: examples are single texts
+  std::string label_column = "label";  // empty: examples carry no label (input of a prediction)
 };
 
 // Bounds on input. They exist so that no file can make a reader use unbounded memory or stack.
@@ -21,7 +21,8 @@ struct DatasetLimits {
   int max_depth = 32;                // nested arrays and objects in fields that are ignored
   int max_labels = 10'000;           // more different labels mean that the column is no class
   int max_label_bytes = 256;
-  int64_t max_tracked_duplicates = 1 << 22;  // examples among which duplicates are looked for: 64 MiB
+  int64_t max_tracked_duplicates = 1
+                                   << 22;  // examples among which duplicates are looked for: 64 MiB
 };
 
 // A file's labels are all strings or all integers, never both.
@@ -30,17 +31,19 @@ enum class LabelKind { kNone, kString, kInteger };
 struct Example {
   std::string text;
   std::string text_pair;  // empty without a pair column
-  std::string label;      // the class name; integers as decimal digits; empty without a label column
+  std::string label;  // the class name; integers as decimal digits; empty without a label column
   LabelKind label_kind = LabelKind::kNone;
   int64_t line = 0;  // 1-based
 };
 
 // One thing wrong with a file. A line may have several.
 struct DatasetIssue {
-  int64_t line = 0;         // 1-based
-  int64_t byte_offset = 0;  // in the file: of the byte that cannot be read, else of the line's beginning
-  std::string field;        // the column, or empty when the line as a whole is at fault
-  std::string reason;       // one printable line of at most 300 bytes, with the remedy where there is one
+  int64_t line = 0;  // 1-based
+  int64_t byte_offset =
+      0;              // in the file: of the byte that cannot be read, else of the line's beginning
+  std::string field;  // the column, or empty when the line as a whole is at fault
+  std::string
+      reason;  // one printable line of at most 300 bytes, with the remedy where there is one
 };
 
 struct LabelCount {
@@ -64,5 +67,3 @@ struct DatasetSummary {
 };
 
 }  // namespace thaw
-
-#endif  // THAW_COMMON_DATASET_DATASET_SCHEMA_H_

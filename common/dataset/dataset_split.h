@@ -1,6 +1,6 @@
-// Splits one dataset into training and validation examples, the same way on every machine and in every version.
-#ifndef THAW_COMMON_DATASET_DATASET_SPLIT_H_
-#define THAW_COMMON_DATASET_DATASET_SPLIT_H_
+// Splits one dataset into training and validation examples, the same way on every machine and in
+// every version.
+#pragma once
 
 #include <cstdint>
 
@@ -8,15 +8,13 @@
 
 namespace thaw {
 
-// A stable 64-bit hash of an example's text and pair. The label is left out, so that the same text never lies on
-// both sides of a split. FNV-1a over text, a 0xFF byte and pair, then the finalizer of SplitMix64 (Steele, Lea,
-// Flood 2014).
+// A stable 64-bit hash of an example's text and pair. The label is left out, so that the same text
+// never lies on both sides of a split. FNV-1a over text, a 0xFF byte and pair, then the finalizer
+// of SplitMix64 (Steele, Lea, Flood 2014).
 uint64_t HashTexts(const Example& example);
 
-// Whether the example belongs to the validation side, which gets about `fraction` (0 to 1) of all different
-// examples. A pure function of its arguments.
+// Whether the example belongs to the validation side, which gets about `fraction` (0 to 1) of all
+// different examples. A pure function of its arguments.
 bool InValidationSplit(const Example& example, double fraction, uint64_t seed);
 
 }  // namespace thaw
-
-#endif  // THAW_COMMON_DATASET_DATASET_SPLIT_H_

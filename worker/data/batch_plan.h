@@ -1,6 +1,5 @@
 // Which rows form an optimizer step, and how a step is cut into micro-steps.
-#ifndef THAW_WORKER_DATA_BATCH_PLAN_H_
-#define THAW_WORKER_DATA_BATCH_PLAN_H_
+#pragma once
 
 #include <cstdint>
 #include <span>
@@ -16,12 +15,13 @@ namespace thaw {
 struct BatchPolicy {
   int32_t examples_per_step = 16;
   int32_t tokens_per_step = 0;  // as many rows as fit, at least one
-  // A micro-step holds as many consecutive rows of its step as fit into this, at least one. It bounds memory and
-  // changes neither which rows a step has nor their order.
+  // A micro-step holds as many consecutive rows of its step as fit into this, at least one. It
+  // bounds memory and changes neither which rows a step has nor their order.
   int32_t tokens_per_micro_step = 2048;
 };
 
-// Where training is in its data: all that a checkpoint keeps of it. Rows [0, position) of the epoch's order are done.
+// Where training is in its data: all that a checkpoint keeps of it. Rows [0, position) of the
+// epoch's order are done.
 struct DataCursor {
   int64_t epoch = 0;
   int64_t position = 0;
@@ -33,20 +33,23 @@ struct StepRows {
   std::vector<std::vector<int64_t>> micro_steps;
   int64_t examples = 0;
   int64_t tokens = 0;
-  DataCursor next;  // where the following step begins: in the next epoch after the last row of this one
+  DataCursor
+      next;  // where the following step begins: in the next epoch after the last row of this one
 };
 
-// Plans steps over a dataset, statelessly: any step can be had from its cursor alone. The last step of an epoch is
-// smaller when the rows run out; a step never spans two epochs. Any thread may call.
+// Plans steps over a dataset, statelessly: any step can be had from its cursor alone. The last step
+// of an epoch is smaller when the rows run out; a step never spans two epochs. Any thread may call.
 class BatchPlan {
  public:
-  // `dataset` must outlive the plan. INVALID_ARGUMENT for an empty dataset or a policy out of its bounds.
-  static absl::StatusOr<BatchPlan> Create(const TokenizedDataset* dataset, const BatchPolicy& policy,
-                                          uint64_t seed);
+  // `dataset` must outlive the plan. INVALID_ARGUMENT for an empty dataset or a policy out of its
+  // bounds.
+  static absl::StatusOr<BatchPlan> Create(const TokenizedDataset* dataset,
+                                          const BatchPolicy& policy, uint64_t seed);
 
   StepRows Step(const DataCursor& cursor) const;
 
-  // Optimizer steps of one epoch. With tokens_per_step it depends on the epoch and costs a pass over the rows.
+  // Optimizer steps of one epoch. With tokens_per_step it depends on the epoch and costs a pass
+  // over the rows.
   int64_t StepsInEpoch(int64_t epoch) const;
 
  private:
@@ -59,14 +62,14 @@ class BatchPlan {
   uint64_t seed_;
 };
 
-// Cuts `rows` into runs of at most `tokens` tokens each (a longer row stands alone), keeping their order.
+// Cuts `rows` into runs of at most `tokens` tokens each (a longer row stands alone), keeping their
+// order.
 std::vector<std::vector<int64_t>> CutByTokens(const TokenizedDataset& dataset,
                                               std::span<const int64_t> rows, int64_t tokens);
 
-// All rows once, longest first and so with rows of similar length together, in batches of at most `tokens` tokens.
-// PackedBatch::rows tells where each result belongs.
-std::vector<std::vector<int64_t>> EvaluationBatches(const TokenizedDataset& dataset, int64_t tokens);
+// All rows once, longest first and so with rows of similar length together, in batches of at most
+// `tokens` tokens. PackedBatch::rows tells where each result belongs.
+std::vector<std::vector<int64_t>> EvaluationBatches(const TokenizedDataset& dataset,
+                                                    int64_t tokens);
 
 }  // namespace thaw
-
-#endif  // THAW_WORKER_DATA_BATCH_PLAN_H_

@@ -1,16 +1,16 @@
 // In which order an epoch visits its rows: a function of (seed, epoch), never a stored shuffle.
-#ifndef THAW_WORKER_DATA_DATA_ORDER_H_
-#define THAW_WORKER_DATA_DATA_ORDER_H_
+#pragma once
 
 #include <array>
 #include <cstdint>
 
 namespace thaw {
 
-// A permutation of [0, rows) with random access and no memory: a balanced Feistel network over the least even
-// number of bits that holds `rows`, walked along its cycle until the value falls below `rows` (Black and Rogaway,
-// "Ciphers with Arbitrary Finite Domains", 2002, method 2). The round function is SplitMix64's finalizer over the
-// half, a round key and the seed. Stable across machines and versions: checkpoints rely on it.
+// A permutation of [0, rows) with random access and no memory: a balanced Feistel network over the
+// least even number of bits that holds `rows`, walked along its cycle until the value falls below
+// `rows` (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, method 2). The round
+// function is SplitMix64's finalizer over the half, a round key and the seed. Stable across
+// machines and versions: checkpoints rely on it.
 class DataOrder {
  public:
   DataOrder(int64_t rows, uint64_t seed, int64_t epoch);
@@ -28,5 +28,3 @@ class DataOrder {
 };
 
 }  // namespace thaw
-
-#endif  // THAW_WORKER_DATA_DATA_ORDER_H_

@@ -1,6 +1,5 @@
 // Sequences laid one after the other without padding: what a forward pass takes.
-#ifndef THAW_WORKER_DATA_PACKED_BATCH_H_
-#define THAW_WORKER_DATA_PACKED_BATCH_H_
+#pragma once
 
 #include <cstdint>
 #include <span>
@@ -27,5 +26,3 @@ struct PackedBatch {
 PackedBatch Pack(const TokenizedDataset& dataset, std::span<const int64_t> rows);
 
 }  // namespace thaw
-
-#endif  // THAW_WORKER_DATA_PACKED_BATCH_H_

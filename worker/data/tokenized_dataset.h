@@ -1,6 +1,5 @@
 // A dataset after tokenization: all token ids in one array, held in memory for the whole attempt.
-#ifndef THAW_WORKER_DATA_TOKENIZED_DATASET_H_
-#define THAW_WORKER_DATA_TOKENIZED_DATASET_H_
+#pragma once
 
 #include <cstdint>
 #include <functional>
@@ -17,11 +16,11 @@ namespace thaw {
 
 // Rows are examples, numbered from 0 in the order they were read. Read-only once built.
 struct TokenizedDataset {
-  std::vector<int32_t> token_ids;     // of all rows, one after the other
-  std::vector<uint8_t> type_ids;      // like token_ids; empty when all are 0
+  std::vector<int32_t> token_ids;      // of all rows, one after the other
+  std::vector<uint8_t> type_ids;       // like token_ids; empty when all are 0
   std::vector<int64_t> offsets = {0};  // rows + 1: row r owns [offsets[r], offsets[r + 1])
-  std::vector<int32_t> labels;        // class id of each row; empty when the examples carry no label
-  std::vector<int64_t> lines;         // line of each row in its file; of inline texts 1, 2, …
+  std::vector<int32_t> labels;  // class id of each row; empty when the examples carry no label
+  std::vector<int64_t> lines;   // line of each row in its file; of inline texts 1, 2, …
   int64_t truncated_rows = 0;
   int32_t longest_row = 0;  // tokens
 
@@ -36,15 +35,15 @@ struct TokenizedDataset {
 };
 
 struct TokenizeOptions {
-  int32_t max_length = 512;         // tokens of one row, special tokens included
+  int32_t max_length = 512;  // tokens of one row, special tokens included
   int threads = 1;
-  int64_t max_bytes = 4LL << 30;    // memory that the result may take; beyond it RESOURCE_EXHAUSTED
+  int64_t max_bytes = 4LL << 30;  // memory that the result may take; beyond it RESOURCE_EXHAUSTED
   std::function<bool(const Example&)> keep;  // which examples become rows; empty: all
 };
 
-// Reads `reader` to its end. `label_names` is the model's id2label in id order; an example with another label is
-// FAILED_PRECONDITION naming the line. With empty `label_names` labels are ignored. The result does not depend on
-// `threads`.
+// Reads `reader` to its end. `label_names` is the model's id2label in id order; an example with
+// another label is FAILED_PRECONDITION naming the line. With empty `label_names` labels are
+// ignored. The result does not depend on `threads`.
 absl::StatusOr<TokenizedDataset> TokenizeDataset(DatasetReader* reader, const Tokenizer& tokenizer,
                                                  std::span<const std::string> label_names,
                                                  const TokenizeOptions& options);
@@ -55,5 +54,3 @@ absl::StatusOr<TokenizedDataset> TokenizeTexts(std::span<const TextInput> texts,
                                                const TokenizeOptions& options);
 
 }  // namespace thaw
-
-#endif  // THAW_WORKER_DATA_TOKENIZED_DATASET_H_

@@ -1,6 +1,5 @@
 // Text to token ids and back, exactly as Hugging Face `tokenizers` does it from a `tokenizer.json`.
-#ifndef THAW_WORKER_TEXT_TOKENIZER_H_
-#define THAW_WORKER_TEXT_TOKENIZER_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -19,14 +18,15 @@ namespace thaw {
 // What one sequence (or a pair of sequences, for models that compare two texts) is encoded from.
 struct TextInput {
   std::string_view text;
-  std::optional<std::string_view> pair;
+  std::optional<std::string_view> pair = std::nullopt;
 };
 
 struct EncodeOptions {
   // Adds what the model expects around a sequence, such as [CLS] and [SEP].
   bool add_special_tokens = true;
-  // Most tokens of one encoding, special tokens included; 0 means no limit. The end of the text is cut, of a
-  // pair the longer text first, and special tokens are always kept. At least SpecialTokens() + 1.
+  // Most tokens of one encoding, special tokens included; 0 means no limit. The end of the text is
+  // cut, of a pair the longer text first, and special tokens are always kept. At least
+  // SpecialTokens() + 1.
   int32_t max_length = 0;
   // Fills Encoding::bytes. Costs about 8 % of the speed.
   bool offsets = false;
@@ -39,7 +39,8 @@ struct TextSpan {
   bool operator==(const TextSpan&) const = default;
 };
 
-// All vectors have one entry per token, except `bytes`, which is empty unless offsets were asked for.
+// All vectors have one entry per token, except `bytes`, which is empty unless offsets were asked
+// for.
 struct Encoding {
   std::vector<int32_t> ids;
   std::vector<int32_t> type_ids;  // 0 first text, 1 second text
@@ -48,12 +49,12 @@ struct Encoding {
   bool truncated = false;         // tokens were dropped to respect max_length
 };
 
-// A loaded tokenizer. Immutable; every method may be called from any number of threads at once. The file's own
-// truncation and padding settings are ignored: EncodeOptions alone decide.
+// A loaded tokenizer. Immutable; every method may be called from any number of threads at once. The
+// file's own truncation and padding settings are ignored: EncodeOptions alone decide.
 //
-// Errors: INVALID_ARGUMENT for text that is not UTF-8 (names the byte) or a max_length without room;
-// FAILED_PRECONDITION for a file that is not a tokenizer; NOT_FOUND or another I/O status when it cannot be read;
-// INTERNAL if the library failed on this input.
+// Errors: INVALID_ARGUMENT for text that is not UTF-8 (names the byte) or a max_length without
+// room; FAILED_PRECONDITION for a file that is not a tokenizer; NOT_FOUND or another I/O status
+// when it cannot be read; INTERNAL if the library failed on this input.
 class Tokenizer {
  public:
   // Reads `path`, a tokenizer.json of at most 128 MiB.
@@ -67,8 +68,8 @@ class Tokenizer {
 
   absl::StatusOr<Encoding> Encode(const TextInput& input, const EncodeOptions& options) const;
 
-  // Encodes all inputs on up to `threads` threads; results are in the order of the inputs. The first failing
-  // input (by index) decides the error, whose message names its index.
+  // Encodes all inputs on up to `threads` threads; results are in the order of the inputs. The
+  // first failing input (by index) decides the error, whose message names its index.
   absl::StatusOr<std::vector<Encoding>> EncodeBatch(std::span<const TextInput> inputs,
                                                     const EncodeOptions& options,
                                                     int threads) const;
@@ -100,5 +101,3 @@ class Tokenizer {
 std::vector<TextSpan> ToCodePoints(std::string_view text, std::span<const TextSpan> bytes);
 
 }  // namespace thaw
-
-#endif  // THAW_WORKER_TEXT_TOKENIZER_H_
