@@ -1,0 +1,27 @@
+// Dropout as a pure function of its place: Philox 4x32-10 (Salmon et al., "Parallel random numbers:
+// as easy as 1, 2, 3", SC 2011) with the site as key and the element as counter. No state, so a
+// mask is drawn again in the backward pass instead of being kept, and neither threads nor the order
+// of work change it.
+#pragma once
+
+#include <cstdint>
+
+namespace thaw {
+
+// One dropout site in one micro-step. Element (row, column, plane) of a matrix, where `plane` is
+// the head in attention and 0 elsewhere, is dropped if its 32 random bits are below `threshold`,
+// and multiplied by `scale` otherwise. The bits are word (column % 64) / 16 of Philox with
+//   counter = (column / 64 * 16 + column % 16, row, plane, 0) and key = (key[0], key[1]).
+struct DropoutSite {
+  uint32_t key[2] = {0, 0};
+  uint32_t threshold = 0;  // 0: dropout is off
+  float scale = 1;         // 1 / (1 - probability)
+
+  bool active() const { return threshold != 0; }
+};
+
+// `probability` in [0, 1). `site` numbers the places in the model.
+DropoutSite MakeDropoutSite(uint64_t seed, uint64_t step, uint32_t micro_step, uint32_t site,
+                            double probability);
+
+}  // namespace thaw

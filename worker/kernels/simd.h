@@ -1,0 +1,107 @@
+// Vectors of kLanes floats through GCC's vector extensions: one source for all instruction sets.
+// Included only by the files that define THAW_LANES and are compiled for that set. Everything is
+// local to the including file, so that no function compiled for one set is linked into another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if THAW_LANES == 4
+#include <emmintrin.h>
+#else
+#include <immintrin.h>
+#endif
+
+namespace thaw {
+namespace {
+
+#define THAW_INLINE static inline __attribute__((always_inline))
+
+constexpr int64_t kLanes = THAW_LANES;
+
+typedef float Floats __attribute__((vector_size(4 * THAW_LANES), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * THAW_LANES), may_alias));
+typedef uint32_t Words __attribute__((vector_size(4 * THAW_LANES), may_alias));
+typedef float UnalignedFloats __attribute__((vector_size(4 * THAW_LANES), may_alias, aligned(4)));
+
+THAW_INLINE int64_t RoundUp(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+THAW_INLINE int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+THAW_INLINE Floats All(float x) { return Floats{} + x; }
+THAW_INLINE Floats Load(const float* p) { return *reinterpret_cast<const UnalignedFloats*>(p); }
+THAW_INLINE void Store(float* p, Floats x) { *reinterpret_cast<UnalignedFloats*>(p) = x; }
+
+// The first n < kLanes floats; the others are 0 or stay unwritten.
+THAW_INLINE Floats LoadPart(const float* p, int64_t n) {
+  float part[kLanes] = {};
+  std::memcpy(part, p, static_cast<size_t>(n) * sizeof(float));
+  return Load(part);
+}
+THAW_INLINE void StorePart(float* p, Floats x, int64_t n) {
+  float part[kLanes];
+  Store(part, x);
+  std::memcpy(p, part, static_cast<size_t>(n) * sizeof(float));
+}
+
+// b where either is NaN.
+THAW_INLINE Floats Larger(Floats a, Floats b) { return a > b ? a : b; }
+THAW_INLINE Floats Lesser(Floats a, Floats b) { return a < b ? a : b; }
+
+THAW_INLINE float SumOf(Floats x) {
+  float part[kLanes];
+  Store(part, x);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) part[i] += part[i + half];
+  }
+  return part[0];
+}
+THAW_INLINE float LargestOf(Floats x) {
+  float part[kLanes];
+  Store(part, x);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i)
+      part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
+  }
+  return part[0];
+}
+
+// e^x to about 1 ulp within [-87.3, 88], the ends outside, NaN of NaN: 2^n times a polynomial on
+// [-ln 2 / 2, ln 2 / 2].
+THAW_INLINE Floats Exp(Floats x) {
+  const Floats shift = All(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  x = Lesser(All(88.0f), Larger(All(-87.33f), x));
+  const Floats shifted = x * 1.44269504f + shift;
+  const Floats n = shifted - shift;
+  const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  Floats p = All(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const Ints exponent = (reinterpret_cast<Ints>(shifted) - 0x4b400000 + 127) << 23;
+  return p * reinterpret_cast<Floats>(exponent);
+}
+
+// The high halves of the 64-bit products.
+THAW_INLINE Words HighProduct(Words a, uint32_t b) {
+#if THAW_LANES == 16
+  const __m512i x = reinterpret_cast<__m512i>(a), y = _mm512_set1_epi32(static_cast<int>(b));
+  const __m512i even = _mm512_mul_epu32(x, y), odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), y);
+  return reinterpret_cast<Words>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
+#elif THAW_LANES == 8
+  const __m256i x = reinterpret_cast<__m256i>(a), y = _mm256_set1_epi32(static_cast<int>(b));
+  const __m256i even = _mm256_mul_epu32(x, y), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), y);
+  return reinterpret_cast<Words>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
+#else
+  const __m128i x = reinterpret_cast<__m128i>(a), y = _mm_set1_epi32(static_cast<int>(b));
+  const __m128i even = _mm_mul_epu32(x, y), odd = _mm_mul_epu32(_mm_srli_epi64(x, 32), y);
+  const __m128i high = _mm_set1_epi64x(static_cast<int64_t>(0xffffffff00000000));
+  return reinterpret_cast<Words>(_mm_or_si128(_mm_srli_epi64(even, 32), _mm_and_si128(odd, high)));
+#endif
+}
+
+}  // namespace
+}  // namespace thaw
