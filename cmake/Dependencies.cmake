@@ -1,5 +1,6 @@
 # Everything that comes from Debian. `thaw::` targets carry SYSTEM includes so that our warnings stay ours.
 find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(OpenSSL REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
