@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import includes
+import links
 import protos
 import sizes
 import words
@@ -25,7 +26,7 @@ def read_files():
 
 def main():
     files = read_files()
-    complaints = [*includes.check(files), *sizes.check(files), *words.check(files)]
+    complaints = [*includes.check(files), *sizes.check(files), *words.check(files), *links.check(files)]
     names = [path.removeprefix("proto/") for path in files if path.startswith("proto/") and path.endswith(".proto")]
     deps = os.environ.get("THAW_DEPS", os.path.expanduser("~/.cache/thaw"))
     if names:

@@ -8,6 +8,7 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(ROOT, "script", "checks"))
 
 import includes
+import links
 import protos
 import sizes
 import words
@@ -84,6 +85,13 @@ class Words(unittest.TestCase):
 
     def test_exempt(self):
         self.assertEqual(self.complaints("TODO", "worker/text/rust/Cargo.lock"), [])
+
+
+class Links(unittest.TestCase):
+    def test_targets(self):
+        files = {"docs/a.md": "[b](b.md) [c](../c.md#part)\n[d](d.md) [adr](adr) [web](https://x.org/a) [here](#part)",
+                 "docs/b.md": "", "c.md": "", "docs/adr/1.md": ""}
+        self.assertEqual([(path, line) for path, line, _ in links.check(files)], [("docs/a.md", 2)])
 
 
 class Protos(unittest.TestCase):
