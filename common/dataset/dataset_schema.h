@@ -39,11 +39,10 @@ struct Example {
 // One thing wrong with a file. A line may have several.
 struct DatasetIssue {
   int64_t line = 0;  // 1-based
-  int64_t byte_offset =
-      0;              // in the file: of the byte that cannot be read, else of the line's beginning
-  std::string field;  // the column, or empty when the line as a whole is at fault
-  std::string
-      reason;  // one printable line of at most 300 bytes, with the remedy where there is one
+  // In the file: the byte at which reading as JSON stopped, or the line's beginning.
+  int64_t byte_offset = 0;
+  std::string field;   // the column, or empty when the line as a whole is at fault
+  std::string reason;  // one line of at most 300 bytes, with the remedy where there is one
 };
 
 struct LabelCount {

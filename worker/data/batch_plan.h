@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/data/data_order.h"
 #include "worker/data/tokenized_dataset.h"
 
 namespace thaw {
@@ -33,19 +34,20 @@ struct StepRows {
   std::vector<std::vector<int64_t>> micro_steps;
   int64_t examples = 0;
   int64_t tokens = 0;
-  DataCursor
-      next;  // where the following step begins: in the next epoch after the last row of this one
+  // Where the following step begins: in the next epoch after the last row of this one.
+  DataCursor next;
 };
 
 // Plans steps over a dataset, statelessly: any step can be had from its cursor alone. The last step
 // of an epoch is smaller when the rows run out; a step never spans two epochs. Any thread may call.
 class BatchPlan {
  public:
-  // `dataset` must outlive the plan. INVALID_ARGUMENT for an empty dataset or a policy out of its
-  // bounds.
+  // `dataset` must outlive the plan. INVALID_ARGUMENT for a policy out of its bounds,
+  // FAILED_PRECONDITION for an empty dataset.
   static absl::StatusOr<BatchPlan> Create(const TokenizedDataset* dataset,
                                           const BatchPolicy& policy, uint64_t seed);
 
+  // `cursor.position` must be below the dataset's rows.
   StepRows Step(const DataCursor& cursor) const;
 
   // Optimizer steps of one epoch. With tokens_per_step it depends on the epoch and costs a pass
@@ -55,7 +57,8 @@ class BatchPlan {
  private:
   BatchPlan(const TokenizedDataset* dataset, const BatchPolicy& policy, uint64_t seed)
       : dataset_(dataset), policy_(policy), seed_(seed) {}
-  int64_t StepEnd(const class DataOrder& order, int64_t begin) const;
+  // The position after the last row of the step that begins at `begin`.
+  int64_t StepEnd(const DataOrder& order, int64_t begin) const;
 
   const TokenizedDataset* dataset_;
   BatchPolicy policy_;

@@ -7,10 +7,10 @@
 namespace thaw {
 
 // A permutation of [0, rows) with random access and no memory: a balanced Feistel network over the
-// least even number of bits that holds `rows`, walked along its cycle until the value falls below
-// `rows` (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, method 2). The round
-// function is SplitMix64's finalizer over the half, a round key and the seed. Stable across
-// machines and versions: checkpoints rely on it.
+// least even number of bits (8 or more) that holds `rows`, walked along its cycle until the value
+// falls below `rows` (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, method 2).
+// The round function is SplitMix64's finalizer of half and round key. Stable across machines and
+// versions: checkpoints rely on it. Any thread may read.
 class DataOrder {
  public:
   DataOrder(int64_t rows, uint64_t seed, int64_t epoch);
@@ -23,7 +23,7 @@ class DataOrder {
   static constexpr int kRounds = 6;
 
   int64_t rows_;
-  int half_bits_ = 1;
+  int half_bits_ = 4;
   std::array<uint64_t, kRounds> keys_;
 };
 

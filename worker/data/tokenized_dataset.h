@@ -38,12 +38,12 @@ struct TokenizeOptions {
   int32_t max_length = 512;  // tokens of one row, special tokens included
   int threads = 1;
   int64_t max_bytes = 4LL << 30;  // memory that the result may take; beyond it RESOURCE_EXHAUSTED
-  std::function<bool(const Example&)> keep;  // which examples become rows; empty: all
+  std::function<bool(const Example&)> keep = {};  // which examples become rows; empty: all
 };
 
-// Reads `reader` to its end. `label_names` is the model's id2label in id order; an example with
-// another label is FAILED_PRECONDITION naming the line. With empty `label_names` labels are
-// ignored. The result does not depend on `threads`.
+// Reads `reader` to its end. `label_names` is the model's id2label in id order; with none labels
+// are ignored. An example with another label, or a text that gives no tokens, is
+// FAILED_PRECONDITION naming the line. The result does not depend on `threads`.
 absl::StatusOr<TokenizedDataset> TokenizeDataset(DatasetReader* reader, const Tokenizer& tokenizer,
                                                  std::span<const std::string> label_names,
                                                  const TokenizeOptions& options);

@@ -1,0 +1,90 @@
+#include "worker/data/batch_plan.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+
+namespace thaw {
+
+absl::StatusOr<BatchPlan> BatchPlan::Create(const TokenizedDataset* dataset,
+                                            const BatchPolicy& policy, uint64_t seed) {
+  if (dataset->rows() == 0) return absl::FailedPreconditionError("the dataset has no examples");
+  if (policy.examples_per_step < 0 || policy.tokens_per_step < 0 ||
+      (policy.examples_per_step > 0) == (policy.tokens_per_step > 0)) {
+    return InvalidField("batch", absl::StrCat("examples_per_step is ", policy.examples_per_step,
+                                              " and tokens_per_step ", policy.tokens_per_step,
+                                              ": exactly one must be positive, the other 0"));
+  }
+  if (policy.tokens_per_micro_step <= 0) {
+    return InvalidField("batch.tokens_per_micro_step",
+                        absl::StrCat("is ", policy.tokens_per_micro_step, ", must be positive"));
+  }
+  return BatchPlan(dataset, policy, seed);
+}
+
+int64_t BatchPlan::StepEnd(const DataOrder& order, int64_t begin) const {
+  const int64_t rows = dataset_->rows();
+  if (policy_.examples_per_step > 0) return std::min(begin + policy_.examples_per_step, rows);
+  int64_t tokens = dataset_->length(order[begin]);
+  int64_t end = begin + 1;
+  for (; end < rows; ++end) {
+    tokens += dataset_->length(order[end]);
+    if (tokens > policy_.tokens_per_step) break;
+  }
+  return end;
+}
+
+StepRows BatchPlan::Step(const DataCursor& cursor) const {
+  const DataOrder order(dataset_->rows(), seed_, cursor.epoch);
+  const int64_t end = StepEnd(order, cursor.position);
+  std::vector<int64_t> rows;
+  StepRows step;
+  for (int64_t position = cursor.position; position < end; ++position) {
+    rows.push_back(order[position]);
+    step.tokens += dataset_->length(rows.back());
+  }
+  step.examples = static_cast<int64_t>(rows.size());
+  step.micro_steps = CutByTokens(*dataset_, rows, policy_.tokens_per_micro_step);
+  step.next =
+      end == dataset_->rows() ? DataCursor{cursor.epoch + 1, 0} : DataCursor{cursor.epoch, end};
+  return step;
+}
+
+int64_t BatchPlan::StepsInEpoch(int64_t epoch) const {
+  const int64_t rows = dataset_->rows();
+  if (policy_.examples_per_step > 0) {
+    return (rows + policy_.examples_per_step - 1) / policy_.examples_per_step;
+  }
+  const DataOrder order(rows, seed_, epoch);
+  int64_t steps = 0;
+  for (int64_t begin = 0; begin < rows; begin = StepEnd(order, begin)) ++steps;
+  return steps;
+}
+
+std::vector<std::vector<int64_t>> CutByTokens(const TokenizedDataset& dataset,
+                                              std::span<const int64_t> rows, int64_t tokens) {
+  std::vector<std::vector<int64_t>> runs;
+  int64_t room = 0;
+  for (const int64_t row : rows) {
+    if (runs.empty() || dataset.length(row) > room) {
+      runs.emplace_back();
+      room = tokens;
+    }
+    runs.back().push_back(row);
+    room -= dataset.length(row);
+  }
+  return runs;
+}
+
+std::vector<std::vector<int64_t>> EvaluationBatches(const TokenizedDataset& dataset,
+                                                    int64_t tokens) {
+  std::vector<int64_t> rows(static_cast<size_t>(dataset.rows()));
+  std::iota(rows.begin(), rows.end(), 0);
+  std::stable_sort(rows.begin(), rows.end(),
+                   [&](int64_t a, int64_t b) { return dataset.length(a) > dataset.length(b); });
+  return CutByTokens(dataset, rows, tokens);
+}
+
+}  // namespace thaw
