@@ -1,0 +1,43 @@
+#include "common/spec/spec_problems.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace thaw {
+
+void SpecProblems::Add(absl::string_view field, absl::string_view description) {
+  violations_.push_back({std::string(field), std::string(description)});
+}
+
+void SpecProblems::ExpectWithin(absl::string_view field, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return;
+  Add(field, absl::StrCat(value, " is out of range; give ", low, " to ", high));
+}
+
+void SpecProblems::ExpectWithin(absl::string_view field, double value, const Interval& interval) {
+  const bool above = interval.without_low ? value > interval.low : value >= interval.low;
+  const bool below = interval.without_high ? value < interval.high : value <= interval.high;
+  if (above && below) return;
+  Add(field, absl::StrCat(value, " is out of range; give a number ",
+                          interval.without_low ? "above " : "from ", interval.low,
+                          interval.without_high ? ", below " : ", at most ", interval.high));
+}
+
+void SpecProblems::ExpectName(absl::string_view field, absl::string_view value, int limit) {
+  int characters = 0;
+  bool control = false;
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte & 0xC0) != 0x80) ++characters;
+    if (byte < 0x20 || byte == 0x7F) control = true;
+  }
+  if (characters > limit) {
+    Add(field, absl::StrCat("has ", characters, " characters; give at most ", limit));
+  }
+  if (control) Add(field, "holds a control character; use printable ones");
+}
+
+absl::Status SpecProblems::ToStatus() const {
+  return violations_.empty() ? absl::OkStatus() : InvalidFields(violations_);
+}
+
+}  // namespace thaw

@@ -1,0 +1,49 @@
+// Inside common/spec: collects what is wrong with a spec, so that a user sees all of it at once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "common/base/status.h"
+#include "thaw/v1/job_spec.pb.h"
+
+namespace thaw {
+
+// Numbers from `low` to `high`. NaN lies in none.
+struct Interval {
+  double low = 0;
+  double high = 0;
+  bool without_low = false;
+  bool without_high = false;
+};
+
+class SpecProblems {
+ public:
+  // `description` holds the value and the remedy.
+  void Add(absl::string_view field, absl::string_view description);
+
+  void ExpectWithin(absl::string_view field, int64_t value, int64_t low, int64_t high);
+  void ExpectWithin(absl::string_view field, double value, const Interval& interval);
+
+  // Text that is shown on screens: UTF-8 characters up to `limit`, none of them a control
+  // character.
+  void ExpectName(absl::string_view field, absl::string_view value, int limit);
+
+  // OK, or InvalidFields with all of them.
+  absl::Status ToStatus() const;
+
+ private:
+  std::vector<FieldViolation> violations_;
+};
+
+// The parts of ValidateSpec. `field` names the message that is checked.
+void ValidateTraining(absl::string_view field, const v1::Training& training,
+                      SpecProblems* problems);
+void ValidatePrediction(absl::string_view field, const v1::Prediction& prediction,
+                        SpecProblems* problems);
+void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems);
+
+}  // namespace thaw

@@ -1,0 +1,253 @@
+#include "absl/strings/str_cat.h"
+#include "common/spec/spec_problems.h"
+#include "re2/re2.h"
+
+namespace thaw {
+namespace {
+
+constexpr int kMaxPatternBytes = 1024;
+
+bool Evaluates(const v1::Training& training) {
+  return training.validation_case() != v1::Training::kValidationFraction ||
+         training.validation_fraction() != 0;
+}
+
+void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems) {
+  if (pattern.empty()) {
+    problems->Add(field, "is empty and would match nothing; give an RE2 expression");
+    return;
+  }
+  if (pattern.size() > kMaxPatternBytes) {
+    problems->Add(field,
+                  absl::StrCat("has ", pattern.size(), " bytes; give at most ", kMaxPatternBytes));
+    return;
+  }
+  RE2::Options options;
+  options.set_log_errors(false);
+  options.set_max_mem(1 << 20);
+  const RE2 compiled(pattern, options);
+  if (!compiled.ok()) {
+    problems->Add(field,
+                  absl::StrCat("\"", pattern, "\" is not an RE2 expression: ", compiled.error()));
+  }
+}
+
+void ValidateSelector(absl::string_view field, const v1::Selector& selector,
+                      SpecProblems* problems) {
+  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
+  switch (selector.include_case()) {
+    case v1::Selector::kHeadOnly:
+      if (!selector.head_only())
+        problems->Add(at("head_only"), "is false; set it true or leave it");
+      break;
+    case v1::Selector::kLastBlocks:
+      if (selector.last_blocks() < 0) {
+        problems->Add(at("last_blocks"),
+                      absl::StrCat(selector.last_blocks(), " is negative; give 0 or more blocks"));
+      }
+      break;
+    case v1::Selector::kEverything:
+      if (!selector.everything()) {
+        problems->Add(at("everything"), "is false; set it true or leave it");
+      }
+      break;
+    case v1::Selector::kNamePattern:
+      ValidatePattern(at("name_pattern"), selector.name_pattern(), problems);
+      break;
+    case v1::Selector::INCLUDE_NOT_SET:
+      problems->Add(field,
+                    "chooses nothing; give head_only, last_blocks, everything or name_pattern");
+      break;
+  }
+  if (selector.exclude_patterns_size() > 32) {
+    problems->Add(at("exclude_patterns"),
+                  absl::StrCat(selector.exclude_patterns_size(), " expressions; give at most 32"));
+  }
+  for (int i = 0; i < selector.exclude_patterns_size() && i < 32; ++i) {
+    ValidatePattern(absl::StrCat(at("exclude_patterns"), "[", i, "]"), selector.exclude_patterns(i),
+                    problems);
+  }
+}
+
+void ValidateSchedule(absl::string_view field, const v1::Phase& phase, SpecProblems* problems) {
+  const v1::Schedule& schedule = phase.schedule();
+  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
+  if (!v1::Schedule::Shape_IsValid(schedule.shape())) {
+    problems->Add(
+        at("shape"),
+        absl::StrCat(static_cast<int>(schedule.shape()),
+                     " is not known; give CONSTANT, LINEAR, COSINE or SLANTED_TRIANGULAR"));
+    return;
+  }
+  const bool slanted = schedule.shape() == v1::Schedule::SLANTED_TRIANGULAR;
+  const bool constant = schedule.shape() == v1::Schedule::CONSTANT ||
+                        schedule.shape() == v1::Schedule::SHAPE_UNSPECIFIED;
+  if (phase.until_case() == v1::Phase::kPlateau && !constant) {
+    problems->Add(at("shape"),
+                  absl::StrCat(v1::Schedule::Shape_Name(schedule.shape()),
+                               " needs to know where the phase ends, a plateau does not; "
+                               "give CONSTANT, or end the phase by steps or epochs"));
+  }
+  if (schedule.warmup_steps() < 0) {
+    problems->Add(at("warmup_steps"),
+                  absl::StrCat(schedule.warmup_steps(), " is negative; give 0 or more steps"));
+  } else if (slanted && schedule.warmup_steps() > 0) {
+    problems->Add(at("warmup_steps"), absl::StrCat(schedule.warmup_steps(),
+                                                   " is given with SLANTED_TRIANGULAR, which "
+                                                   "warms up by itself; set cut_fraction"));
+  } else if (phase.until_case() == v1::Phase::kSteps && phase.steps() > 0 &&
+             schedule.warmup_steps() >= phase.steps()) {
+    problems->Add(at("warmup_steps"), absl::StrCat(schedule.warmup_steps(), " of ", phase.steps(),
+                                                   " steps; give fewer than the phase has"));
+  }
+  for (const auto& [given, name] : {std::pair(schedule.has_cut_fraction(), "cut_fraction"),
+                                    std::pair(schedule.has_ratio(), "ratio")}) {
+    if (given && !slanted) {
+      problems->Add(at(name),
+                    "belongs to SLANTED_TRIANGULAR alone; leave it out or set that shape");
+    }
+  }
+  if (slanted && schedule.has_cut_fraction()) {
+    problems->ExpectWithin(at("cut_fraction"), schedule.cut_fraction(), {0, 1, true, true});
+  }
+  if (slanted && schedule.has_ratio()) {
+    problems->ExpectWithin(at("ratio"), schedule.ratio(), {1, 1e9, true});
+  }
+}
+
+void ValidatePlateau(absl::string_view field, const v1::Plateau& plateau, bool evaluates,
+                     SpecProblems* problems) {
+  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
+  if (!evaluates) {
+    problems->Add(field, "needs evaluations, and validation_fraction is 0; keep some rows back");
+  }
+  if (plateau.patience() != 0) {
+    problems->ExpectWithin(at("patience"), int64_t{plateau.patience()}, 1, 100);
+  }
+  problems->ExpectWithin(at("min_delta"), plateau.min_delta(), {0, 1e9});
+  problems->ExpectWithin(at("max_epochs"), plateau.max_epochs(), {0, 1000, true});
+}
+
+void ValidatePhase(absl::string_view field, const v1::Phase& phase, bool first, bool evaluates,
+                   SpecProblems* problems) {
+  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
+  problems->ExpectName(at("name"), phase.name(), 120);
+  ValidateSelector(at("selector"), phase.selector(), problems);
+  problems->ExpectWithin(at("learning_rate"), phase.learning_rate(), {0, 1, true});
+  if (phase.has_learning_rate_decay()) {
+    problems->ExpectWithin(at("learning_rate_decay"), phase.learning_rate_decay(), {1, 100});
+  }
+  ValidateSchedule(at("schedule"), phase, problems);
+  switch (phase.until_case()) {
+    case v1::Phase::kSteps:
+      problems->ExpectWithin(at("steps"), phase.steps(), 1, 10'000'000);
+      break;
+    case v1::Phase::kEpochs:
+      problems->ExpectWithin(at("epochs"), phase.epochs(), {0, 1000, true});
+      break;
+    case v1::Phase::kPlateau:
+      ValidatePlateau(at("plateau"), phase.plateau(), evaluates, problems);
+      break;
+    case v1::Phase::UNTIL_NOT_SET:
+      problems->Add(at("until"),
+                    "is not set, so the phase would never end; give steps, epochs or "
+                    "plateau");
+      break;
+  }
+  if (phase.restore_best() && first) {
+    problems->Add(at("restore_best"),
+                  "is true in the first phase, which has no weights before it; "
+                  "leave it out");
+  } else if (phase.restore_best() && !evaluates) {
+    problems->Add(at("restore_best"),
+                  "needs evaluations, and validation_fraction is 0; keep some rows back");
+  }
+  if (!v1::OptimizerState_IsValid(phase.optimizer_state())) {
+    problems->Add(at("optimizer_state"), absl::StrCat(static_cast<int>(phase.optimizer_state()),
+                                                      " is not known; give KEEP or RESET"));
+  }
+}
+
+void ValidateEvaluation(absl::string_view field, const v1::Training& training,
+                        SpecProblems* problems) {
+  const v1::Evaluation& evaluation = training.evaluation();
+  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
+  if (!v1::Evaluation::Metric_IsValid(evaluation.metric())) {
+    problems->Add(at("metric"), absl::StrCat(static_cast<int>(evaluation.metric()),
+                                             " is not known; give ACCURACY, MACRO_F1 or LOSS"));
+  }
+  if (evaluation.has_every_epochs()) {
+    problems->ExpectWithin(at("every_epochs"), evaluation.every_epochs(), {0, 1000, true});
+  }
+  if (evaluation.patience() < 0) {
+    problems->Add(at("patience"),
+                  absl::StrCat(evaluation.patience(), " is negative; give 0 for never"));
+  } else if (evaluation.patience() > 0 && !Evaluates(training)) {
+    problems->Add(at("patience"),
+                  "needs evaluations, and validation_fraction is 0; keep some rows back");
+  }
+}
+
+}  // namespace
+
+void ValidateTraining(absl::string_view field, const v1::Training& training,
+                      SpecProblems* problems) {
+  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
+  if (training.dataset().empty()) problems->Add(at("dataset"), "is empty; give a dataset's id");
+  if (training.validation_case() == v1::Training::kValidationFraction) {
+    problems->ExpectWithin(at("validation_fraction"), training.validation_fraction(), {0, 0.5});
+  }
+  if (training.validation_case() == v1::Training::kValidationDataset) {
+    if (training.validation_dataset().empty()) {
+      problems->Add(at("validation_dataset"), "is empty; give a dataset's id or leave it out");
+    } else if (training.validation_dataset() == training.dataset()) {
+      problems->Add(at("validation_dataset"), absl::StrCat("\"", training.dataset(),
+                                                           "\" is the training dataset too; give "
+                                                           "another, or validation_fraction"));
+    }
+  }
+  if (training.task_case() == v1::Training::TASK_NOT_SET) {
+    problems->Add(at("task"), "is not set; give text_classification");
+  }
+  if (training.phases_size() < 1 || training.phases_size() > 64) {
+    problems->Add(at("phases"), absl::StrCat(training.phases_size(), " phases; give 1 to 64"));
+  }
+  for (int i = 0; i < training.phases_size() && i < 64; ++i) {
+    ValidatePhase(absl::StrCat(at("phases"), "[", i, "]"), training.phases(i), i == 0,
+                  Evaluates(training), problems);
+  }
+  const v1::Optimizer& optimizer = training.optimizer();
+  if (optimizer.has_beta1()) {
+    problems->ExpectWithin(at("optimizer.beta1"), optimizer.beta1(), {0, 1, false, true});
+  }
+  if (optimizer.has_beta2()) {
+    problems->ExpectWithin(at("optimizer.beta2"), optimizer.beta2(), {0, 1, false, true});
+  }
+  if (optimizer.has_epsilon()) {
+    problems->ExpectWithin(at("optimizer.epsilon"), optimizer.epsilon(), {0, 1, true});
+  }
+  if (optimizer.has_weight_decay()) {
+    problems->ExpectWithin(at("optimizer.weight_decay"), optimizer.weight_decay(), {0, 1});
+  }
+  if (training.batch().examples_per_step() != 0) {
+    problems->ExpectWithin(at("batch.examples_per_step"),
+                           int64_t{training.batch().examples_per_step()}, 1, 65536);
+  }
+  if (training.batch().tokens_per_micro_step() != 0) {
+    problems->ExpectWithin(at("batch.tokens_per_micro_step"),
+                           int64_t{training.batch().tokens_per_micro_step()}, 128, 1 << 20);
+  }
+  if (training.max_length() != 0) {
+    problems->ExpectWithin(at("max_length"), int64_t{training.max_length()}, 2, 1 << 20);
+  }
+  if (training.has_max_grad_norm()) {
+    problems->ExpectWithin(at("max_grad_norm"), training.max_grad_norm(), {0, 1e9});
+  }
+  ValidateEvaluation(at("evaluation"), training, problems);
+  if (training.checkpoint().every_steps() != 0) {
+    problems->ExpectWithin(at("checkpoint.every_steps"), training.checkpoint().every_steps(), 1,
+                           1'000'000);
+  }
+}
+
+}  // namespace thaw
