@@ -1,0 +1,206 @@
+#include <functional>
+
+#include "common/base/status.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/util/message_differencer.h"
+#include "tests/common/spec/spec_examples.h"
+
+namespace thaw {
+namespace {
+
+void ExpectResolved(const v1::JobSpec& spec, const std::string& expected_json) {
+  const auto resolved = ResolveSpec(spec, ContextExample());
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  const v1::JobSpec expected = SpecFromJson(expected_json);
+  google::protobuf::util::MessageDifferencer differencer;
+  std::string difference;
+  differencer.ReportDifferencesToString(&difference);
+  EXPECT_TRUE(differencer.Compare(expected, *resolved)) << difference;
+  const auto again = ResolveSpec(*resolved, ContextExample());
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(CanonicalBytes(*again), CanonicalBytes(*resolved));
+}
+
+TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
+  ExpectResolved(TrainingExample(), R"({
+    "base_model": "model-1",
+    "training": {
+      "dataset": "dataset-1", "validation_fraction": 0.1,
+      "text_classification": {"text_column": "text", "label_column": "label"},
+      "phases": [
+        {"name": "phase 1", "selector": {"head_only": true}, "learning_rate": 0.001, "learning_rate_decay": 1,
+         "schedule": {"shape": "CONSTANT"}, "epochs": 1, "optimizer_state": "KEEP"},
+        {"name": "phase 2", "selector": {"last_blocks": 2}, "learning_rate": 0.0001, "learning_rate_decay": 1,
+         "schedule": {"shape": "CONSTANT"}, "steps": 100, "optimizer_state": "KEEP"}],
+      "optimizer": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01},
+      "batch": {"examples_per_step": 16, "tokens_per_micro_step": 4096},
+      "max_length": 256, "seed": 42, "max_grad_norm": 1,
+      "evaluation": {"metric": "ACCURACY", "every_epochs": 1, "keep_best": true},
+      "checkpoint": {"every_steps": 200}},
+    "resources": {"device_count": 1},
+    "retry_limits": {"crashes": 3, "out_of_memory": 1, "losses_in_a_row": 5}})");
+}
+
+TEST(ResolveSpecTest, FillsEveryDefaultOfAPrediction) {
+  ExpectResolved(PredictionExample(), R"({
+    "prediction": {"model": "result-1", "texts": {"values": ["good"]}, "max_length": 256,
+                   "classify": {"text_column": "text", "label_column": "label"}},
+    "resources": {"device_count": 1},
+    "retry_limits": {"crashes": 3, "out_of_memory": 1, "losses_in_a_row": 5}})");
+}
+
+TEST(ResolveSpecTest, KeepsWhatIsGivenEvenWhereItIsZero) {
+  v1::JobSpec spec = TrainingExample();
+  v1::Training* training = spec.mutable_training();
+  training->set_seed(0);
+  training->set_max_grad_norm(0);
+  training->set_validation_fraction(0);
+  training->mutable_optimizer()->set_weight_decay(0);
+  training->mutable_evaluation()->set_keep_best(false);
+  training->mutable_phases(1)->mutable_schedule()->set_shape(v1::Schedule::SLANTED_TRIANGULAR);
+  spec.mutable_retry_limits()->set_crashes(0);
+  const auto resolved = ResolveSpec(spec, ContextExample());
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->training().seed(), 0u);
+  EXPECT_EQ(resolved->training().max_grad_norm(), 0);
+  EXPECT_TRUE(resolved->training().has_validation_fraction());
+  EXPECT_EQ(resolved->training().optimizer().weight_decay(), 0);
+  EXPECT_FALSE(resolved->training().evaluation().keep_best());
+  EXPECT_EQ(resolved->training().phases(1).schedule().cut_fraction(), 0.1);
+  EXPECT_EQ(resolved->training().phases(1).schedule().ratio(), 32);
+  EXPECT_EQ(resolved->retry_limits().crashes(), 0);
+}
+
+TEST(ResolveSpecTest, MaxLengthFollowsAShortModel) {
+  SpecContext context = ContextExample();
+  context.artifacts["model-1"].mutable_model()->set_max_positions(64);
+  const auto resolved = ResolveSpec(TrainingExample(), context);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->training().max_length(), 64);
+}
+
+struct Refusal {
+  std::string field;
+  std::string says;
+  std::function<void(v1::JobSpec*, SpecContext*)> change;
+};
+
+void ExpectRefused(const v1::JobSpec& example, const std::vector<Refusal>& refusals) {
+  for (const Refusal& one : refusals) {
+    v1::JobSpec spec = example;
+    SpecContext context = ContextExample();
+    one.change(&spec, &context);
+    const auto resolved = ResolveSpec(spec, context);
+    const auto violations = ViolationsOf(resolved.status());
+    ASSERT_EQ(violations.size(), 1u) << one.field << " " << one.says << ": " << resolved.status();
+    EXPECT_EQ(violations[0].field, one.field);
+    EXPECT_THAT(violations[0].description, testing::HasSubstr(one.says));
+  }
+}
+
+TEST(ResolveSpecTest, RefusesATrainingThatItsArtifactsDoNotCarry) {
+  const std::string dataset = "spec.training.dataset";
+  ExpectRefused(
+      TrainingExample(),
+      {{"spec.base_model", "does not exist", [](auto* s, auto*) { s->set_base_model("model-9"); }},
+       {"spec.base_model", "is a DATASET", [](auto* s, auto*) { s->set_base_model("dataset-1"); }},
+       {"spec.base_model", "type \"gpt2\"; known types: bert",
+        [](auto*, auto* c) { c->artifacts["model-1"].mutable_model()->set_model_type("gpt2"); }},
+       {dataset, "is a MODEL",
+        [](auto* s, auto*) { s->mutable_training()->set_dataset("model-1"); }},
+       {dataset, "read through",
+        [](auto*, auto* c) { c->artifacts["dataset-1"].set_state(v1::Artifact::VALIDATING); }},
+       {dataset, "3 bad lines",
+        [](auto*, auto* c) {
+          c->artifacts["dataset-1"].set_state(v1::Artifact::REJECTED);
+          c->artifacts["dataset-1"].set_state_reason("3 bad lines");
+        }},
+       {dataset, "at least 2",
+        [](auto* s, auto*) { s->mutable_training()->set_dataset("dataset-2"); }},
+       {dataset, "7 of 100 rows",
+        [](auto*, auto* c) {
+          c->artifacts["dataset-1"].mutable_dataset()->set_unlabelled_rows(7);
+        }},
+       {"spec.training.text_classification.text_column", "column \"text\"",
+        [](auto* s, auto*) {
+          s->mutable_training()->mutable_text_classification()->set_text_column("body");
+        }},
+       {"spec.training.text_classification.label_column", "column \"label\"",
+        [](auto* s, auto*) {
+          s->mutable_training()->mutable_text_classification()->set_label_column("class");
+        }},
+       {"spec.training.validation_dataset", "\"2\"",
+        [](auto* s, auto* c) {
+          c->artifacts["dataset-3"] = DatasetExample("dataset-3", {"1", "2"});
+          s->mutable_training()->set_validation_dataset("dataset-3");
+        }},
+       {"spec.training.validation_fraction", "keeps none back",
+        [](auto* s, auto*) { s->mutable_training()->set_validation_fraction(0.005); }},
+       {"spec.training.max_length", "512 positions",
+        [](auto* s, auto*) { s->mutable_training()->set_max_length(513); }},
+       {"spec.training.phases[1].selector.last_blocks", "7 blocks; the model has 6",
+        [](auto* s, auto*) {
+          s->mutable_training()->mutable_phases(1)->mutable_selector()->set_last_blocks(7);
+        }},
+       {"spec.training.phases[0].schedule.warmup_steps", "7 of at most 7", [](auto* s, auto*) {
+          s->mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(7);
+        }}});
+}
+
+TEST(ResolveSpecTest, RefusesAPredictionThatItsArtifactsDoNotCarry) {
+  ExpectRefused(PredictionExample(),
+                {{"spec.prediction.model", "no labels",
+                  [](auto* s, auto*) { s->mutable_prediction()->set_model("model-1"); }},
+                 {"spec.prediction.max_length", "512 positions",
+                  [](auto* s, auto*) { s->mutable_prediction()->set_max_length(1000); }},
+                 {"spec.prediction.dataset", "does not exist",
+                  [](auto* s, auto*) { s->mutable_prediction()->set_dataset("dataset-9"); }},
+                 {"spec.prediction.dataset", "\"spam\"", [](auto* s, auto* c) {
+                    c->artifacts["dataset-3"] = DatasetExample("dataset-3", {"spam"});
+                    s->mutable_prediction()->set_dataset("dataset-3");
+                  }}});
+}
+
+TEST(ResolveSpecTest, UnlabelledRowsServeAPrediction) {
+  SpecContext context = ContextExample();
+  v1::DatasetSummary* summary = context.artifacts["dataset-1"].mutable_dataset();
+  summary->clear_labels();
+  summary->clear_label_column();
+  summary->set_unlabelled_rows(100);
+  v1::JobSpec spec = PredictionExample();
+  spec.mutable_prediction()->set_dataset("dataset-1");
+  EXPECT_TRUE(ResolveSpec(spec, context).ok()) << ResolveSpec(spec, context).status();
+}
+
+TEST(ResolveSpecTest, GathersProblemsOfSpecAndArtifacts) {
+  v1::JobSpec spec = TrainingExample();
+  spec.set_priority(500);
+  spec.set_base_model("model-9");
+  spec.mutable_training()->set_dataset("dataset-2");
+  EXPECT_EQ(ViolationsOf(ResolveSpec(spec, ContextExample()).status()).size(), 3u);
+}
+
+TEST(ReferencesOfTest, ListsWhatIsNamed) {
+  v1::JobSpec spec = TrainingExample();
+  spec.mutable_training()->set_validation_dataset("dataset-2");
+  std::vector<std::string> ids;
+  for (const SpecReference& reference : ReferencesOf(spec)) ids.push_back(reference.id);
+  EXPECT_THAT(ids, testing::ElementsAre("model-1", "dataset-1", "dataset-2"));
+  EXPECT_EQ(ReferencesOf(PredictionExample()).size(), 1u);
+}
+
+TEST(CanonicalBytesTest, DoNotDependOnTheOrderOfLabels) {
+  v1::JobSpec a = TrainingExample(), b = TrainingExample();
+  for (int i = 0; i < 30; ++i)
+    (*a.mutable_labels())[std::string(1, static_cast<char>('a' + i % 26)) + std::to_string(i)] =
+        "x";
+  for (int i = 29; i >= 0; --i)
+    (*b.mutable_labels())[std::string(1, static_cast<char>('a' + i % 26)) + std::to_string(i)] =
+        "x";
+  EXPECT_EQ(CanonicalBytes(a), CanonicalBytes(b));
+  b.set_priority(1);
+  EXPECT_NE(CanonicalBytes(a), CanonicalBytes(b));
+}
+
+}  // namespace
+}  // namespace thaw

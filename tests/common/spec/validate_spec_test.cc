@@ -1,0 +1,240 @@
+#include <functional>
+#include <limits>
+
+#include "common/base/status.h"
+#include "gmock/gmock.h"
+#include "tests/common/spec/spec_examples.h"
+
+namespace thaw {
+namespace {
+
+using Change = std::function<void(v1::JobSpec*)>;
+
+struct Case {
+  std::string field;
+  std::string says;  // part of the description
+  Change change;
+};
+
+void ExpectRefused(const v1::JobSpec& example, const std::vector<Case>& cases) {
+  ASSERT_TRUE(ValidateSpec(example).ok()) << ValidateSpec(example);
+  for (const Case& one : cases) {
+    v1::JobSpec spec = example;
+    one.change(&spec);
+    const auto violations = ViolationsOf(ValidateSpec(spec));
+    ASSERT_EQ(violations.size(), 1u) << one.field << ": " << ValidateSpec(spec);
+    EXPECT_EQ(violations[0].field, one.field);
+    EXPECT_THAT(violations[0].description, testing::HasSubstr(one.says)) << one.field;
+  }
+}
+
+const double kNan = std::numeric_limits<double>::quiet_NaN();
+const double kInfinity = std::numeric_limits<double>::infinity();
+
+v1::Phase* FirstPhase(v1::JobSpec* s) { return s->mutable_training()->mutable_phases(0); }
+v1::Phase* SecondPhase(v1::JobSpec* s) { return s->mutable_training()->mutable_phases(1); }
+
+TEST(ValidateSpecTest, RefusesWhatIsWrongInAnySpec) {
+  ExpectRefused(
+      TrainingExample(),
+      {{"spec.base_model", "empty", [](auto* s) { s->clear_base_model(); }},
+       {"spec.priority", "101", [](auto* s) { s->set_priority(101); }},
+       {"spec.resources.device_count", "65",
+        [](auto* s) { s->mutable_resources()->set_device_count(65); }},
+       {"spec.resources.device_count", "give 1",
+        [](auto* s) {
+          s->mutable_resources()->set_device_count(2);
+          s->mutable_resources()->set_device_kind(v1::Resources::CPU);
+        }},
+       {"spec.resources.device_kind", "9 is not known",
+        [](auto* s) {
+          s->mutable_resources()->set_device_kind(static_cast<v1::Resources::DeviceKind>(9));
+        }},
+       {"spec.resources.min_memory_bytes", "-1",
+        [](auto* s) { s->mutable_resources()->set_min_memory_bytes(-1); }},
+       {"spec.retry_limits.crashes", "11",
+        [](auto* s) { s->mutable_retry_limits()->set_crashes(11); }},
+       {"spec.retry_limits.out_of_memory", "5",
+        [](auto* s) { s->mutable_retry_limits()->set_out_of_memory(5); }},
+       {"spec.retry_limits.losses_in_a_row", "-1",
+        [](auto* s) { s->mutable_retry_limits()->set_losses_in_a_row(-1); }},
+       {"spec.labels", "Team", [](auto* s) { (*s->mutable_labels())["Team"] = "a"; }},
+       {"spec.labels[team]", "64 characters",
+        [](auto* s) { (*s->mutable_labels())["team"] = std::string(64, 'x'); }},
+       {"spec.max_runtime", "0 s", [](auto* s) { s->mutable_max_runtime()->set_nanos(5); }},
+       {"spec.max_runtime", "30 days",
+        [](auto* s) { s->mutable_max_runtime()->set_seconds(30 * 24 * 3600 + 1); }},
+       {"spec.display_name", "121 characters",
+        [](auto* s) { s->set_display_name(std::string(121, 'n')); }},
+       {"spec.display_name", "control character",
+        [](auto* s) { s->set_display_name("a\x1b[2J"); }}});
+  EXPECT_EQ(ViolationsOf(ValidateSpec(v1::JobSpec())).at(0).field, "spec.work");
+}
+
+TEST(ValidateSpecTest, RefusesWhatIsWrongInATraining) {
+  ExpectRefused(
+      TrainingExample(),
+      {{"spec.training.dataset", "empty", [](auto* s) { s->mutable_training()->clear_dataset(); }},
+       {"spec.training.validation_fraction", "0.6",
+        [](auto* s) { s->mutable_training()->set_validation_fraction(0.6); }},
+       {"spec.training.validation_fraction", "nan",
+        [](auto* s) { s->mutable_training()->set_validation_fraction(kNan); }},
+       {"spec.training.validation_dataset", "training dataset too",
+        [](auto* s) { s->mutable_training()->set_validation_dataset("dataset-1"); }},
+       {"spec.training.task", "text_classification",
+        [](auto* s) { s->mutable_training()->clear_task(); }},
+       {"spec.training.phases", "0 phases", [](auto* s) { s->mutable_training()->clear_phases(); }},
+       {"spec.training.phases", "65 phases",
+        [](auto* s) {
+          const v1::Phase phase = s->training().phases(0);
+          while (s->training().phases_size() < 65) *s->mutable_training()->add_phases() = phase;
+        }},
+       {"spec.training.optimizer.beta1", "below 1",
+        [](auto* s) { s->mutable_training()->mutable_optimizer()->set_beta1(1); }},
+       {"spec.training.optimizer.beta2", "-0.1",
+        [](auto* s) { s->mutable_training()->mutable_optimizer()->set_beta2(-0.1); }},
+       {"spec.training.optimizer.epsilon", "above 0",
+        [](auto* s) { s->mutable_training()->mutable_optimizer()->set_epsilon(0); }},
+       {"spec.training.optimizer.weight_decay", "2",
+        [](auto* s) { s->mutable_training()->mutable_optimizer()->set_weight_decay(2); }},
+       {"spec.training.batch.examples_per_step", "65537",
+        [](auto* s) { s->mutable_training()->mutable_batch()->set_examples_per_step(65537); }},
+       {"spec.training.batch.tokens_per_micro_step", "127",
+        [](auto* s) { s->mutable_training()->mutable_batch()->set_tokens_per_micro_step(127); }},
+       {"spec.training.max_length", "1", [](auto* s) { s->mutable_training()->set_max_length(1); }},
+       {"spec.training.max_grad_norm", "inf",
+        [](auto* s) { s->mutable_training()->set_max_grad_norm(kInfinity); }},
+       {"spec.training.evaluation.metric", "7 is not known",
+        [](auto* s) {
+          s->mutable_training()->mutable_evaluation()->set_metric(
+              static_cast<v1::Evaluation::Metric>(7));
+        }},
+       {"spec.training.evaluation.every_epochs", "above 0",
+        [](auto* s) { s->mutable_training()->mutable_evaluation()->set_every_epochs(0); }},
+       {"spec.training.evaluation.patience", "negative",
+        [](auto* s) { s->mutable_training()->mutable_evaluation()->set_patience(-1); }},
+       {"spec.training.evaluation.patience", "keep some rows back",
+        [](auto* s) {
+          s->mutable_training()->set_validation_fraction(0);
+          s->mutable_training()->mutable_evaluation()->set_patience(1);
+        }},
+       {"spec.training.checkpoint.every_steps", "1000001",
+        [](auto* s) { s->mutable_training()->mutable_checkpoint()->set_every_steps(1'000'001); }}});
+}
+
+TEST(ValidateSpecTest, RefusesWhatIsWrongInAPhase) {
+  const std::string first = "spec.training.phases[0].", second = "spec.training.phases[1].";
+  ExpectRefused(
+      TrainingExample(),
+      {{first + "learning_rate", "0 is out of range",
+        [](auto* s) { FirstPhase(s)->clear_learning_rate(); }},
+       {first + "learning_rate", "nan", [](auto* s) { FirstPhase(s)->set_learning_rate(kNan); }},
+       {first + "learning_rate", "at most 1",
+        [](auto* s) { FirstPhase(s)->set_learning_rate(1.5); }},
+       {first + "learning_rate_decay", "0.5",
+        [](auto* s) { FirstPhase(s)->set_learning_rate_decay(0.5); }},
+       {first + "until", "never end", [](auto* s) { FirstPhase(s)->clear_until(); }},
+       {first + "epochs", "inf", [](auto* s) { FirstPhase(s)->set_epochs(kInfinity); }},
+       {second + "steps", "0 is out", [](auto* s) { SecondPhase(s)->set_steps(0); }},
+       {second + "plateau.max_epochs", "above 0",
+        [](auto* s) { SecondPhase(s)->mutable_plateau()->set_patience(1); }},
+       {second + "plateau.patience", "101",
+        [](auto* s) {
+          SecondPhase(s)->mutable_plateau()->set_patience(101);
+          SecondPhase(s)->mutable_plateau()->set_max_epochs(3);
+        }},
+       {second + "plateau", "keep some rows back",
+        [](auto* s) {
+          s->mutable_training()->set_validation_fraction(0);
+          SecondPhase(s)->mutable_plateau()->set_max_epochs(3);
+        }},
+       {second + "schedule.shape", "a plateau does not",
+        [](auto* s) {
+          SecondPhase(s)->mutable_plateau()->set_max_epochs(3);
+          SecondPhase(s)->mutable_schedule()->set_shape(v1::Schedule::SLANTED_TRIANGULAR);
+        }},
+       {second + "schedule.shape", "6 is not known",
+        [](auto* s) {
+          SecondPhase(s)->mutable_schedule()->set_shape(static_cast<v1::Schedule::Shape>(6));
+        }},
+       {second + "schedule.warmup_steps", "100 of 100",
+        [](auto* s) { SecondPhase(s)->mutable_schedule()->set_warmup_steps(100); }},
+       {second + "schedule.warmup_steps", "negative",
+        [](auto* s) { SecondPhase(s)->mutable_schedule()->set_warmup_steps(-1); }},
+       {second + "schedule.warmup_steps", "cut_fraction",
+        [](auto* s) {
+          SecondPhase(s)->mutable_schedule()->set_shape(v1::Schedule::SLANTED_TRIANGULAR);
+          SecondPhase(s)->mutable_schedule()->set_warmup_steps(1);
+        }},
+       {second + "schedule.cut_fraction", "alone",
+        [](auto* s) { SecondPhase(s)->mutable_schedule()->set_cut_fraction(0.1); }},
+       {second + "schedule.cut_fraction", "below 1",
+        [](auto* s) {
+          SecondPhase(s)->mutable_schedule()->set_shape(v1::Schedule::SLANTED_TRIANGULAR);
+          SecondPhase(s)->mutable_schedule()->set_cut_fraction(1);
+        }},
+       {second + "schedule.ratio", "above 1",
+        [](auto* s) {
+          SecondPhase(s)->mutable_schedule()->set_shape(v1::Schedule::SLANTED_TRIANGULAR);
+          SecondPhase(s)->mutable_schedule()->set_ratio(1);
+        }},
+       {first + "restore_best", "first phase",
+        [](auto* s) { FirstPhase(s)->set_restore_best(true); }},
+       {second + "restore_best", "keep some rows back",
+        [](auto* s) {
+          s->mutable_training()->set_validation_fraction(0);
+          SecondPhase(s)->set_restore_best(true);
+        }},
+       {second + "optimizer_state", "5 is not known",
+        [](auto* s) { SecondPhase(s)->set_optimizer_state(static_cast<v1::OptimizerState>(5)); }},
+       {first + "selector", "chooses nothing", [](auto* s) { FirstPhase(s)->clear_selector(); }},
+       {first + "selector.head_only", "false",
+        [](auto* s) { FirstPhase(s)->mutable_selector()->set_head_only(false); }},
+       {first + "selector.everything", "false",
+        [](auto* s) { FirstPhase(s)->mutable_selector()->set_everything(false); }},
+       {second + "selector.last_blocks", "negative",
+        [](auto* s) { SecondPhase(s)->mutable_selector()->set_last_blocks(-2); }},
+       {second + "selector.name_pattern", "not an RE2 expression: missing )",
+        [](auto* s) { SecondPhase(s)->mutable_selector()->set_name_pattern("(bias"); }},
+       {second + "selector.exclude_patterns[1]", "no argument for repetition",
+        [](auto* s) {
+          SecondPhase(s)->mutable_selector()->add_exclude_patterns(".*bias");
+          SecondPhase(s)->mutable_selector()->add_exclude_patterns("*");
+        }},
+       {second + "selector.exclude_patterns", "33", [](auto* s) {
+          for (int i = 0; i < 33; ++i) {
+            SecondPhase(s)->mutable_selector()->add_exclude_patterns("x");
+          }
+        }}});
+}
+
+TEST(ValidateSpecTest, RefusesWhatIsWrongInAPrediction) {
+  ExpectRefused(
+      PredictionExample(),
+      {{"spec.base_model", "leave it empty", [](auto* s) { s->set_base_model("model-1"); }},
+       {"spec.prediction.model", "empty", [](auto* s) { s->mutable_prediction()->clear_model(); }},
+       {"spec.prediction.input", "dataset or texts",
+        [](auto* s) { s->mutable_prediction()->clear_input(); }},
+       {"spec.prediction.dataset", "empty",
+        [](auto* s) { s->mutable_prediction()->set_dataset(""); }},
+       {"spec.prediction.texts.values", "0 texts",
+        [](auto* s) { s->mutable_prediction()->mutable_texts()->clear_values(); }},
+       {"spec.prediction.texts.values", "1 MiB",
+        [](auto* s) {
+          s->mutable_prediction()->mutable_texts()->add_values(std::string(1 << 20, 'x'));
+        }},
+       {"spec.prediction.task", "classify", [](auto* s) { s->mutable_prediction()->clear_task(); }},
+       {"spec.prediction.max_length", "-1",
+        [](auto* s) { s->mutable_prediction()->set_max_length(-1); }}});
+}
+
+TEST(ValidateSpecTest, NamesEveryViolationAtOnce) {
+  v1::JobSpec spec = TrainingExample();
+  spec.set_priority(-101);
+  FirstPhase(&spec)->clear_learning_rate();
+  SecondPhase(&spec)->clear_until();
+  EXPECT_EQ(ViolationsOf(ValidateSpec(spec)).size(), 3u);
+}
+
+}  // namespace
+}  // namespace thaw
