@@ -1,0 +1,99 @@
+#include "worker/tuning/trainables.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace thaw {
+namespace {
+
+class TrainablesTest : public ::testing::Test {
+ protected:
+  TrainablesTest() {
+    torch::NoGradGuard no_grad;
+    parameters_.Add("low.weight", 0, torch::arange(35, torch::kFloat32).view({5, 7}));
+    parameters_.Add("mid.weight", 1, torch::ones({3, 3}));
+    parameters_.Add("mid.bias", 1, torch::full({3}, 2.0f));
+    parameters_.Add("top.weight", 2, torch::full({2, 3}, 0.5f));
+  }
+
+  // Sets every gradient to `value` by way of autograd.
+  void Backward(float value) {
+    torch::Tensor loss = torch::zeros({});
+    for (const Parameter& parameter : parameters_.all()) {
+      if (parameter.tensor.requires_grad()) loss = loss + parameter.tensor.sum() * value;
+    }
+    loss.backward();
+  }
+
+  torch::Tensor Value(const std::string& name) { return parameters_.Find(name)->tensor.detach(); }
+
+  Parameters parameters_;
+  const GroupRates rates_ = {0.01, 0.1, 0.2};
+};
+
+TEST_F(TrainablesTest, UpdatesByGroupRateAndDecaysMatricesOnly) {
+  auto trainables =
+      *Trainables::Create(&parameters_, {"mid.weight", "mid.bias", "top.weight"}, rates_, {});
+  ASSERT_TRUE(trainables->CheckComplete().ok());
+  Backward(4.0f);
+  ASSERT_TRUE(trainables->CheckComplete().ok());
+  EXPECT_NEAR(trainables->GradientNorm(), 4.0 * std::sqrt(9 + 3 + 6), 1e-6);
+  trainables->Update(0.5, {.weight_decay = 0.1});
+  // The first update of Adam is the rate itself, against the gradient's sign.
+  EXPECT_TRUE(torch::allclose(Value("mid.weight"), torch::full({3, 3}, 1 - 0.05f * 0.1f - 0.05f)));
+  EXPECT_TRUE(torch::allclose(Value("mid.bias"), torch::full({3}, 2 - 0.05f)));
+  EXPECT_TRUE(
+      torch::allclose(Value("top.weight"), torch::full({2, 3}, 0.5f * (1 - 0.01f) - 0.1f)));
+  EXPECT_TRUE(torch::equal(Value("low.weight"), torch::arange(35, torch::kFloat32).view({5, 7})));
+  EXPECT_EQ(trainables->GradientNorm(), 0);
+  for (const auto& [name, moments] : trainables->moments()) EXPECT_EQ(moments.updates, 1) << name;
+}
+
+TEST_F(TrainablesTest, KeepsMomentsOfThoseThatStayAndStartsOthersFresh) {
+  auto first = *Trainables::Create(&parameters_, {"top.weight"}, rates_, {});
+  for (int i = 0; i < 3; ++i) {
+    Backward(1.0f);
+    first->Update(1, {});
+  }
+  const MomentsByName moments = first->moments();
+  first->Release();
+  EXPECT_FALSE(parameters_.Find("top.weight")->tensor.requires_grad());
+  auto second = *Trainables::Create(&parameters_, {"low.weight", "top.weight"}, rates_, moments);
+  const MomentsByName kept = second->moments();
+  EXPECT_EQ(kept.at("top.weight").updates, 3);
+  EXPECT_EQ(kept.at("low.weight").updates, 0);
+  EXPECT_TRUE(torch::equal(kept.at("top.weight").first, moments.at("top.weight").first));
+  EXPECT_TRUE(torch::equal(kept.at("top.weight").second, moments.at("top.weight").second));
+  EXPECT_TRUE(torch::equal(kept.at("low.weight").first, torch::zeros({5, 7})));
+  Backward(1.0f);
+  second->Update(1, {});
+  EXPECT_EQ(second->moments().at("top.weight").updates, 4);
+  EXPECT_EQ(second->moments().at("low.weight").updates, 1);
+}
+
+TEST_F(TrainablesTest, SeesWhatTheOptimizerWouldMiss) {
+  auto trainables = *Trainables::Create(&parameters_, {"top.weight"}, rates_, {});
+  ASSERT_TRUE(trainables->CheckComplete().ok());
+  torch::Tensor stray = torch::ones({3});
+  stray.set_requires_grad(true);
+  ASSERT_TRUE(parameters_.SetTensor("mid.bias", stray).ok());
+  EXPECT_EQ(trainables->CheckComplete().code(), absl::StatusCode::kInternal);
+  ASSERT_TRUE(parameters_.SetTensor("mid.bias", torch::ones({3})).ok());
+  ASSERT_TRUE(trainables->CheckComplete().ok());
+  torch::Tensor copy = Value("top.weight").clone();
+  copy.set_requires_grad(true);
+  ASSERT_TRUE(parameters_.SetTensor("top.weight", copy).ok());
+  EXPECT_EQ(trainables->CheckComplete().code(), absl::StatusCode::kInternal);
+}
+
+TEST_F(TrainablesTest, RefusesWhatItCannotTrain) {
+  EXPECT_EQ(Trainables::Create(&parameters_, {"no.such"}, rates_, {}).status().code(),
+            absl::StatusCode::kNotFound);
+  parameters_.Add("ids", 0, torch::zeros({3}, torch::kInt64));
+  EXPECT_EQ(Trainables::Create(&parameters_, {"ids"}, rates_, {}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace thaw

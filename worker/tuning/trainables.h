@@ -1,0 +1,85 @@
+// What a phase trains: views into flat buffers in the place of the model's own tensors, and the
+// optimizer over them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "torch/types.h"
+#include "worker/model/parameters.h"
+#include "worker/tuning/adamw_kernel.h"
+
+namespace thaw {
+
+// Adam's moments of one tensor, in its shape, and how many updates they hold.
+struct Moments {
+  torch::Tensor first;
+  torch::Tensor second;
+  int64_t updates = 0;
+};
+using MomentsByName = std::map<std::string, Moments>;
+
+// The peak learning rate of each of a model's groups.
+using GroupRates = std::vector<double>;
+
+// Parameters, gradients and both moments lie in four flat fp32 buffers, each tensor in a segment
+// padded to 64 bytes. Segments that share rate, decay and number of updates lie side by side and are
+// updated in one run. Biases and norms (tensors of less than two dimensions) are never decayed.
+//
+// Owns nothing of the model but replaces its tensors: after Create the named ones are leaves that
+// require grad, and their .grad is preset to a view of the gradient buffer into which autograd adds.
+// Not thread-safe. CPU, fp32.
+class Trainables {
+ public:
+  // Takes the named parameters over, with their present values. Tensors with an entry in `moments`
+  // go on from it, the others start fresh. NOT_FOUND for an unknown name, INVALID_ARGUMENT for a
+  // tensor that is not fp32 on the CPU. `parameters` must outlive this.
+  static absl::StatusOr<std::unique_ptr<Trainables>> Create(Parameters* parameters,
+                                                            const std::vector<std::string>& names,
+                                                            const GroupRates& rates,
+                                                            const MomentsByName& moments);
+
+  // The model keeps the present values, which no longer require grad. Nothing else may be called after
+  // it; once this is gone, so is the memory of gradients and moments.
+  void Release();
+
+  // Views; valid while this lives.
+  MomentsByName moments() const;
+  std::vector<std::string> names() const;
+
+  // INTERNAL, naming the parameter, if the model reads a tensor that requires grad and is not in
+  // these buffers, or autograd has put a gradient elsewhere: an update would pass it by.
+  absl::Status CheckComplete() const;
+
+  // L2 norm of all gradients; summed in a fixed order, whatever the number of threads.
+  double GradientNorm() const;
+
+  // One update of every segment at `rate_share` of its group's rate, which sets the gradients to 0.
+  // Of `options` learning_rate and update are not read, and weight_decay only where it applies.
+  void Update(double rate_share, const AdamWStep& options);
+
+ private:
+  struct Segment {
+    const Parameter* parameter;
+    int64_t offset;  // in numbers
+    int64_t count;   // without padding
+    double rate;
+    bool decayed;
+    int64_t updates;
+  };
+
+  explicit Trainables(Parameters* parameters) : parameters_(parameters) {}
+  torch::Tensor View(const torch::Tensor& buffer, const Segment& segment) const;
+
+  Parameters* const parameters_;
+  std::vector<Segment> segments_;
+  int64_t size_ = 0;  // numbers in each buffer, padding included
+  torch::Tensor values_, gradients_, first_, second_;
+};
+
+}  // namespace thaw
