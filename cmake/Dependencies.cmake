@@ -1,6 +1,8 @@
-# Everything that comes from Debian. `thaw::` targets carry SYSTEM includes so that our warnings stay ours.
+# Everything that comes from Debian.
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
+# By flag instead of by path: a trainer must run with the one libgomp that LibTorch brings, and CMake warns of two.
+set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES "" INTERFACE_LINK_OPTIONS -fopenmp)
 find_package(OpenSSL REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
@@ -8,9 +10,7 @@ find_package(absl CONFIG REQUIRED)
 find_package(SQLite3 REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
-if(EXISTS /usr/lib/x86_64-linux-gnu/cmake/prometheus-cpp)
-  find_package(prometheus-cpp CONFIG REQUIRED)
-endif()
+find_package(prometheus-cpp CONFIG REQUIRED)
 if(THAW_TESTS)
   find_package(GTest REQUIRED)
 endif()
