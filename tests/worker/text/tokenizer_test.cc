@@ -35,33 +35,38 @@ const Tokenizer& MiniLm() {
   return *tokenizer;
 }
 
-std::vector<nlohmann::json> MiniLmCases() {
-  std::ifstream in(TokenizerData("minilm.tokens.jsonl"));
+std::vector<nlohmann::json> RecordedCases(const std::string& model) {
+  std::ifstream in(TokenizerData(model + ".tokens.jsonl"));
   std::vector<nlohmann::json> cases;
   for (std::string line; std::getline(in, line);) cases.push_back(nlohmann::json::parse(line));
   return cases;
 }
 
+// A WordPiece and a byte-level BPE vocabulary.
 TEST(TokenizerTest, EqualsTheRecordedStrings) {
-  const auto cases = MiniLmCases();
-  ASSERT_EQ(cases.size(), 200u);
-  for (const auto& recorded : cases) {
-    const std::string text = recorded["text"];
-    SCOPED_TRACE(recorded.dump());
-    auto plain = MiniLm().Encode({text}, {.add_special_tokens = false, .offsets = true});
-    ASSERT_TRUE(plain.ok()) << plain.status();
-    EXPECT_EQ(plain->ids, recorded["ids"].get<std::vector<int32_t>>());
-    std::vector<std::vector<int32_t>> points;
-    for (const TextSpan& span : ToCodePoints(text, plain->bytes)) {
-      points.push_back({span.begin, span.end});
+  for (const std::string model : {"minilm", "smollm2"}) {
+    auto tokenizer = Tokenizer::Load(TokenizerData(model + ".tokenizer.json"));
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    const auto cases = RecordedCases(model);
+    ASSERT_EQ(cases.size(), 200u);
+    for (const auto& recorded : cases) {
+      const std::string text = recorded["text"];
+      SCOPED_TRACE(model + " " + recorded.dump());
+      auto plain = (*tokenizer)->Encode({text}, {.add_special_tokens = false, .offsets = true});
+      ASSERT_TRUE(plain.ok()) << plain.status();
+      EXPECT_EQ(plain->ids, recorded["ids"].get<std::vector<int32_t>>());
+      std::vector<std::vector<int32_t>> points;
+      for (const TextSpan& span : ToCodePoints(text, plain->bytes)) {
+        points.push_back({span.begin, span.end});
+      }
+      EXPECT_EQ(points, recorded["offsets"].get<std::vector<std::vector<int32_t>>>());
+      auto special = (*tokenizer)->Encode({text}, {});
+      ASSERT_TRUE(special.ok()) << special.status();
+      EXPECT_EQ(special->ids, recorded["special_ids"].get<std::vector<int32_t>>());
+      auto decoded = (*tokenizer)->Decode(plain->ids, /*skip_special_tokens=*/false);
+      ASSERT_TRUE(decoded.ok()) << decoded.status();
+      EXPECT_EQ(*decoded, recorded["decoded"].get<std::string>());
     }
-    EXPECT_EQ(points, recorded["offsets"].get<std::vector<std::vector<int32_t>>>());
-    auto special = MiniLm().Encode({text}, {});
-    ASSERT_TRUE(special.ok()) << special.status();
-    EXPECT_EQ(special->ids, recorded["special_ids"].get<std::vector<int32_t>>());
-    auto decoded = MiniLm().Decode(plain->ids, /*skip_special_tokens=*/false);
-    ASSERT_TRUE(decoded.ok()) << decoded.status();
-    EXPECT_EQ(*decoded, recorded["decoded"].get<std::string>());
   }
 }
 
@@ -133,7 +138,7 @@ TEST(TokenizerTest, RefusesWhatIsNotTextOrLeavesNoRoom) {
 }
 
 TEST(TokenizerTest, BatchEqualsOneByOneOnAnyNumberOfThreads) {
-  const auto cases = MiniLmCases();
+  const auto cases = RecordedCases("minilm");
   std::vector<std::string> texts;
   for (const auto& recorded : cases) texts.push_back(recorded["text"]);
   std::vector<TextInput> inputs;
