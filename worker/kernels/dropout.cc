@@ -1,5 +1,6 @@
 #include "worker/kernels/dropout.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace thaw {
@@ -28,6 +29,23 @@ DropoutSite MakeDropoutSite(uint64_t seed, uint64_t step, uint32_t micro_step, u
   made.threshold = threshold > 4294967295.0 ? 4294967295u : static_cast<uint32_t>(threshold);
   made.scale = static_cast<float>(1 / (1 - probability));
   return made;
+}
+
+float DropoutFactor(const DropoutSite& site, uint32_t row, uint32_t plane, uint32_t column) {
+  if (!site.active()) return 1;
+  uint32_t counter[4] = {column / 64 * 16 + column % 16, row, plane, 0};
+  uint32_t key[2] = {site.key[0], site.key[1]};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t first = uint64_t{0xD2511F53} * counter[0];
+    const uint64_t third = uint64_t{0xCD9E8D57} * counter[2];
+    const uint32_t next[4] = {
+        static_cast<uint32_t>(third >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(third),
+        static_cast<uint32_t>(first >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(first)};
+    std::copy(next, next + 4, counter);
+    key[0] += 0x9E3779B9;
+    key[1] += 0xBB67AE85;
+  }
+  return counter[column % 64 / 16] >= site.threshold ? site.scale : 0;
 }
 
 }  // namespace thaw

@@ -24,4 +24,7 @@ struct DropoutSite {
 DropoutSite MakeDropoutSite(uint64_t seed, uint64_t step, uint32_t micro_step, uint32_t site,
                             double probability);
 
+// What element (row, column, plane) is multiplied by, one at a time: 0 or scale; 1 when off.
+float DropoutFactor(const DropoutSite& site, uint32_t row, uint32_t plane, uint32_t column);
+
 }  // namespace thaw

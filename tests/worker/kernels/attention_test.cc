@@ -80,8 +80,8 @@ class AttentionTest : public KernelTest {
       double score = 0;
       for (int32_t c = 0; c < shape.head_dim; ++c) score += double{q[at(i, c)]} * k[at(j, c)];
       p.push_back(std::exp(score * shape.scale));
-      factor.push_back(ExpectedFactor(shape.dropout, static_cast<uint32_t>(i),
-                                      static_cast<uint32_t>(h), j - k0));
+      factor.push_back(
+          DropoutFactor(shape.dropout, static_cast<uint32_t>(i), static_cast<uint32_t>(h), j - k0));
       sum += p.back();
     }
     for (int32_t j = k0; j < k1; ++j) {

@@ -18,9 +18,9 @@ TEST(PhiloxReference, AnswersTheKnownVector) {
   const uint32_t known[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
   for (int word = 0; word < 4; ++word) {
     site.threshold = known[word];
-    EXPECT_EQ(ExpectedFactor(site, 0, 0, word * 16), 1);
+    EXPECT_EQ(DropoutFactor(site, 0, 0, word * 16), 1);
     site.threshold = known[word] + 1;
-    EXPECT_EQ(ExpectedFactor(site, 0, 0, word * 16), 0);
+    EXPECT_EQ(DropoutFactor(site, 0, 0, word * 16), 0);
   }
 }
 
@@ -31,7 +31,7 @@ TEST_P(DropoutTest, IsTheReferenceAtEveryElement) {
   kernels.bias_dropout(rows, columns, x.data(), nullptr, site);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
-      ASSERT_EQ(x[r * columns + c], ExpectedFactor(site, static_cast<uint32_t>(r), 0, c))
+      ASSERT_EQ(x[r * columns + c], DropoutFactor(site, static_cast<uint32_t>(r), 0, c))
           << "row " << r << " column " << c;
     }
   }

@@ -69,7 +69,7 @@ TEST_P(NormTest, AgreesWithDoublePrecisionForwardAndBackward) {
       std::vector<double> z(width), factor(width);
       double mean = 0, variance = 0, sum = 0, product = 0;
       for (size_t i = 0; i < width; ++i) {
-        factor[i] = ExpectedFactor(site, static_cast<uint32_t>(r), 0, static_cast<int64_t>(i));
+        factor[i] = DropoutFactor(site, static_cast<uint32_t>(r), 0, static_cast<int64_t>(i));
         z[i] = (x[r * width + i] + (bias.empty() ? 0.0 : bias[i])) * factor[i] +
                (residual.empty() ? 0.0 : residual[r * width + i]);
         mean += z[i] / static_cast<double>(width);

@@ -1,0 +1,224 @@
+// Loading, naming and saving.
+#include <fstream>
+
+#include "common/base/files.h"
+#include "common/base/json.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/worker/model/model_fixture.h"
+
+namespace thaw {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using torch::Tensor;
+
+std::string NewDirectory() {
+  std::string directory = ::testing::TempDir() + "thaw_load_XXXXXX";
+  return mkdtemp(directory.data());
+}
+
+// The fixture's directory with tensors renamed or left out and fields of the configuration changed.
+struct Variant {
+  std::string fixture = "bert-cls";
+  std::function<std::string(std::string)> rename = [](std::string name) { return name; };
+  nlohmann::json config_changes = nlohmann::json::object();
+  torch::ScalarType type = torch::kFloat32;
+
+  std::string Make() const {
+    const std::string directory = NewDirectory(), source = FixtureDirectory(fixture);
+    auto config = ReadJsonFile(source + "/config.json").value();
+    config.update(config_changes);
+    EXPECT_TRUE(WriteFileAtomically(directory + "/config.json", config.dump()).ok());
+    const auto file = SafetensorsFile::Open(source + "/model.safetensors").value();
+    std::vector<Tensor> kept;
+    std::vector<TensorToWrite> tensors;
+    for (const TensorInfo& info : file->tensors()) {
+      if (rename(info.name).empty()) continue;
+      kept.push_back(ViewTensor(file, info).to(type));
+      tensors.push_back(ToWrite(rename(info.name), kept.back()));
+    }
+    EXPECT_TRUE(WriteSafetensors(directory + "/model.safetensors", std::move(tensors)).ok());
+    return directory;
+  }
+};
+
+std::string Replaced(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  return at == std::string::npos ? text : text.replace(at, from.size(), to);
+}
+
+TEST(LoadModel, ListsGroupsAndParametersInOrder) {
+  ModelFixture fixture("bert-cls", std::nullopt);
+  std::vector<std::string> names;
+  for (const Group& group : fixture.model->groups()) names.push_back(group.name);
+  EXPECT_THAT(names, ElementsAre("embeddings", "block.0", "block.1", "block.2", "head"));
+  EXPECT_THAT(fixture.model->groups().back().parameters,
+              ElementsAre("bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight",
+                          "classifier.bias"));
+  size_t next = 0;
+  for (size_t g = 0; g < fixture.model->groups().size(); ++g) {
+    for (const std::string& name : fixture.model->groups()[g].parameters) {
+      const Parameter& parameter = fixture.model->parameters().all()[next++];
+      EXPECT_EQ(parameter.name, name);
+      EXPECT_EQ(parameter.group, static_cast<int>(g));
+    }
+  }
+  EXPECT_EQ(next, fixture.model->parameters().all().size());
+  EXPECT_TRUE(fixture.model->warnings().empty());
+}
+
+TEST(LoadModel, TakesOldAndPrefixlessNamesAndIgnoresBuffers) {
+  Variant variant;
+  variant.rename = [](std::string name) {
+    name = Replaced(name, "LayerNorm.weight", "LayerNorm.gamma");
+    name = Replaced(name, "LayerNorm.bias", "LayerNorm.beta");
+    return name.rfind("bert.", 0) == 0 ? name.substr(5) : name;
+  };
+  ModelFixture fixture("bert-cls", std::nullopt);
+  const Packed batch = fixture.Batch(0).packed;
+  auto model = LoadModel(variant.Make(), std::nullopt);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(at::equal(LogitsOf(**model, batch), LogitsOf(*fixture.model, batch)));
+}
+
+TEST(LoadModel, WidensHalfPrecision) {
+  Variant variant;
+  variant.type = torch::kBFloat16;
+  auto model = LoadModel(variant.Make(), std::nullopt);
+  ASSERT_TRUE(model.ok()) << model.status();
+  for (const Parameter& parameter : (*model)->parameters().all()) {
+    EXPECT_EQ(parameter.tensor.scalar_type(), torch::kFloat32);
+  }
+}
+
+TEST(LoadModel, DrawsAFreshHeadFromItsSeedAlone) {
+  Variant variant;
+  variant.fixture = "bert";
+  const std::string directory = variant.Make();
+  HeadSpec head{{"a", "b", "c", "d"}, ProblemType::kSingleLabel, 5};
+  const auto weight = [&](const char* name) {
+    auto model = LoadModel(directory, head);
+    EXPECT_TRUE(model.ok()) << model.status();
+    EXPECT_EQ((*model)->warnings().size(), 2u);  // no pooler; a masked-language head unused
+    return (*model)->parameters().Find(name)->tensor;
+  };
+  const Tensor first = weight("classifier.weight"), pooler = weight("bert.pooler.dense.weight");
+  EXPECT_EQ(first.sizes(), (std::vector<int64_t>{4, 48}));
+  EXPECT_TRUE(at::equal(first, weight("classifier.weight")));
+  EXPECT_EQ(weight("classifier.bias").abs().max().item<float>(), 0);
+  // The fixture's initializer_range, within five standard errors.
+  EXPECT_NEAR(pooler.std().item<double>(), 0.12, 5 * 0.12 / std::sqrt(2 * 48 * 48));
+  EXPECT_NEAR(pooler.mean().item<double>(), 0, 5 * 0.12 / 48);
+  head.seed = 6;
+  EXPECT_FALSE(at::equal(first, weight("classifier.weight")));
+}
+
+TEST(LoadModel, KeepsAClassifierOfTheSameLabels) {
+  ModelFixture recorded("bert-cls", std::nullopt);
+  const Tensor kept = recorded.model->parameters().Find("classifier.weight")->tensor;
+  const HeadSpec same{{"LABEL_0", "LABEL_1", "LABEL_2"}, ProblemType::kSingleLabel, 1};
+  const HeadSpec other{{"x", "y", "z"}, ProblemType::kSingleLabel, 1};
+  ModelFixture continued("bert-cls", same), fresh("bert-cls", other);
+  EXPECT_TRUE(at::equal(continued.model->parameters().Find("classifier.weight")->tensor, kept));
+  EXPECT_FALSE(at::equal(fresh.model->parameters().Find("classifier.weight")->tensor, kept));
+  EXPECT_THAT(fresh.model->config().labels, ElementsAre("x", "y", "z"));
+}
+
+TEST(LoadModel, NamesWhatIsWrong) {
+  const auto error = [](Variant variant) {
+    return LoadModel(variant.Make(), std::nullopt).status().ToString();
+  };
+  Variant missing;
+  missing.rename = [](std::string name) {
+    return name == "bert.encoder.layer.1.output.dense.bias" ? "" : name;
+  };
+  EXPECT_THAT(error(missing), HasSubstr("bert.encoder.layer.1.output.dense.bias\" is missing"));
+  Variant shape;
+  shape.config_changes = {{"intermediate_size", 91}};
+  EXPECT_THAT(error(shape), HasSubstr("expected floating point [91, 48] by config.json, found F32 "
+                                      "[90, 48]"));
+  Variant deeper;
+  deeper.config_changes = {{"num_hidden_layers", 4}};
+  EXPECT_THAT(error(deeper), HasSubstr("bert.encoder.layer.3.attention.self.query.weight"));
+  Variant twice;
+  twice.rename = [](std::string name) {
+    return Replaced(name, "bert.pooler.dense.weight", "embeddings.word_embeddings.weight");
+  };
+  EXPECT_THAT(error(twice), HasSubstr("both stand for"));
+  Variant headless;
+  headless.fixture = "bert";
+  EXPECT_THAT(error(headless), HasSubstr("bert.pooler.dense.weight\" is missing"));
+  Variant integers;
+  integers.type = torch::kInt64;
+  EXPECT_THAT(error(integers), HasSubstr("found I64"));
+  EXPECT_THAT(LoadModel(NewDirectory(), std::nullopt).status().ToString(),
+              HasSubstr("config.json"));
+}
+
+TEST(LoadModel, ReplacementsAreSeenAndWrongOnesRefused) {
+  ModelFixture fixture("bert-cls", std::nullopt);
+  Parameters& parameters = fixture.model->parameters();
+  const Packed batch = fixture.Batch(0).packed;
+  const Tensor before = LogitsOf(*fixture.model, batch);
+  const Tensor bias = parameters.Find("classifier.bias")->tensor;
+  ASSERT_TRUE(parameters.SetTensor("classifier.bias", bias + 1).ok());
+  EXPECT_LT(MaxDifference(LogitsOf(*fixture.model, batch), before + 1), 1e-6);
+  EXPECT_EQ(parameters.SetTensor("classifier.bias", at::zeros({4})).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(parameters.SetTensor("classifier.bias", bias.to(torch::kFloat64)).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(parameters.SetTensor("classifier", bias).code(), absl::StatusCode::kNotFound);
+}
+
+TEST(SaveModel, WritesWhatItReadAndTheNewHead) {
+  Variant variant;
+  variant.fixture = "bert";
+  const HeadSpec head{{"bad", "good"}, ProblemType::kSingleLabel, 3};
+  auto model = LoadModel(variant.Make(), head);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const std::string directory = NewDirectory();
+  ASSERT_TRUE(SaveModel(**model, directory).ok());
+
+  auto again = LoadModel(directory, std::nullopt);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_THAT((*again)->config().labels, ElementsAre("bad", "good"));
+  ModelFixture fixture("bert", head);
+  const Packed batch = fixture.Batch(0).packed;
+  EXPECT_TRUE(at::equal(LogitsOf(**model, batch), LogitsOf(**again, batch)));
+  for (const Parameter& parameter : (*model)->parameters().all()) {
+    EXPECT_TRUE(at::equal(parameter.tensor, (*again)->parameters().Find(parameter.name)->tensor))
+        << parameter.name;
+  }
+
+  const auto config = ReadJsonFile(directory + "/config.json").value();
+  EXPECT_EQ(config["architectures"], nlohmann::json({"BertForSequenceClassification"}));
+  EXPECT_EQ(config["id2label"], nlohmann::json({{"0", "bad"}, {"1", "good"}}));
+  EXPECT_EQ(config["label2id"], nlohmann::json({{"bad", 0}, {"good", 1}}));
+  EXPECT_EQ(config["transformers_version"], "5.23.0");
+}
+
+// model_type and names as transformers writes them, all of the recorded file's and none besides.
+TEST(SaveModel, KeepsTheCheckpointsNamesAndBytes) {
+  ModelFixture fixture("bert-cls", std::nullopt);
+  const std::string directory = NewDirectory();
+  ASSERT_TRUE(SaveModel(*fixture.model, directory).ok());
+  const auto source = SafetensorsFile::Open(FixtureDirectory("bert-cls") + "/model.safetensors");
+  const auto saved = SafetensorsFile::Open(directory + "/model.safetensors");
+  ASSERT_TRUE(source.ok() && saved.ok());
+  ASSERT_EQ((*source)->tensors().size(), (*saved)->tensors().size());
+  EXPECT_EQ((*saved)->metadata(), (*source)->metadata());
+  for (size_t i = 0; i < (*source)->tensors().size(); ++i) {
+    const TensorInfo &a = (*source)->tensors()[i], &b = (*saved)->tensors()[i];
+    EXPECT_EQ(a.name, b.name);
+    EXPECT_EQ(a.shape, b.shape);
+    ASSERT_EQ(a.end - a.begin, b.end - b.begin);
+    EXPECT_EQ(
+        std::memcmp((*source)->Data(a), (*saved)->Data(b), static_cast<size_t>(a.end - a.begin)),
+        0);
+  }
+}
+
+}  // namespace
+}  // namespace thaw

@@ -1,0 +1,51 @@
+// Models recorded from transformers (tests/data/models): inputs, expected activations, losses,
+// gradient norms and a training trace. README.md there says what is in the files.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nlohmann/json.hpp"
+#include "worker/model/model.h"
+#include "worker/model/tensor_view.h"
+
+namespace thaw {
+
+// $THAW_TEST_DATA/models/<name>.
+std::string FixtureDirectory(const std::string& name);
+
+struct FixtureBatch {
+  Packed packed;
+  torch::Tensor labels;
+  // Where row r of the packed batch lies among the padded [sequences * length] positions.
+  torch::Tensor padded_index;
+};
+
+class ModelFixture {
+ public:
+  // Fails the test (by exception) if a file is not what it should be.
+  ModelFixture(const std::string& name, const std::optional<HeadSpec>& head);
+
+  FixtureBatch Batch(int index) const;
+  torch::Tensor Expected(const std::string& name) const;
+  // The padded tensor's rows that are real tokens.
+  torch::Tensor ExpectedRows(const std::string& name, const FixtureBatch& batch) const;
+
+  std::unique_ptr<Model> model;
+  nlohmann::json json;  // expected.json
+
+ private:
+  std::shared_ptr<const SafetensorsFile> inputs_, expected_;
+};
+
+// Logits of the whole stack.
+torch::Tensor LogitsOf(Model& model, const Packed& batch, const RunContext& context = {});
+
+// Every parameter becomes a leaf of its own memory that requires grad.
+void MakeTrainable(Model& model);
+
+// Largest absolute difference; NaN counts as infinite.
+double MaxDifference(const torch::Tensor& a, const torch::Tensor& b);
+
+}  // namespace thaw

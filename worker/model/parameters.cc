@@ -1,0 +1,37 @@
+#include "worker/model/parameters.h"
+
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+
+namespace thaw {
+
+const Parameter* Parameters::Add(std::string name, int group, torch::Tensor tensor) {
+  THAW_CHECK(index_.emplace(name, all_.size()).second);
+  all_.push_back({std::move(name), group, std::move(tensor)});
+  return &all_.back();
+}
+
+const Parameter* Parameters::Find(absl::string_view name) const {
+  const auto it = index_.find(std::string(name));
+  return it == index_.end() ? nullptr : &all_[it->second];
+}
+
+absl::Status Parameters::SetTensor(absl::string_view name, torch::Tensor tensor) {
+  const auto it = index_.find(std::string(name));
+  if (it == index_.end()) {
+    return absl::NotFoundError(absl::StrCat("the model has no tensor \"", name, "\""));
+  }
+  torch::Tensor& current = all_[it->second].tensor;
+  if (tensor.sizes() != current.sizes() || tensor.scalar_type() != current.scalar_type()) {
+    std::ostringstream message;
+    message << "tensor \"" << std::string(name) << "\": expected " << current.scalar_type() << " "
+            << current.sizes() << ", found " << tensor.scalar_type() << " " << tensor.sizes();
+    return absl::InvalidArgumentError(message.str());
+  }
+  current = std::move(tensor);
+  return absl::OkStatus();
+}
+
+}  // namespace thaw

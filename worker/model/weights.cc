@@ -1,0 +1,86 @@
+#include "worker/model/weights.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "common/base/status.h"
+#include "worker/model/tensor_view.h"
+
+namespace thaw {
+namespace {
+
+std::string CanonicalName(const std::string& name, const std::string& base_prefix,
+                          const std::vector<std::string>& base_parts) {
+  std::string canonical = name;
+  for (const std::string& part : base_parts) {
+    if (absl::StartsWith(name, part)) canonical = base_prefix + name;
+  }
+  for (const auto& [old_name, new_name] :
+       {std::pair("LayerNorm.gamma", "LayerNorm.weight"), {"LayerNorm.beta", "LayerNorm.bias"}}) {
+    absl::string_view stem = canonical;
+    if (absl::ConsumeSuffix(&stem, old_name)) return absl::StrCat(stem, new_name);
+  }
+  return canonical;
+}
+
+bool IsFloating(ElementType type) {
+  return type == ElementType::kF32 || type == ElementType::kF16 || type == ElementType::kBF16 ||
+         type == ElementType::kF64;
+}
+
+}  // namespace
+
+absl::StatusOr<Weights> Weights::Open(const std::string& directory, const std::string& base_prefix,
+                                      const std::vector<std::string>& base_parts) {
+  THAW_ASSIGN_OR_RETURN(const auto files, OpenWeights(directory));
+  Weights weights;
+  weights.directory_ = directory;
+  for (const auto& file : files) {
+    for (const TensorInfo& tensor : file->tensors()) {
+      const std::string name = CanonicalName(tensor.name, base_prefix, base_parts);
+      const auto [it, is_new] = weights.found_.emplace(name, Found{file, &tensor});
+      if (!is_new) {
+        return absl::InvalidArgumentError(absl::StrCat(file->path(), ": tensors \"", tensor.name,
+                                                       "\" and \"", it->second.tensor->name,
+                                                       "\" both stand for \"", name, "\""));
+      }
+    }
+  }
+  return weights;
+}
+
+bool Weights::Fits(const std::string& name, const std::vector<int64_t>& shape) const {
+  const auto it = found_.find(name);
+  return it != found_.end() && it->second.tensor->shape == shape &&
+         IsFloating(it->second.tensor->type);
+}
+
+absl::StatusOr<torch::Tensor> Weights::Take(const std::string& name,
+                                            const std::vector<int64_t>& shape) {
+  const auto it = found_.find(name);
+  const std::string expected = absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+  if (it == found_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        directory_, ": tensor \"", name, "\" is missing, expected ", expected, " by config.json"));
+  }
+  const auto& [file, tensor] = it->second;
+  if (!Fits(name, shape)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file->path(), ": tensor \"", tensor->name, "\": expected floating point ",
+                     expected, " by config.json, found ", ElementTypeName(tensor->type), " [",
+                     absl::StrJoin(tensor->shape, ", "), "]"));
+  }
+  taken_.insert(name);
+  return ViewTensor(file, *tensor).to(torch::kFloat32);
+}
+
+std::vector<std::string> Weights::Rest() const {
+  std::vector<std::string> rest;
+  for (const auto& [name, found] : found_) {
+    if (taken_.count(name) == 0) rest.push_back(name);
+  }
+  return rest;
+}
+
+}  // namespace thaw

@@ -1,0 +1,48 @@
+// The tensors of a model directory under their canonical names, taken one by one by an
+// architecture.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "torch/types.h"
+#include "worker/model/safetensors.h"
+
+namespace thaw {
+
+class Weights {
+ public:
+  // `base_prefix`, such as "bert.", is put before names that lack it where they begin with one of
+  // `base_parts`; LayerNorm's old names gamma and beta become weight and bias. INVALID_ARGUMENT if
+  // two tensors end up with one name.
+  static absl::StatusOr<Weights> Open(const std::string& directory, const std::string& base_prefix,
+                                      const std::vector<std::string>& base_parts);
+
+  bool Has(const std::string& name) const { return found_.count(name) > 0; }
+
+  // fp32 of exactly `shape`: over the mapping where the file allows it, else a copy. Errors name
+  // file, tensor, expected and found.
+  absl::StatusOr<torch::Tensor> Take(const std::string& name, const std::vector<int64_t>& shape);
+
+  // Whether Take would succeed with this shape.
+  bool Fits(const std::string& name, const std::vector<int64_t>& shape) const;
+
+  // Canonical names that nobody took.
+  std::vector<std::string> Rest() const;
+
+ private:
+  struct Found {
+    std::shared_ptr<const SafetensorsFile> file;
+    const TensorInfo* tensor;
+  };
+
+  std::string directory_;
+  std::map<std::string, Found> found_;
+  std::set<std::string> taken_;
+};
+
+}  // namespace thaw
