@@ -139,9 +139,9 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
       continue;
     }
     ++summary->examples;
-    summary->longest_text_bytes =
-        std::max(summary->longest_text_bytes,
-                 static_cast<int64_t>(example.text.size() + example.text_pair.size()));
+    const auto text_bytes = static_cast<int64_t>(example.text.size() + example.text_pair.size());
+    summary->text_bytes += text_bytes;
+    summary->longest_text_bytes = std::max(summary->longest_text_bytes, text_bytes);
     if (seen.full()) {
       summary->duplicates_exact = false;
     } else {

@@ -61,6 +61,7 @@ struct DatasetSummary {
   bool duplicates_exact = true;    // false: the file has more examples than were looked at
   bool byte_order_mark = false;    // a UTF-8 mark at the beginning: tolerated
   int64_t longest_text_bytes = 0;  // text and pair together
+  int64_t text_bytes = 0;          // of all examples, texts and pairs
   LabelKind label_kind = LabelKind::kNone;
   std::vector<LabelCount> labels;  // in class order: strings by byte value, integers by value
 };

@@ -1,0 +1,175 @@
+#include "server/artifacts/upload_rules.h"
+
+#include <algorithm>
+#include <limits>
+#include <set>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+#include "common/base/sha256.h"
+#include "common/base/status.h"
+
+namespace thaw {
+namespace {
+
+constexpr int kMaxUploadFiles = 1000;
+constexpr int64_t kMaxFileBytes = int64_t{1} << 44;  // sums of 1,000 stay far below overflow
+
+bool IsPickle(absl::string_view path) {
+  for (const char* suffix : {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}) {
+    if (absl::EndsWithIgnoreCase(path, suffix)) return true;
+  }
+  return false;
+}
+
+bool IsSha256(absl::string_view text) {
+  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
+}
+
+void CheckFiles(const v1::CreateUploadRequest& request, std::vector<FieldViolation>* violations) {
+  if (request.files().empty() || request.files_size() > kMaxUploadFiles) {
+    violations->push_back({"files", absl::StrCat("are ", request.files_size(), ": give 1 to ",
+                                                 kMaxUploadFiles, " files")});
+    return;
+  }
+  std::set<std::string> paths;
+  for (int i = 0; i < request.files_size(); ++i) {
+    const v1::File& file = request.files(i);
+    const std::string field = absl::StrCat("files[", i, "]");
+    if (!IsSafeRelativePath(file.path())) {
+      violations->push_back(
+          {field + ".path",
+           "is no relative path of at most four parts made of letters, digits, '.', '_' and '-'"});
+      continue;
+    }
+    if (file.path() == "manifest.json") {
+      violations->push_back({field + ".path", "is manifest.json, which the server writes itself"});
+    }
+    if (!paths.insert(file.path()).second) {
+      violations->push_back(
+          {field + ".path", absl::StrCat("repeats ", file.path(), ": name each file once")});
+    }
+    if (file.size() < 0 || file.size() > kMaxFileBytes) {
+      violations->push_back({field + ".size", absl::StrCat("is ", file.size(), ": give 0 to ",
+                                                           kMaxFileBytes, " bytes")});
+    }
+    if (!IsSha256(file.sha256())) {
+      violations->push_back({field + ".sha256", "is not 64 lower-case hex digits"});
+    }
+    if (IsPickle(file.path())) {
+      violations->push_back(
+          {field + ".path",
+           absl::StrCat(
+               "is ", file.path(),
+               ", pickled data, which is never opened: save the weights as safetensors "
+               "(save_pretrained(..., safe_serialization=True)) and leave this file out")});
+    }
+  }
+  for (const std::string& path : paths) {
+    for (size_t slash = path.find('/'); slash != std::string::npos;
+         slash = path.find('/', slash + 1)) {
+      if (paths.count(path.substr(0, slash)) > 0) {
+        violations->push_back({"files", absl::StrCat(path.substr(0, slash),
+                                                     " is both a file and the folder of ", path)});
+      }
+    }
+  }
+}
+
+bool HasFile(const v1::CreateUploadRequest& request, absl::string_view suffix, bool whole_name) {
+  return std::any_of(request.files().begin(), request.files().end(), [&](const v1::File& file) {
+    return whole_name ? file.path() == suffix : absl::EndsWith(file.path(), suffix);
+  });
+}
+
+}  // namespace
+
+absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
+  std::vector<FieldViolation> violations;
+  CheckFiles(request, &violations);
+  const bool from_attempt =
+      request.kind() == v1::Artifact::RESULT || request.kind() == v1::Artifact::CHECKPOINT;
+  switch (request.kind()) {
+    case v1::Artifact::MODEL:
+      for (const char* name : {"config.json", "tokenizer.json"}) {
+        if (!HasFile(request, name, true)) {
+          violations.push_back(
+              {"files", absl::StrCat("lack ", name, ": upload a whole Hugging Face directory")});
+        }
+      }
+      if (!HasFile(request, ".safetensors", false)) {
+        violations.push_back({"files",
+                              "hold no .safetensors: save the weights as safetensors "
+                              "(save_pretrained(..., safe_serialization=True))"});
+      }
+      break;
+    case v1::Artifact::DATASET:
+      if (request.files_size() != 1 || !HasFile(request, ".jsonl", false)) {
+        violations.push_back(
+            {"files", "of a dataset are exactly one file that ends in .jsonl: join several first"});
+      }
+      break;
+    case v1::Artifact::RESULT:
+    case v1::Artifact::CHECKPOINT:
+      break;
+    default:
+      violations.push_back({"kind", "is not set: give MODEL or DATASET"});
+  }
+  if (from_attempt && request.attempt_id().empty()) {
+    violations.push_back({"attempt_id", "is empty: only a worker's attempt uploads this kind"});
+  }
+  if (!from_attempt && !request.attempt_id().empty()) {
+    violations.push_back({"attempt_id", "is set: it belongs to results and checkpoints"});
+  }
+  if (request.kind() != v1::Artifact::DATASET && request.has_columns()) {
+    violations.push_back({"columns", "are set: they belong to datasets"});
+  }
+  const std::string& text_column = request.columns().text_column();
+  const std::string& label_column = request.columns().label_column();
+  if (text_column.size() > 120 || label_column.size() > 120) {
+    violations.push_back({"columns", "have a name longer than 120 bytes"});
+  }
+  if ((text_column.empty() ? "text" : text_column) ==
+      (label_column.empty() ? "label" : label_column)) {
+    violations.push_back({"columns", "name the same column for text and label"});
+  }
+  if (request.display_name().size() > 120) {
+    violations.push_back({"display_name", "is longer than 120 bytes"});
+  }
+  if (request.request_id().size() > 64) {
+    violations.push_back({"request_id", "is longer than 64 bytes"});
+  }
+  return violations.empty() ? absl::OkStatus() : InvalidFields(violations);
+}
+
+absl::string_view KindName(v1::Artifact::Kind kind) {
+  switch (kind) {
+    case v1::Artifact::MODEL:
+      return "model";
+    case v1::Artifact::DATASET:
+      return "dataset";
+    case v1::Artifact::RESULT:
+      return "result";
+    case v1::Artifact::CHECKPOINT:
+      return "checkpoint";
+    default:
+      return "unknown";
+  }
+}
+
+std::string DigestOfFiles(const v1::Artifact& artifact) {
+  std::vector<std::string> lines;
+  for (const v1::File& file : artifact.files()) {
+    lines.push_back(absl::StrCat(file.sha256(), "  ", file.path(), "\n"));
+  }
+  std::sort(lines.begin(), lines.end());
+  Sha256 hash;
+  for (const std::string& line : lines) hash.Update(line);
+  return hash.HexDigest();
+}
+
+}  // namespace thaw
