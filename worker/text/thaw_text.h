@@ -1,6 +1,6 @@
 /* The C ABI of worker/text/rust; its sources say what each function promises. Only tokenizer.cc
- * includes this. Statuses: 0 OK, 1 the argument is bad, 2 the file is no tokenizer, 3 the library
- * failed; a message comes with all but the first and is freed with thaw_text_free_message. */
+ * includes this. Statuses: 0 OK, 1 the argument is bad, 2 the tokenizer file is bad, 3 the library
+ * panicked; a message comes with all but the first and is freed with thaw_text_free_message. */
 #pragma once
 
 #include <stddef.h>

@@ -27,9 +27,9 @@ absl::Status StatusFromRust(int32_t status, char** message) {
     case 1:
       return absl::InvalidArgumentError(text);
     case 2:
-      return absl::FailedPreconditionError(absl::StrCat("not a tokenizer: ", text));
+      return absl::FailedPreconditionError(text);
     default:
-      return absl::InternalError(absl::StrCat("tokenizer: ", text));
+      return absl::InternalError(text);
   }
 }
 
@@ -74,7 +74,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view 
   THAW_RETURN_IF_ERROR(
       StatusFromRust(thaw_tokenizer_describe(handle, &description, &error), &error));
   if (description.id_limit > INT32_MAX || description.vocab_size > INT32_MAX) {
-    return absl::FailedPreconditionError("not a tokenizer: token ids exceed 31 bits");
+    return absl::FailedPreconditionError("not a usable tokenizer: token ids exceed 31 bits");
   }
   tokenizer->vocab_size_ = static_cast<int32_t>(description.vocab_size);
   tokenizer->id_limit_ = static_cast<int32_t>(description.id_limit);

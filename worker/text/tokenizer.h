@@ -53,8 +53,8 @@ struct Encoding {
 // file's own truncation and padding settings are ignored: EncodeOptions alone decide.
 //
 // Errors: INVALID_ARGUMENT for text that is not UTF-8 (names the byte) or a max_length without
-// room; FAILED_PRECONDITION for a file that is not a tokenizer; NOT_FOUND or another I/O status
-// when it cannot be read; INTERNAL if the library failed on this input.
+// room; FAILED_PRECONDITION for a file that is no tokenizer, or has no token for something in the
+// text; NOT_FOUND or another I/O status when it cannot be read; INTERNAL if the library panicked.
 class Tokenizer {
  public:
   // Reads `path`, a tokenizer.json of at most 128 MiB.

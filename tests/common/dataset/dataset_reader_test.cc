@@ -223,6 +223,7 @@ TEST(DatasetReaderTest, SumsUpAGoodFile) {
   EXPECT_TRUE(summary.duplicates_exact);
   EXPECT_TRUE(summary.byte_order_mark);
   EXPECT_EQ(summary.longest_text_bytes, 7);
+  EXPECT_EQ(summary.text_bytes, 11);
   EXPECT_EQ(summary.label_kind, LabelKind::kInteger);
   ASSERT_EQ(summary.labels.size(), 3u);
   EXPECT_EQ(summary.labels[0].label, "-2");

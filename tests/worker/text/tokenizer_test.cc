@@ -162,34 +162,57 @@ TEST(TokenizerTest, BatchEqualsOneByOneOnAnyNumberOfThreads) {
   EXPECT_TRUE(MiniLm().EncodeBatch({}, {}, 3)->empty());
 }
 
+// A tokenizer.json with the given model and post-processor.
+std::string TokenizerJson(const std::string& model, const std::string& post_processor = "null") {
+  return R"({"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},
+             "decoder":null,"truncation":null,"padding":null,"model":)" +
+         model + R"(,"post_processor":)" + post_processor + "}";
+}
+
 TEST(TokenizerTest, RefusesFilesThatAreNoTokenizer) {
   const std::string good = ReadWhole(TokenizerData("minilm.tokenizer.json"));
-  const std::string deep(100'000, '[');
-  const std::string empty_vocabulary =
-      R"({"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,
-          "decoder":null,"truncation":null,"padding":null,
-          "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##",
-                   "max_input_chars_per_word":100,"vocab":{}}})";
-  // Merges that name tokens which the vocabulary lacks.
-  const std::string dangling_merges =
-      R"({"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,
-          "decoder":null,"truncation":null,"padding":null,
-          "model":{"type":"BPE","vocab":{"a":0},"merges":["a b"]}})";
-  const std::vector<std::string> bad = {"",
-                                        "{}",
-                                        "null",
-                                        "\xff\xfe",
-                                        deep,
-                                        empty_vocabulary,
-                                        good.substr(0, good.size() / 2),
-                                        dangling_merges};
-  for (const std::string& json : bad) {
+  const std::string word_piece =
+      R"({"type":"WordPiece","unk_token":"a","continuing_subword_prefix":"##","max_input_chars_per_word":9,)";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"empty", ""},
+      {"no fields", "{}"},
+      {"null", "null"},
+      {"not UTF-8", "\xff\xfe"},
+      {"deep", std::string(100'000, '[')},
+      {"cut off", good.substr(0, good.size() / 2)},
+      {"empty vocabulary", TokenizerJson(word_piece + R"("vocab":{}})")},
+      {"negative id", TokenizerJson(word_piece + R"("vocab":{"a":-1}})")},
+      {"id of 32 bits", TokenizerJson(word_piece + R"("vocab":{"a":4294967295}})")},
+      {"merge of unknown tokens",
+       TokenizerJson(R"({"type":"BPE","vocab":{"a":0},"merges":["a b"]})")},
+      // The library panics on these two.
+      {"prefix longer than a merge",
+       TokenizerJson(
+           R"({"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"],"continuing_subword_prefix":"long"})")},
+      {"undefined special token",
+       TokenizerJson(
+           word_piece + R"("vocab":{"a":0}})",
+           R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"[X]","type_id":0}}],
+               "pair":[],"special_tokens":{}})")},
+  };
+  for (const auto& [name, json] : cases) {
     auto loaded = Tokenizer::FromJson(json);
     EXPECT_EQ(loaded.status().code(), absl::StatusCode::kFailedPrecondition)
-        << json.substr(0, 60) << " → " << loaded.status();
+        << name << ": " << loaded.status();
   }
-  EXPECT_EQ(Tokenizer::Load("/no/such/tokenizer.json").status().code(),
-            absl::StatusCode::kNotFound);
+  auto loaded = Tokenizer::Load("/no/such/tokenizer.json");
+  EXPECT_EQ(loaded.status().code(), absl::StatusCode::kNotFound);
+}
+
+// A vocabulary without a token for the unknown fails on the first unknown word, not before.
+TEST(TokenizerTest, SaysWhenTheVocabularyLacksAWord) {
+  auto tokenizer = Tokenizer::FromJson(
+      TokenizerJson(R"({"type":"WordLevel","vocab":{"one":0},"unk_token":"[UNK]"})"));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_TRUE((*tokenizer)->Encode({"one one"}, {}).ok());
+  auto encoding = (*tokenizer)->Encode({"one two"}, {});
+  EXPECT_EQ(encoding.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(encoding.status().message()), HasSubstr("fails on this input"));
 }
 
 TEST(TokenizerTest, DecodeSkipsWhatItDoesNotKnow) {

@@ -1,7 +1,7 @@
 //! Text processing for Thaw behind a C ABI, declared for C++ in `worker/text/thaw_text.h`.
 //!
 //! Every function returns a `Status` and, when it is not `Status::Ok`, leaves a message in `*error` that the caller
-//! frees with `thaw_text_free_message`. No panic crosses the boundary: it becomes `Status::Internal`. All Rust of a
+//! frees with `thaw_text_free_message`. No panic crosses the boundary: it becomes a status too. All Rust of a
 //! program lives in this one static library, since two would both carry the standard library.
 
 mod tokenizer;
@@ -16,8 +16,9 @@ pub enum Status {
     Ok = 0,
     /// The text is not UTF-8, or an option leaves no room.
     InvalidArgument = 1,
-    /// The file is not a tokenizer.
+    /// The file is no tokenizer, or one that has no token for something.
     BadFile = 2,
+    /// The library panicked.
     Internal = 3,
 }
 
@@ -39,6 +40,18 @@ pub type Outcome = Result<(), Failure>;
 /// # Safety
 /// `error` is valid for one write.
 pub unsafe fn guard(error: *mut *mut c_char, body: impl FnOnce() -> Outcome) -> i32 {
+    guard_blaming(Status::Internal, error, body)
+}
+
+/// `guard` with another status for panics.
+///
+/// # Safety
+/// `error` is valid for one write.
+pub unsafe fn guard_blaming(
+    blame: Status,
+    error: *mut *mut c_char,
+    body: impl FnOnce() -> Outcome,
+) -> i32 {
     let failure = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return Status::Ok as i32,
         Ok(Err(failure)) => failure,
@@ -48,7 +61,7 @@ pub unsafe fn guard(error: *mut *mut c_char, body: impl FnOnce() -> Outcome) -> 
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
-            Failure::new(Status::Internal, format!("panic: {text}"))
+            Failure::new(blame, format!("the tokenizer library panicked: {text}"))
         }
     };
     let message = failure.message.replace('\0', " ");

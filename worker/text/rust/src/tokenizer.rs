@@ -5,7 +5,7 @@ use std::ffi::c_char;
 use tokenizers::utils::truncation::{truncate_encodings, TruncationParams};
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
 
-use crate::{guard, slice_of, text_of, Failure, Outcome, Status};
+use crate::{guard, guard_blaming, slice_of, text_of, Failure, Outcome, Status};
 
 /// The library truncates inside its post-processing step by settings of the tokenizer object, which would have to be
 /// changed under a lock. So the post-processor is taken out at load, and truncation and post-processing happen here.
@@ -48,12 +48,12 @@ pub struct EncodeOptions {
     offsets: i32,
 }
 
-fn internal(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Status::Internal, error.to_string())
+fn bad_file(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Status::BadFile, format!("not a usable tokenizer: {error}"))
 }
 
-fn bad_file(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Status::BadFile, error.to_string())
+fn fails_on_input(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Status::BadFile, format!("the tokenizer fails on this input: {error}"))
 }
 
 impl ThawTokenizer {
@@ -66,7 +66,12 @@ impl ThawTokenizer {
         if core.get_vocab_size(true) == 0 {
             return Err(bad_file("the vocabulary is empty"));
         }
-        Ok(ThawTokenizer { core, post_processor })
+        let tokenizer = ThawTokenizer { core, post_processor };
+        // Post-processors may name tokens that nothing defines, which only shows when they run.
+        let everything = EncodeOptions { add_special_tokens: 1, max_length: 0, offsets: 1 };
+        tokenizer.encode("", None, &everything)?;
+        tokenizer.encode("", Some(""), &everything)?;
+        Ok(tokenizer)
     }
 
     fn special_tokens(&self, pair: bool) -> usize {
@@ -76,9 +81,9 @@ impl ThawTokenizer {
     /// One text without anything around it.
     fn plain(&self, text: &str, offsets: bool) -> Result<Encoding, Failure> {
         if offsets {
-            self.core.encode(text, false).map_err(internal)
+            self.core.encode(text, false).map_err(fails_on_input)
         } else {
-            self.core.encode_fast(text, false).map_err(internal)
+            self.core.encode_fast(text, false).map_err(fails_on_input)
         }
     }
 
@@ -105,13 +110,13 @@ impl ThawTokenizer {
         if max_length > 0 && length > max_length - added {
             truncated = true;
             let params = TruncationParams { max_length: max_length - added, ..Default::default() };
-            (first, second) = truncate_encodings(first, second, &params).map_err(internal)?;
+            (first, second) = truncate_encodings(first, second, &params).map_err(fails_on_input)?;
             // What was cut off would be post-processed as well.
             first.take_overflowing();
             second.as_mut().map(Encoding::take_overflowing);
         }
         let encoding = match &self.post_processor {
-            Some(processor) => processor.process(first, second, add_special).map_err(internal)?,
+            Some(processor) => processor.process(first, second, add_special).map_err(fails_on_input)?,
             None => {
                 if let Some(second) = second.as_mut() {
                     second.set_type_ids(vec![1; second.len()]);
@@ -136,7 +141,7 @@ pub unsafe extern "C" fn thaw_tokenizer_load(
     out: *mut *mut ThawTokenizer,
     error: *mut *mut c_char,
 ) -> i32 {
-    guard(error, || -> Outcome {
+    guard_blaming(Status::BadFile, error, || -> Outcome {
         let tokenizer = ThawTokenizer::from_json(slice_of(json, len))?;
         *out = Box::into_raw(Box::new(tokenizer));
         Ok(())
@@ -245,7 +250,7 @@ pub unsafe extern "C" fn thaw_tokenizer_decode(
         let text = (*tokenizer)
             .core
             .decode(slice_of(ids, len), skip_special_tokens != 0)
-            .map_err(internal)?;
+            .map_err(fails_on_input)?;
         give_text(text, out, out_len);
         Ok(())
     })
