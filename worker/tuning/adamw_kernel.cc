@@ -4,7 +4,8 @@
 #include <cmath>
 
 // One body, compiled for each instruction set; the loader picks.
-#define THAW_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define THAW_VECTOR_CLONES \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 
 namespace thaw {
 
@@ -13,10 +14,8 @@ void UpdateAdamW(const AdamWStep& step, int64_t count, float* __restrict paramet
                  float* __restrict gradients, float* __restrict m, float* __restrict v) {
   const double update = static_cast<double>(step.update);
   const float keep = static_cast<float>(1 - step.learning_rate * step.weight_decay);
-  const float rate =
-      static_cast<float>(step.learning_rate / (1 - std::pow(step.beta1, update)));
-  const float root_correction =
-      static_cast<float>(1 / std::sqrt(1 - std::pow(step.beta2, update)));
+  const float rate = static_cast<float>(step.learning_rate / (1 - std::pow(step.beta1, update)));
+  const float root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(step.beta2, update)));
   const float beta1 = static_cast<float>(step.beta1);
   const float gain1 = static_cast<float>(1 - step.beta1);
   const float beta2 = static_cast<float>(step.beta2);

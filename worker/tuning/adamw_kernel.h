@@ -1,5 +1,6 @@
 // The arithmetic of the optimizer on plain fp32 arrays, in one pass over memory. Element i of the
-// result depends on element i of the arrays alone, so cutting the work among threads changes no bit.
+// result depends on element i of the arrays alone, so cutting the work among threads changes no
+// bit.
 #pragma once
 
 #include <cstdint>

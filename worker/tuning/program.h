@@ -1,5 +1,5 @@
-// The state machine of a training program: which phase, when to evaluate, when a phase ends, what is
-// best. Pure: no clock, no data, no tensors; its whole state is one message.
+// The state machine of a training program: which phase, when to evaluate, when a phase ends, what
+// is best. Pure: no clock, no data, no tensors; its whole state is one message.
 //
 //   Program program(training, steps_in_epoch, has_validation);
 //   while (true) switch (program.Next()) {
@@ -10,8 +10,8 @@
 //     case Program::Action::kFinish:     return;
 //   }
 //
-// Between any two of these calls state() can be saved; a program with that state goes on as this one
-// would.
+// Between any two of these calls state() can be saved; a program with that state goes on as this
+// one would.
 #pragma once
 
 #include <cstdint>

@@ -12,9 +12,9 @@ inline constexpr int kMaxRateGroups = 5;
 
 // The rate group, from 0 at the bottom, of each of a model's `groups` groups (embeddings, blocks,
 // head). A model of up to five groups has one each. A deeper one has five: the head alone on top,
-// the rest cut into four runs of nearly equal length, the longer ones below. With a decay of 2.6 for
-// each of MiniLM's eight groups the embeddings would train at 1/800 of the head's rate, BERT-base's
-// at 1/248,000; this way the lowest groups train at 1/46 in both.
+// the rest cut into four runs of nearly equal length, the longer ones below. With a decay of 2.6
+// for each of MiniLM's eight groups the embeddings would train at 1/800 of the head's rate,
+// BERT-base's at 1/248,000; this way the lowest groups train at 1/46 in both.
 //
 // The cut is of the whole model, not of what a phase trains, so that unfreezing a group leaves the
 // rates of those above it alone.

@@ -19,7 +19,8 @@ namespace thaw {
 //                        p = step / cut                                  if step < cut
 //                        p = 1 - (step - cut) / (cut (1/cut_fraction - 1)) otherwise
 //                        share = (1 + p (ratio - 1)) / ratio
-// Two guards on the last one: a phase too short for a rising part (cut = 0) has p = 1 - step / (T (1
+// Two guards on the last one: a phase too short for a rising part (cut = 0) has p = 1 - step / (T
+// (1
 // - cut_fraction)), and p never falls below 0, which the floor in `cut` would otherwise allow.
 double RateShare(const v1::Schedule& schedule, int64_t step, int64_t steps);
 

@@ -15,8 +15,8 @@ absl::StatusOr<std::unique_ptr<RE2>> CompilePattern(const std::string& field,
                                                     const std::string& pattern) {
   auto expression = std::make_unique<RE2>(pattern, RE2::Quiet);
   if (!expression->ok()) {
-    return InvalidField(field, absl::StrCat("\"", pattern, "\" is no RE2 expression: ",
-                                            expression->error()));
+    return InvalidField(
+        field, absl::StrCat("\"", pattern, "\" is no RE2 expression: ", expression->error()));
   }
   return expression;
 }

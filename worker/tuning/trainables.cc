@@ -14,7 +14,7 @@
 namespace thaw {
 namespace {
 
-constexpr int64_t kSegmentAlignment = 16;       // fp32 numbers: 64 bytes
+constexpr int64_t kSegmentAlignment = 16;           // fp32 numbers: 64 bytes
 constexpr int64_t kUpdateChunk = int64_t{1} << 16;  // numbers; also the unit of the norm's sum
 
 int64_t Padded(int64_t count) {
@@ -42,11 +42,10 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
                                  .decayed = tensor.dim() >= 2,
                                  .updates = found == moments.end() ? 0 : found->second.updates});
   }
-  std::stable_sort(result->segments_.begin(), result->segments_.end(),
-                   [](const Segment& a, const Segment& b) {
-                     return std::tie(a.rate, a.decayed, a.updates) <
-                            std::tie(b.rate, b.decayed, b.updates);
-                   });
+  std::stable_sort(
+      result->segments_.begin(), result->segments_.end(), [](const Segment& a, const Segment& b) {
+        return std::tie(a.rate, a.decayed, a.updates) < std::tie(b.rate, b.decayed, b.updates);
+      });
   for (Segment& segment : result->segments_) {
     segment.offset = result->size_;
     result->size_ += Padded(segment.count);

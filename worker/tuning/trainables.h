@@ -28,12 +28,12 @@ using MomentsByName = std::map<std::string, Moments>;
 using GroupRates = std::vector<double>;
 
 // Parameters, gradients and both moments lie in four flat fp32 buffers, each tensor in a segment
-// padded to 64 bytes. Segments that share rate, decay and number of updates lie side by side and are
-// updated in one run. Biases and norms (tensors of less than two dimensions) are never decayed.
+// padded to 64 bytes. Segments that share rate, decay and number of updates lie side by side and
+// are updated in one run. Biases and norms (tensors of less than two dimensions) are never decayed.
 //
 // Owns nothing of the model but replaces its tensors: after Create the named ones are leaves that
-// require grad, and their .grad is preset to a view of the gradient buffer into which autograd adds.
-// Not thread-safe. CPU, fp32.
+// require grad, and their .grad is preset to a view of the gradient buffer into which autograd
+// adds. Not thread-safe. CPU, fp32.
 class Trainables {
  public:
   // Takes the named parameters over, with their present values. Tensors with an entry in `moments`
@@ -44,8 +44,8 @@ class Trainables {
                                                             const GroupRates& rates,
                                                             const MomentsByName& moments);
 
-  // The model keeps the present values, which no longer require grad. Nothing else may be called after
-  // it; once this is gone, so is the memory of gradients and moments.
+  // The model keeps the present values, which no longer require grad. Nothing else may be called
+  // after it; once this is gone, so is the memory of gradients and moments.
   void Release();
 
   // Views; valid while this lives.

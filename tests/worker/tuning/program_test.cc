@@ -61,27 +61,40 @@ TEST(Program, PhasesEvaluationsAndEnds) {
       {"phases { steps: 3 }", 10, true, {0.5}, "PsssE!|"},
       {"phases { epochs: 2 }", 2, true, {0.5, 0.6}, "PssE!ssE!|"},
       // Parts of an epoch are rounded up to a step; evaluations at every half epoch.
-      {"phases { epochs: 1.5 } evaluation { every_epochs: 0.5 }", 3, true, {0.5},
-       "PssE!sEssE|"},
+      {"phases { epochs: 1.5 } evaluation { every_epochs: 0.5 }", 3, true, {0.5}, "PssE!sEssE|"},
       {"phases { epochs: 0.01 }", 3, true, {0.5}, "PsE!|"},
       {"phases { epochs: 0.3 }", 10, false, {0.5}, "Psss|"},
       // A plateau after two evaluations that are no better.
-      {"phases { plateau { patience: 2 max_epochs: 10 } }", 1, true, {0.5, 0.6, 0.6, 0.55},
+      {"phases { plateau { patience: 2 max_epochs: 10 } }",
+       1,
+       true,
+       {0.5, 0.6, 0.6, 0.55},
        "PsE!sE!sEsE|"},
-      {"phases { plateau { patience: 2 max_epochs: 3 } }", 1, true, {0.1, 0.2, 0.3, 0.4},
+      {"phases { plateau { patience: 2 max_epochs: 3 } }",
+       1,
+       true,
+       {0.1, 0.2, 0.3, 0.4},
        "PsE!sE!sE!|"},
       // Gains below min_delta do not count for the plateau, but make the best weights.
-      {"phases { plateau { patience: 2 max_epochs: 10 min_delta: 0.1 } }", 1, true,
-       {0.5, 0.55, 0.58}, "PsE!sE!sE!|"},
+      {"phases { plateau { patience: 2 max_epochs: 10 min_delta: 0.1 } }",
+       1,
+       true,
+       {0.5, 0.55, 0.58},
+       "PsE!sE!sE!|"},
       // Less loss is better.
-      {"phases { epochs: 3 } evaluation { metric: LOSS }", 1, true, {0.9, 0.8, 0.85},
-       "PsE!sE!sE|"},
+      {"phases { epochs: 3 } evaluation { metric: LOSS }", 1, true, {0.9, 0.8, 0.85}, "PsE!sE!sE|"},
       // The job's patience counts over phases and ends the program.
-      {"phases { epochs: 2 } phases { epochs: 5 } phases { epochs: 1 } evaluation { patience: 3 }", 1,
-       true, {0.5, 0.4, 0.4, 0.4, 0.9}, "PsE!sE|PsEsE|"},
+      {"phases { epochs: 2 } phases { epochs: 5 } phases { epochs: 1 } evaluation { patience: 3 }",
+       1,
+       true,
+       {0.5, 0.4, 0.4, 0.4, 0.9},
+       "PsE!sE|PsEsE|"},
       // A new phase has a plateau of its own, whatever was best before.
-      {"phases { epochs: 1 } phases { plateau { patience: 1 max_epochs: 9 } }", 1, true,
-       {0.9, 0.5, 0.6, 0.6}, "PsE!|PsEsEsE|"}};
+      {"phases { epochs: 1 } phases { plateau { patience: 1 max_epochs: 9 } }",
+       1,
+       true,
+       {0.9, 0.5, 0.6, 0.6},
+       "PsE!|PsEsEsE|"}};
   for (const TraceCase& test : cases) {
     const v1::Training training = ParseTraining(test.training);
     EXPECT_EQ(Trace(Program(training, test.steps_in_epoch, test.has_validation), test.metrics),

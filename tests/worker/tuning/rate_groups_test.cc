@@ -10,8 +10,8 @@ TEST(RateGroups, AtMostFiveTheHeadAlone) {
       {2, {0, 1}},
       {5, {0, 1, 2, 3, 4}},
       {6, {0, 0, 1, 2, 3, 4}},
-      {8, {0, 0, 1, 1, 2, 2, 3, 4}},                          // MiniLM, 6 blocks
-      {14, {0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4}}};      // BERT-base, 12 blocks
+      {8, {0, 0, 1, 1, 2, 2, 3, 4}},                      // MiniLM, 6 blocks
+      {14, {0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4}}};  // BERT-base, 12 blocks
   for (const auto& [groups, expected] : cases) EXPECT_EQ(RateGroups(groups), expected) << groups;
 }
 

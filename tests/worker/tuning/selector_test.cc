@@ -1,7 +1,7 @@
 #include "worker/tuning/selector.h"
 
-#include <google/protobuf/text_format.h>
 #include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
 #include "common/base/status.h"
@@ -13,11 +13,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 const std::vector<Group>& ToyGroups() {
-  static const auto* groups = new std::vector<Group>{
-      {"embeddings", {"emb.weight"}},
-      {"block.0", {"layer.0.weight", "layer.0.bias"}},
-      {"block.1", {"layer.1.weight", "layer.1.bias"}},
-      {"head", {"pooler.weight", "classifier.weight", "classifier.bias"}}};
+  static const auto* groups =
+      new std::vector<Group>{{"embeddings", {"emb.weight"}},
+                             {"block.0", {"layer.0.weight", "layer.0.bias"}},
+                             {"block.1", {"layer.1.weight", "layer.1.bias"}},
+                             {"head", {"pooler.weight", "classifier.weight", "classifier.bias"}}};
   return *groups;
 }
 

@@ -43,8 +43,7 @@ TEST_F(TrainablesTest, UpdatesByGroupRateAndDecaysMatricesOnly) {
   // The first update of Adam is the rate itself, against the gradient's sign.
   EXPECT_TRUE(torch::allclose(Value("mid.weight"), torch::full({3, 3}, 1 - 0.05f * 0.1f - 0.05f)));
   EXPECT_TRUE(torch::allclose(Value("mid.bias"), torch::full({3}, 2 - 0.05f)));
-  EXPECT_TRUE(
-      torch::allclose(Value("top.weight"), torch::full({2, 3}, 0.5f * (1 - 0.01f) - 0.1f)));
+  EXPECT_TRUE(torch::allclose(Value("top.weight"), torch::full({2, 3}, 0.5f * (1 - 0.01f) - 0.1f)));
   EXPECT_TRUE(torch::equal(Value("low.weight"), torch::arange(35, torch::kFloat32).view({5, 7})));
   EXPECT_EQ(trainables->GradientNorm(), 0);
   for (const auto& [name, moments] : trainables->moments()) EXPECT_EQ(moments.updates, 1) << name;

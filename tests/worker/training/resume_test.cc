@@ -1,0 +1,166 @@
+// Killed anywhere and resumed, a training ends with the same bits.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <iostream>
+#include <random>
+#include <set>
+
+#include "tests/worker/training/toy_job.h"
+
+namespace thaw {
+namespace {
+
+// Every kind of phase change: kept and reset moments, a return to the best, groups frozen again.
+constexpr char kProgram[] = R"(
+  validation_fraction: 0.2
+  phases { name: "head" selector { head_only: true } learning_rate: 0.01 epochs: 1 }
+  phases { name: "top" selector { last_blocks: 1 } learning_rate: 0.005 learning_rate_decay: 2.6
+           schedule { shape: SLANTED_TRIANGULAR } epochs: 1.5 }
+  phases { name: "biases" selector { name_pattern: ".*bias" exclude_patterns: "classifier.*" }
+           learning_rate: 0.01 steps: 5 restore_best: true optimizer_state: RESET }
+  phases { name: "all" selector { everything: true } learning_rate: 0.003
+           plateau { patience: 2 max_epochs: 4 } }
+  evaluation { every_epochs: 0.5 metric: LOSS }
+)";
+
+class ResumeTest : public ::testing::Test {
+ protected:
+  ResumeTest()
+      : model_(MakeToyModel(FreshDirectory("model"), 0.1)),
+        dataset_(MakeToyDataset(FreshDirectory("dataset"), 100, 5)) {}
+
+  internal::Run Job(int64_t checkpoint_every) {
+    internal::Run run = ToyTraining(model_, dataset_, kProgram);
+    run.mutable_assignment()
+        ->mutable_spec()
+        ->mutable_training()
+        ->mutable_checkpoint()
+        ->set_every_steps(checkpoint_every);
+    return run;
+  }
+
+  const std::string model_;
+  const std::string dataset_;
+};
+
+TEST_F(ResumeTest, FromEveryKindOfPointWithTheSameBits) {
+  const internal::Run straight_run = Job(1'000'000);
+  RecordingSink straight;
+  const internal::Ended straight_end = RunAttempt(straight_run, &straight);
+  ASSERT_EQ(straight_end.end().outcome(), v1::AttemptEnd::SUCCEEDED)
+      << straight_end.ShortDebugString();
+  ASSERT_EQ(straight.Phases().size(), 4u);
+  const std::string weights = ResultWeights(straight_run);
+  const std::map<int64_t, double> losses = straight.Series("loss");
+
+  // Checkpoints after every step and phase change nothing.
+  const internal::Run dense_run = Job(1);
+  RecordingSink dense;
+  RunAttempt(dense_run, &dense);
+  EXPECT_EQ(ResultWeights(dense_run), weights);
+  EXPECT_EQ(dense.Series("loss"), losses);
+
+  const unsigned seed = std::random_device()();
+  std::mt19937 random(seed);
+  std::vector<size_t> points;
+  std::set<int64_t> steps_seen;
+  for (size_t i = 0; i < dense.checkpoints.size(); ++i) {
+    // The second checkpoint at one step is the one between two phases: all of those are tried.
+    if (!steps_seen.insert(dense.checkpoints[i].step()).second) points.push_back(i);
+  }
+  ASSERT_EQ(points.size(), 4u);
+  while (points.size() < 24) {
+    const size_t point = random() % dense.checkpoints.size();
+    if (std::find(points.begin(), points.end(), point) == points.end()) points.push_back(point);
+  }
+  int mismatches = 0;
+  for (const size_t point : points) {
+    const internal::CheckpointReady& checkpoint = dense.checkpoints[point];
+    internal::Run run = Job(1'000'000);
+    run.set_checkpoint_dir(dense_run.work_dir() + "/" + checkpoint.dir());
+    RecordingSink resumed;
+    const internal::Ended end = RunAttempt(run, &resumed);
+    ASSERT_EQ(end.end().outcome(), v1::AttemptEnd::SUCCEEDED) << end.ShortDebugString();
+    std::map<int64_t, double> expected = losses;
+    expected.erase(expected.begin(), expected.upper_bound(checkpoint.step()));
+    const bool same = ResultWeights(run) == weights && resumed.Series("loss") == expected &&
+                      end.metrics().at("loss") == straight_end.metrics().at("loss");
+    EXPECT_TRUE(same) << "from " << checkpoint.ShortDebugString() << ", seed " << seed;
+    mismatches += !same;
+  }
+  std::cout << "resume: seed " << seed << ", points tried " << points.size() << ", mismatches "
+            << mismatches << std::endl;
+  EXPECT_EQ(mismatches, 0);
+}
+
+TEST_F(ResumeTest, AfterAPauseBetweenStepsAndTwice) {
+  const internal::Run straight_run = Job(1'000'000);
+  RecordingSink straight;
+  RunAttempt(straight_run, &straight);
+  std::string checkpoint;
+  std::map<int64_t, double> losses;
+  std::string result;
+  double loss_sum = 0, loss_units = 0;
+  for (const int64_t pause_at : {7, 19, 0}) {
+    internal::Run run = Job(1'000'000);
+    run.set_checkpoint_dir(checkpoint);
+    RecordingSink sink;
+    Control control;
+    sink.on_point = [&](const v1::MetricPoint& point) {
+      if (point.step() == pause_at) control.RequestPause();
+    };
+    const internal::Ended end = RunAttempt(run, &sink, &control);
+    losses.merge(sink.Series("loss"));
+    for (const auto& [step, value] : sink.Series("loss_sum")) loss_sum += value;
+    for (const auto& [step, value] : sink.Series("loss_units")) loss_units += value;
+    if (pause_at == 0) {
+      ASSERT_EQ(end.end().outcome(), v1::AttemptEnd::SUCCEEDED);
+      result = ResultWeights(run);
+      break;
+    }
+    ASSERT_EQ(end.end().outcome(), v1::AttemptEnd::PAUSED);
+    EXPECT_EQ(end.end().step(), pause_at);
+    ASSERT_FALSE(sink.checkpoints.empty());
+    checkpoint = run.work_dir() + "/" + sink.checkpoints.back().dir();
+  }
+  EXPECT_EQ(losses, straight.Series("loss"));
+  EXPECT_EQ(result, ResultWeights(straight_run));
+  double straight_sum = 0, straight_units = 0;
+  for (const auto& [step, value] : straight.Series("loss_sum")) straight_sum += value;
+  for (const auto& [step, value] : straight.Series("loss_units")) straight_units += value;
+  EXPECT_DOUBLE_EQ(loss_sum, straight_sum);
+  EXPECT_EQ(loss_units, straight_units);
+}
+
+TEST_F(ResumeTest, BeforeTheFirstStep) {
+  internal::Run run = Job(1'000'000);
+  RecordingSink sink;
+  Control control;
+  control.RequestPause();
+  ASSERT_EQ(RunAttempt(run, &sink, &control).end().outcome(), v1::AttemptEnd::PAUSED);
+  ASSERT_EQ(sink.checkpoints.size(), 1u);
+  EXPECT_EQ(sink.checkpoints[0].step(), 0);
+  internal::Run resumed_run = Job(1'000'000);
+  resumed_run.set_checkpoint_dir(run.work_dir() + "/" + sink.checkpoints[0].dir());
+  RecordingSink resumed, straight;
+  internal::Run straight_run = Job(1'000'000);
+  RunAttempt(resumed_run, &resumed);
+  RunAttempt(straight_run, &straight);
+  EXPECT_EQ(resumed.Series("loss"), straight.Series("loss"));
+  EXPECT_EQ(ResultWeights(resumed_run), ResultWeights(straight_run));
+}
+
+TEST_F(ResumeTest, TwoRunsGiveTheSameBits) {
+  const internal::Run first_run = Job(10), second_run = Job(10);
+  RecordingSink first, second;
+  RunAttempt(first_run, &first);
+  RunAttempt(second_run, &second);
+  EXPECT_EQ(first.Series("loss"), second.Series("loss"));
+  EXPECT_EQ(first.Series("grad_norm"), second.Series("grad_norm"));
+  EXPECT_EQ(ResultWeights(first_run), ResultWeights(second_run));
+}
+
+}  // namespace
+}  // namespace thaw

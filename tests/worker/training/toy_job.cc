@@ -1,0 +1,208 @@
+#include "tests/worker/training/toy_job.h"
+
+#include <google/protobuf/text_format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <random>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+#include "common/base/json.h"
+#include "worker/training/prediction_run.h"
+
+namespace thaw {
+namespace {
+
+constexpr int kWords = 190;
+constexpr int kSpecialTokens = 4;  // [PAD] [UNK] [CLS] [SEP]
+constexpr int kWordsPerLabel = 10;
+const char* const kLabels[] = {"left", "middle", "right"};
+
+void Write(const std::string& path, const std::string& bytes) {
+  const absl::Status status = WriteFileAtomically(path, bytes);
+  ASSERT_TRUE(status.ok()) << status;
+}
+
+std::string ToyTokenizer() {
+  nlohmann::json vocabulary = {{"[PAD]", 0}, {"[UNK]", 1}, {"[CLS]", 2}, {"[SEP]", 3}};
+  for (int i = 0; i < kWords; ++i) vocabulary[absl::StrCat("w", i)] = kSpecialTokens + i;
+  const auto special = [](const char* token, int id) {
+    return nlohmann::json{{"id", token}, {"ids", {id}}, {"tokens", {token}}};
+  };
+  const auto part = [](const char* kind, const char* id, int type) {
+    return nlohmann::json{{kind, {{"id", id}, {"type_id", type}}}};
+  };
+  nlohmann::json tokenizer = {
+      {"version", "1.0"},      {"truncation", nullptr},
+      {"padding", nullptr},    {"added_tokens", nlohmann::json::array()},
+      {"normalizer", nullptr}, {"pre_tokenizer", {{"type", "WhitespaceSplit"}}},
+      {"decoder", nullptr}};
+  tokenizer["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single",
+       {part("SpecialToken", "[CLS]", 0), part("Sequence", "A", 0),
+        part("SpecialToken", "[SEP]", 0)}},
+      {"pair",
+       {part("SpecialToken", "[CLS]", 0), part("Sequence", "A", 0),
+        part("SpecialToken", "[SEP]", 0), part("Sequence", "B", 1),
+        part("SpecialToken", "[SEP]", 1)}},
+      {"special_tokens", {{"[CLS]", special("[CLS]", 2)}, {"[SEP]", special("[SEP]", 3)}}}};
+  tokenizer["model"] = {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "[UNK]"}};
+  return tokenizer.dump();
+}
+
+template <typename Message>
+void ParseText(const std::string& text, Message* message) {
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, message)) << text;
+}
+
+internal::Run ToyRun(const std::string& model_dir, const std::string& dataset_dir) {
+  internal::Run run;
+  run.set_model_dir(model_dir);
+  run.set_dataset_dir(dataset_dir);
+  run.set_work_dir(FreshDirectory("work"));
+  run.mutable_assignment()->set_attempt(1);
+  return run;
+}
+
+}  // namespace
+
+std::string FreshDirectory(const std::string& name) {
+  static int count = 0;
+  const std::string path =
+      absl::StrCat(::testing::TempDir(), "/thaw-", getpid(), "-", ++count, "-", name);
+  EXPECT_TRUE(RemoveTree(path).ok());
+  EXPECT_TRUE(MakeDirectories(path).ok());
+  return path;
+}
+
+std::string MakeToyModel(const std::string& directory, double dropout) {
+  const std::string source = absl::StrCat(getenv("THAW_TEST_DATA"), "/models/bert-cls");
+  auto config = ReadJsonFile(source + "/config.json");
+  EXPECT_TRUE(config.ok()) << config.status();
+  (*config)["hidden_dropout_prob"] = dropout;
+  (*config)["attention_probs_dropout_prob"] = dropout;
+  Write(directory + "/config.json", config->dump());
+  auto weights = ReadFile(source + "/model.safetensors");
+  EXPECT_TRUE(weights.ok()) << weights.status();
+  Write(directory + "/model.safetensors", *weights);
+  Write(directory + "/tokenizer.json", ToyTokenizer());
+  Write(directory + "/vocab.txt", "[PAD]\n");
+  return directory;
+}
+
+std::string MakeToyDataset(const std::string& directory, int rows, unsigned seed) {
+  std::mt19937 random(seed);
+  std::string lines;
+  for (int row = 0; row < rows; ++row) {
+    const unsigned label = random() % 3;
+    std::string text;
+    const unsigned words = 3 + random() % 20;
+    for (unsigned i = 0; i < words; ++i) {
+      const unsigned word = random() % 3 == 0 ? label * kWordsPerLabel + random() % kWordsPerLabel
+                                              : random() % kWords;
+      absl::StrAppend(&text, i == 0 ? "w" : " w", word);
+    }
+    absl::StrAppend(&lines, nlohmann::json{{"text", text}, {"label", kLabels[label]}}.dump(), "\n");
+  }
+  Write(directory + "/data.jsonl", lines);
+  return directory;
+}
+
+internal::Run ToyTraining(const std::string& model_dir, const std::string& dataset_dir,
+                          const std::string& training) {
+  internal::Run run = ToyRun(model_dir, dataset_dir);
+  v1::Training* spec = run.mutable_assignment()->mutable_spec()->mutable_training();
+  ParseText(training, spec);
+  spec->mutable_text_classification();
+  if (!spec->has_seed()) spec->set_seed(42);
+  v1::Batch* batch = spec->mutable_batch();
+  if (batch->examples_per_step() == 0) batch->set_examples_per_step(8);
+  if (batch->tokens_per_micro_step() == 0) batch->set_tokens_per_micro_step(128);
+  return run;
+}
+
+internal::Run ToyPrediction(const std::string& model_dir, const std::string& dataset_dir,
+                            const std::string& prediction) {
+  internal::Run run = ToyRun(model_dir, dataset_dir);
+  v1::Prediction* spec = run.mutable_assignment()->mutable_spec()->mutable_prediction();
+  ParseText(prediction, spec);
+  spec->mutable_classify();
+  return run;
+}
+
+void RecordingSink::Beat(const v1::Progress& new_progress, double median_step_seconds) {
+  ++beats;
+  progress = new_progress;
+}
+
+void RecordingSink::Emit(const v1::Event& event) {
+  events.push_back(event);
+  for (const v1::MetricPoint& point : event.metric_points().points()) {
+    if (on_point && point.values(0).name() == "loss") on_point(point);
+  }
+}
+
+void RecordingSink::CheckpointReady(const internal::CheckpointReady& checkpoint) {
+  checkpoints.push_back(checkpoint);
+}
+
+std::map<int64_t, double> RecordingSink::Series(const std::string& name) const {
+  std::map<int64_t, double> series;
+  for (const v1::Event& event : events) {
+    for (const v1::MetricPoint& point : event.metric_points().points()) {
+      for (const v1::MetricValue& value : point.values()) {
+        if (value.name() == name) series[point.step()] = value.value();
+      }
+    }
+  }
+  return series;
+}
+
+std::vector<v1::PhaseStart> RecordingSink::Phases() const {
+  std::vector<v1::PhaseStart> result;
+  for (const v1::Event& event : events) {
+    if (event.has_phase_start()) result.push_back(event.phase_start());
+  }
+  return result;
+}
+
+std::vector<v1::EvaluationEnd> RecordingSink::Evaluations() const {
+  std::vector<v1::EvaluationEnd> result;
+  for (const v1::Event& event : events) {
+    if (event.has_evaluation_end()) result.push_back(event.evaluation_end());
+  }
+  return result;
+}
+
+std::vector<v1::Warning> RecordingSink::Warnings() const {
+  std::vector<v1::Warning> result;
+  for (const v1::Event& event : events) {
+    if (event.has_warning()) result.push_back(event.warning());
+  }
+  return result;
+}
+
+internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink, Control* control,
+                           const Clock& clock) {
+  const AttemptContext context{
+      .sink = sink, .control = control, .clock = &clock, .point_interval_seconds = 0};
+  return run.assignment().spec().has_training() ? RunTraining(run, context)
+                                                : RunPrediction(run, context);
+}
+
+internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink) {
+  Control control;
+  return RunAttempt(run, sink, &control);
+}
+
+std::string ResultWeights(const internal::Run& run) {
+  auto bytes = ReadFile(run.work_dir() + "/result/model.safetensors");
+  EXPECT_TRUE(bytes.ok()) << bytes.status();
+  return bytes.ok() ? *bytes : std::string();
+}
+
+}  // namespace thaw

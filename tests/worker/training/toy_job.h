@@ -1,0 +1,61 @@
+// A tiny BERT, a tokenizer of 190 words and a dataset that can be learnt: training jobs that take a
+// second.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "thaw/internal/trainer.pb.h"
+#include "worker/training/training_run.h"
+
+namespace thaw {
+
+// A directory below the test's own temporary one that did not exist before.
+std::string FreshDirectory(const std::string& name);
+
+// Makes a model directory: the recorded bert-cls with this dropout, and a tokenizer for "w0 w1 …".
+std::string MakeToyModel(const std::string& directory, double dropout);
+
+// Makes a dataset directory of `rows` lines {"text", "label"}, labels "left", "middle", "right",
+// each with words of its own. The same arguments give the same file.
+std::string MakeToyDataset(const std::string& directory, int rows, unsigned seed);
+
+// An assignment over directories made by the two above, with `training` (or `prediction`) as text
+// format says and work_dir fresh.
+internal::Run ToyTraining(const std::string& model_dir, const std::string& dataset_dir,
+                          const std::string& training);
+internal::Run ToyPrediction(const std::string& model_dir, const std::string& dataset_dir,
+                            const std::string& prediction);
+
+// Keeps what an attempt tells.
+class RecordingSink : public ProgressSink {
+ public:
+  void Beat(const v1::Progress& progress, double median_step_seconds) override;
+  void Emit(const v1::Event& event) override;
+  void CheckpointReady(const internal::CheckpointReady& checkpoint) override;
+
+  // The values of a series by step.
+  std::map<int64_t, double> Series(const std::string& name) const;
+  std::vector<v1::PhaseStart> Phases() const;
+  std::vector<v1::EvaluationEnd> Evaluations() const;
+  std::vector<v1::Warning> Warnings() const;
+
+  int beats = 0;
+  v1::Progress progress;
+  std::vector<v1::Event> events;
+  std::vector<internal::CheckpointReady> checkpoints;
+  // Called with every metric point of a step.
+  std::function<void(const v1::MetricPoint&)> on_point;
+};
+
+// Runs it in this process, with a metric point for every step.
+internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink, Control* control,
+                           const Clock& clock = RealClock());
+internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink);
+
+// The bytes of the result's weights.
+std::string ResultWeights(const internal::Run& run);
+
+}  // namespace thaw

@@ -1,0 +1,46 @@
+#include "worker/training/evaluation.h"
+
+#include <algorithm>
+
+#include "worker/data/batch_plan.h"
+#include "worker/data/packed_batch.h"
+#include "worker/training/classification_metrics.h"
+#include "worker/training/forward.h"
+
+namespace thaw {
+
+std::optional<torch::Tensor> AllLogits(Model* model, const TokenizedDataset& dataset,
+                                       int64_t tokens_per_batch,
+                                       const std::function<bool(int64_t rows_done)>& go_on) {
+  const auto classes = static_cast<int64_t>(model->config().labels.size());
+  torch::Tensor result = torch::empty({dataset.rows(), classes}, torch::kFloat32);
+  auto* out = result.mutable_data_ptr<float>();
+  int64_t done = 0;
+  for (const std::vector<int64_t>& rows : EvaluationBatches(dataset, tokens_per_batch)) {
+    if (!go_on(done)) return std::nullopt;
+    const PackedBatch batch = Pack(dataset, rows);
+    const torch::Tensor logits = Logits(model, batch, TrainedGroups(), DropoutKey());
+    for (int64_t i = 0; i < batch.sequences(); ++i) {
+      const std::span<const float> row = LogitsOfRow(logits, i);
+      std::copy(row.begin(), row.end(), out + batch.rows[i] * classes);
+    }
+    done += batch.sequences();
+  }
+  return result;
+}
+
+std::map<std::string, double> Evaluate(const torch::Tensor& logits,
+                                       const TokenizedDataset& dataset) {
+  ClassificationMetrics metrics(static_cast<int>(logits.size(1)));
+  for (int64_t row = 0; row < dataset.rows(); ++row) {
+    metrics.Add(LogitsOfRow(logits, row), dataset.labels[row]);
+  }
+  return metrics.Values();
+}
+
+std::span<const float> LogitsOfRow(const torch::Tensor& logits, int64_t row) {
+  const int64_t classes = logits.size(1);
+  return {logits.const_data_ptr<float>() + row * classes, static_cast<size_t>(classes)};
+}
+
+}  // namespace thaw

@@ -1,0 +1,32 @@
+// Answers for a whole dataset with a model as it is.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "torch/types.h"
+#include "worker/data/tokenized_dataset.h"
+#include "worker/model/model.h"
+
+namespace thaw {
+
+// The logits of every row of `dataset`, fp32 [rows, labels], without dropout and autograd; batches
+// hold rows of similar length. Before each batch `go_on` is given the number of rows done; nothing
+// comes back once it returns false.
+std::optional<torch::Tensor> AllLogits(Model* model, const TokenizedDataset& dataset,
+                                       int64_t tokens_per_batch,
+                                       const std::function<bool(int64_t rows_done)>& go_on);
+
+// Loss, accuracy and macro F1 of such logits against the dataset's labels, every row weighted
+// equally, summed in row order. The dataset has labels and at least one row.
+std::map<std::string, double> Evaluate(const torch::Tensor& logits,
+                                       const TokenizedDataset& dataset);
+
+// Row `row` of logits.
+std::span<const float> LogitsOfRow(const torch::Tensor& logits, int64_t row);
+
+}  // namespace thaw

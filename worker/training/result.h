@@ -1,0 +1,17 @@
+// What a training leaves: a Hugging Face directory.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "worker/model/model.h"
+
+namespace thaw {
+
+// Makes `directory` with config.json and model.safetensors of `model`, and copies of the
+// tokenizer's and licence's files from `base_directory`: what AutoModelForSequenceClassification
+// and AutoTokenizer load.
+absl::Status WriteResult(const Model& model, const std::string& base_directory,
+                         const std::string& directory);
+
+}  // namespace thaw

@@ -1,0 +1,92 @@
+// The loop of a training attempt; RunTraining wraps it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "thaw/internal/checkpoint.pb.h"
+#include "thaw/internal/trainer.pb.h"
+#include "worker/data/batch_plan.h"
+#include "worker/model/model.h"
+#include "worker/training/changed_weights.h"
+#include "worker/training/checkpoint.h"
+#include "worker/training/forward.h"
+#include "worker/training/inputs.h"
+#include "worker/training/reporter.h"
+#include "worker/training/training_run.h"
+#include "worker/tuning/program.h"
+#include "worker/tuning/trainables.h"
+
+namespace thaw {
+
+// Set-up, then one turn after the other, between which everything that matters is in
+// internal::Checkpoint and a few named tensors:
+//
+//   Prepare → { Turn: enter a phase | train a step | evaluate | end a phase } … → Finish
+//
+// Used by the training thread alone.
+class TrainingLoop {
+ public:
+  TrainingLoop(const internal::Run& run, const AttemptContext& context);
+
+  // How the attempt ends; an error is one that the job fails with.
+  absl::StatusOr<internal::Ended> Run();
+
+  // Optimizer steps done.
+  int64_t step() const { return program_ ? program_->state().step() : 0; }
+
+ private:
+  // training_setup.cc
+  absl::Status Prepare();
+  absl::Status RestoreCheckpoint();
+  void WarnOfInputs();
+  absl::Status SetUpTrainables();  // of the present phase, with the moments that it keeps
+  absl::Status EnterPhase();
+  void AnnouncePhase();
+  int64_t CountNumbers(const std::vector<std::string>& names) const;
+
+  // training_loop.cc
+  absl::Status Turn(Program::Action action);
+  absl::Status TrainStep();
+  absl::StatusOr<double> AccumulateGradients(const StepRows& rows);
+  absl::Status Evaluate();
+  absl::Status EndPhase();
+  // Handles what was asked for and what is due; an end ends the attempt.
+  absl::StatusOr<std::optional<internal::Ended>> Boundary();
+  absl::Status Checkpoint();
+  absl::StatusOr<internal::Ended> Finish();
+  internal::Ended End(v1::AttemptEnd::Outcome outcome) const;
+  bool OutOfTime() const;
+  void UpdateProgress();
+
+  const internal::Run& run_;
+  const v1::Training& training_;
+  const AttemptContext context_;
+  Reporter reporter_;
+
+  std::unique_ptr<Model> model_;
+  TrainingInputs inputs_;
+  std::optional<BatchPlan> plan_;
+  std::optional<Program> program_;
+  std::optional<ChangedWeights> changed_;
+  std::unique_ptr<Trainables> trainables_;  // in a phase only
+  MomentsByName moments_;                   // between phases: those of the phase before
+  TrainedGroups trained_groups_;
+  double peak_rate_ = 0;  // of the topmost trainable group
+
+  DataCursor cursor_;
+  int64_t tokens_ = 0;
+  double loss_ = 0;
+  std::map<std::string, double> best_values_, newest_values_;
+  bool best_is_current_ = false;  // the model's weights are the best ones
+  int64_t checkpoint_step_ = -1;  // of the newest checkpoint
+  int checkpoints_ = 0;
+};
+
+}  // namespace thaw

@@ -1,0 +1,188 @@
+// What lies before the steps: inputs, a checkpoint to go on from, the beginning of a phase.
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+#include "common/base/status.h"
+#include "worker/training/training_loop.h"
+#include "worker/tuning/rate_groups.h"
+#include "worker/tuning/selector.h"
+
+namespace thaw {
+namespace {
+
+std::vector<std::string> AllNames(const std::vector<Group>& groups) {
+  std::vector<std::string> names;
+  for (const Group& group : groups) {
+    names.insert(names.end(), group.parameters.begin(), group.parameters.end());
+  }
+  return names;
+}
+
+}  // namespace
+
+absl::Status TrainingLoop::Prepare() {
+  const auto tick = [this] { reporter_.Beat(); };
+  reporter_.Beat();
+  THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(run_.model_dir() + "/config.json"));
+  THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_text));
+  const int32_t max_length = ResolveMaxLength(training_.max_length(), config.max_positions);
+  THAW_ASSIGN_OR_RETURN(inputs_, ReadTrainingInputs(run_, max_length, at::get_num_threads(), tick));
+  THAW_ASSIGN_OR_RETURN(model_, LoadModel(run_.model_dir(), HeadSpec{.labels = inputs_.labels,
+                                                                     .seed = training_.seed()}));
+  const v1::Batch& batch = training_.batch();
+  const int32_t divisor = std::max(run_.assignment().micro_step_divisor(), 1);
+  THAW_ASSIGN_OR_RETURN(plan_, BatchPlan::Create(&inputs_.training,
+                                                 {.examples_per_step = batch.examples_per_step(),
+                                                  .tokens_per_micro_step = std::max(
+                                                      batch.tokens_per_micro_step() / divisor, 1)},
+                                                 training_.seed()));
+  const bool has_validation = inputs_.validation.rows() > 0;
+  for (const v1::Phase& phase : training_.phases()) {
+    if (phase.has_plateau() && !has_validation) {
+      return absl::FailedPreconditionError(
+          "a phase ends at a plateau, but there are no validation rows: give a validation dataset "
+          "or a larger validation_fraction");
+    }
+    // What a later phase cannot do is better known now than after hours.
+    THAW_RETURN_IF_ERROR(SelectParameters(phase.selector(), model_->groups()).status());
+  }
+  program_.emplace(training_, plan_->StepsInEpoch(0), has_validation);
+  changed_.emplace(&model_->parameters());
+  if (!run_.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(RestoreCheckpoint());
+  WarnOfInputs();
+  return absl::OkStatus();
+}
+
+absl::Status TrainingLoop::RestoreCheckpoint() {
+  THAW_ASSIGN_OR_RETURN(CheckpointContents contents, ReadCheckpoint(run_.checkpoint_dir()));
+  const internal::Checkpoint& state = contents.state;
+  const std::string difference = FingerprintDifference(state.fingerprint(), CurrentFingerprint());
+  if (!difference.empty()) {
+    reporter_.Warn(
+        "FINGERPRINT_CHANGED",
+        absl::StrCat("the checkpoint was written under other conditions, so from here on "
+                     "results may differ in the last bits: ",
+                     difference));
+  }
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : contents.weights) {
+    if (model_->parameters().Find(name) == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the checkpoint holds ", name, ", which the model does not have"));
+    }
+    names.push_back(name);
+  }
+  changed_->Track(names);
+  for (const auto& [name, tensor] : contents.weights) {
+    THAW_RETURN_IF_ERROR(model_->parameters().SetTensor(name, tensor));
+  }
+  program_->set_state(state.program());
+  if (state.best_weights() == internal::OWN_FILE) {
+    changed_->set_best(std::move(contents.best));
+  } else if (state.best_weights() == internal::CURRENT_WEIGHTS) {
+    changed_->KeepBest();
+    best_is_current_ = true;
+  }
+  moments_ = std::move(contents.moments);
+  cursor_ = {.epoch = state.data().epoch(), .position = state.data().position()};
+  tokens_ = state.tokens();
+  loss_ = state.loss();
+  best_values_ = {state.best_values().begin(), state.best_values().end()};
+  newest_values_ = {state.newest_values().begin(), state.newest_values().end()};
+  reporter_.set_pending(
+      {.loss_sum = state.pending_loss_sum(), .loss_units = state.pending_loss_units()});
+  checkpoint_step_ = state.program().step();
+  if (state.program().in_phase()) THAW_RETURN_IF_ERROR(SetUpTrainables());
+  return absl::OkStatus();
+}
+
+void TrainingLoop::WarnOfInputs() {
+  for (const std::string& warning : model_->warnings()) reporter_.Warn("MODEL", warning);
+  const int64_t truncated = inputs_.training.truncated_rows + inputs_.validation.truncated_rows;
+  if (truncated > 0) {
+    reporter_.Warn(
+        "ROWS_TRUNCATED",
+        absl::StrCat(truncated, " of ", inputs_.training.rows() + inputs_.validation.rows(),
+                     " rows are longer than max_length and were cut"));
+  }
+  if (run_.assignment().micro_step_divisor() > 1) {
+    reporter_.Warn(
+        "MICRO_STEP_REDUCED",
+        absl::StrCat("tokens_per_micro_step is divided by ", run_.assignment().micro_step_divisor(),
+                     " after running out of memory: results may differ in the last bits"));
+  }
+}
+
+absl::Status TrainingLoop::SetUpTrainables() {
+  const v1::Phase& phase = program_->phase();
+  THAW_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                        SelectParameters(phase.selector(), model_->groups()));
+  changed_->Track(names);
+  const GroupRates rates = PeakRates(phase, static_cast<int>(model_->groups().size()));
+  THAW_ASSIGN_OR_RETURN(trainables_,
+                        Trainables::Create(&model_->parameters(), names, rates, moments_));
+  moments_.clear();
+  trained_groups_ = TrainedGroups(*model_, names);
+  peak_rate_ = 0;
+  for (const std::string& name : names) {
+    peak_rate_ = std::max(peak_rate_, rates[model_->parameters().Find(name)->group]);
+  }
+  reporter_.progress().set_trainable_share(
+      static_cast<double>(CountNumbers(names)) /
+      static_cast<double>(CountNumbers(AllNames(model_->groups()))));
+  return trainables_->CheckComplete();
+}
+
+absl::Status TrainingLoop::EnterPhase() {
+  const v1::Phase& phase = program_->phase();
+  if (phase.restore_best() && changed_->has_best()) {
+    THAW_RETURN_IF_ERROR(changed_->RestoreBest());
+    best_is_current_ = true;
+  }
+  if (phase.optimizer_state() == v1::RESET) moments_.clear();
+  // A phase sees whole passes over the data.
+  if (cursor_.position > 0) cursor_ = {.epoch = cursor_.epoch + 1, .position = 0};
+  THAW_RETURN_IF_ERROR(SetUpTrainables());
+  program_->PhaseEntered();
+  AnnouncePhase();
+  return absl::OkStatus();
+}
+
+int64_t TrainingLoop::CountNumbers(const std::vector<std::string>& names) const {
+  int64_t count = 0;
+  for (const std::string& name : names) count += model_->parameters().Find(name)->tensor.numel();
+  return count;
+}
+
+void TrainingLoop::AnnouncePhase() {
+  const internal::ProgramState& state = program_->state();
+  const v1::Phase& phase = program_->phase();
+  v1::Event event;
+  v1::PhaseStart* start = event.mutable_phase_start();
+  start->set_phase(state.phase() + 1);
+  start->set_name(phase.name());
+  start->set_step(state.step());
+  start->set_steps(program_->phase_length().steps);
+  start->set_trainable_parameters(CountNumbers(trainables_->names()));
+  start->set_total_parameters(CountNumbers(AllNames(model_->groups())));
+  const GroupRates rates = PeakRates(phase, static_cast<int>(model_->groups().size()));
+  std::vector<bool> trained(model_->groups().size());
+  for (const Parameter& parameter : model_->parameters().all()) {
+    if (!parameter.tensor.requires_grad()) continue;
+    start->add_trainable_names(parameter.name);
+    trained[parameter.group] = true;
+  }
+  for (size_t group = 0; group < trained.size(); ++group) {
+    if (!trained[group]) continue;
+    v1::GroupRate* rate = start->add_rates();
+    rate->set_group(model_->groups()[group].name);
+    rate->set_learning_rate(rates[group]);
+  }
+  reporter_.Emit(std::move(event));
+}
+
+}  // namespace thaw
