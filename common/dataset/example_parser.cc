@@ -13,7 +13,9 @@ namespace {
 
 constexpr size_t kMaxNameBytes = 64;
 constexpr size_t kMaxReasonBytes = 200;
+// Together they keep a list of a line's fields below 260 bytes.
 constexpr size_t kMaxListedFields = 8;
+constexpr size_t kMaxListedNameBytes = 24;
 
 enum class ValueKind {
   kMissing,
@@ -87,7 +89,7 @@ class LineHandler {
     }
     if (fields_.size() < kMaxListedFields) {
       absl::StrAppend(&listed_fields_, fields_.empty() ? "" : ", ", "\"",
-                      Printable(name, kMaxNameBytes), "\"");
+                      Printable(name, kMaxListedNameBytes), "\"");
     }
     const auto [field, inserted] = fields_.insert(std::move(name));
     if (inserted) return true;

@@ -60,6 +60,9 @@ std::vector<IssueCase> IssueCases() {
   const std::string deep_object(100'000, '{');
   std::string nested = "{\"text\":\"t\",\"label\":\"a\",\"x\":";
   for (int i = 0; i < 100'000; ++i) nested += "[";
+  std::string long_names = "{\"a\":1";
+  for (char c = 'b'; c < 'z'; ++c) long_names += ",\"" + std::string(500, c) + "\":1";
+  long_names += "}";
   return {
       {"empty_file", "", {{1, 0, "", "holds no examples"}}},
       {"only_blank_lines", "\n \t\r\n\n", {{3, 0, "", "holds no examples"}}},
@@ -83,6 +86,9 @@ std::vector<IssueCase> IssueCases() {
       {"missing_both",
        "{}\n",
        {{1, 0, "text", "it has no fields"}, {1, 0, "label", "it has no fields"}}},
+      {"many_long_fields",
+       long_names + "\n",
+       {{1, 0, "text", "and others"}, {1, 0, "label", "and others"}}},
       {"text_wrong_types",
        "{\"text\":1,\"label\":1}\n{\"text\":null,\"label\":1}\n{\"text\":[\"t\"],\"label\":1}\n"
        "{\"text\":{\"text\":\"t\"},\"label\":1}\n{\"text\":true,\"label\":1}\n",
