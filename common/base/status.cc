@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 constexpr char kViolationsUrl[] = "thaw/violations";
 constexpr char kReasonUrl[] = "thaw/reason";
+constexpr char kRetryAfterUrl[] = "thaw/retry_after";
 // Field paths and descriptions are text; these two control characters cannot occur in them after
 // cleaning.
 constexpr char kBetweenFields = '\x1f';
@@ -67,6 +69,17 @@ absl::Status WithReason(absl::Status status, absl::string_view reason) {
 std::string ReasonOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kReasonUrl);
   return payload.has_value() ? std::string(*payload) : std::string();
+}
+
+absl::Status WithRetryAfter(absl::Status status, double seconds) {
+  status.SetPayload(kRetryAfterUrl, absl::Cord(absl::StrCat(seconds)));
+  return status;
+}
+
+double RetryAfterOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kRetryAfterUrl);
+  double seconds = 0;
+  return payload.has_value() && absl::SimpleAtod(std::string(*payload), &seconds) ? seconds : 0;
 }
 
 absl::Status ErrnoStatus(int error, absl::string_view what) {

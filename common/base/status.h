@@ -31,6 +31,11 @@ std::vector<FieldViolation> ViolationsOf(const absl::Status& status);
 absl::Status WithReason(absl::Status status, absl::string_view reason);
 std::string ReasonOf(const absl::Status& status);
 
+// Says that the same call may succeed after so many seconds (google.rpc.RetryInfo).
+absl::Status WithRetryAfter(absl::Status status, double seconds);
+// 0 if nothing was said.
+double RetryAfterOf(const absl::Status& status);
+
 // The status of the failed system call: maps ENOENT, EACCES, ENOSPC and the like; `what` names
 // object and action.
 absl::Status ErrnoStatus(int error, absl::string_view what);
