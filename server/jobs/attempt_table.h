@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -48,7 +49,8 @@ absl::Status LoseAttempt(Transaction& transaction, const std::string& attempt_id
                          const std::string& detail);
 // The attempt was never received: costs the job nothing.
 absl::Status WithdrawAttempt(Transaction& transaction, const std::string& attempt_id);
-// A lost attempt whose job is still QUEUED and was not given to another goes on: true. Otherwise false.
+// A lost attempt whose job is still QUEUED and was not given to another is live again, to be accepted by
+// ApplyReport in the same transaction: true. Otherwise false.
 absl::StatusOr<bool> ReattachAttempt(Transaction& transaction, const std::string& worker,
                                      const std::string& attempt_id);
 

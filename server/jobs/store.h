@@ -58,9 +58,10 @@ class Reader {
  public:
   Reader(Connection& connection, StoreState& state) : connection_(connection), state_(state) {}
   Connection& connection() { return connection_; }
-  StoreState& state() { return state_; }
   const StoreOptions& options() const;
   int64_t WallMicros() const;
+  // An attempt was refused by its fence.
+  void CountFenced();
 
  private:
   Connection& connection_;
