@@ -1,0 +1,53 @@
+#include "worker/trainer/attempt.h"
+
+#include <c10/util/Exception.h>
+
+#include <exception>
+#include <new>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "worker/training/failure.h"
+#include "worker/training/prediction_run.h"
+
+namespace thaw {
+namespace {
+
+// LibTorch's CPU allocator throws a plain c10::Error, which only its text tells apart.
+bool SaysOutOfMemory(const c10::Error& error) {
+  const absl::string_view what = error.what_without_backtrace();
+  return absl::StrContains(what, "DefaultCPUAllocator") ||
+         absl::StrContains(what, "not enough memory") || absl::StrContains(what, "out of memory");
+}
+
+}  // namespace
+
+internal::Ended CatchExceptions(const std::function<internal::Ended()>& attempt,
+                                const std::function<int64_t()>& step) {
+  try {
+    return attempt();
+  } catch (const std::bad_alloc&) {
+    return OutOfMemoryEnd(step());
+  } catch (const c10::OutOfMemoryError&) {
+    return OutOfMemoryEnd(step());
+  } catch (const c10::Error& error) {
+    if (SaysOutOfMemory(error)) return OutOfMemoryEnd(step());
+    return FailedEnd(absl::InternalError(absl::StrCat("LibTorch: ", error.what())), step());
+  } catch (const std::exception& error) {
+    return FailedEnd(absl::InternalError(absl::StrCat("exception: ", error.what())), step());
+  }
+}
+
+internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context) {
+  switch (run.assignment().spec().work_case()) {
+    case v1::JobSpec::kTraining:
+      return RunTraining(run, context);
+    case v1::JobSpec::kPrediction:
+      return RunPrediction(run, context);
+    case v1::JobSpec::WORK_NOT_SET:
+      break;
+  }
+  return FailedEnd(absl::InvalidArgumentError("the spec names no work"), 0);
+}
+
+}  // namespace thaw

@@ -1,0 +1,20 @@
+// One attempt, whatever it is and however it ends.
+#pragma once
+
+#include <functional>
+
+#include "thaw/internal/trainer.pb.h"
+#include "worker/trainer/frame_sink.h"
+#include "worker/training/training_run.h"
+
+namespace thaw {
+
+// Runs the training or prediction of `run`. The one place where LibTorch's exceptions end: memory
+// that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's.
+internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context);
+
+// Calls `attempt` and turns what it throws into an end at `step()`.
+internal::Ended CatchExceptions(const std::function<internal::Ended()>& attempt,
+                                const std::function<int64_t()>& step);
+
+}  // namespace thaw

@@ -1,0 +1,42 @@
+#include "worker/trainer/frame_sink.h"
+
+#include "common/base/log.h"
+#include "common/frames/frame.h"
+
+namespace thaw {
+
+void FrameSink::Beat(const v1::Progress& progress, double median_step_seconds) {
+  last_step_ = progress.step();
+  internal::FromTrainer frame;
+  *frame.mutable_beat()->mutable_progress() = progress;
+  frame.mutable_beat()->set_median_step_seconds(median_step_seconds);
+  Write(frame);
+}
+
+void FrameSink::Emit(const v1::Event& event) {
+  internal::FromTrainer frame;
+  *frame.mutable_event() = event;
+  Write(frame);
+}
+
+void FrameSink::CheckpointReady(const internal::CheckpointReady& checkpoint) {
+  internal::FromTrainer frame;
+  *frame.mutable_checkpoint_ready() = checkpoint;
+  Write(frame);
+}
+
+void FrameSink::End(const internal::Ended& ended) {
+  internal::FromTrainer frame;
+  *frame.mutable_ended() = ended;
+  Write(frame);
+}
+
+void FrameSink::Write(const internal::FromTrainer& frame) {
+  if (broken_) return;
+  const absl::Status status = WriteFrame(socket_, frame);
+  if (status.ok()) return;
+  broken_ = true;
+  THAW_LOG(kError, "frame_not_written", {"error", status.ToString()});
+}
+
+}  // namespace thaw
