@@ -5,16 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <filesystem>
-#include <memory>
 #include <thread>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
 #include "common/base/files.h"
 #include "common/base/id.h"
+#include "common/base/log.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
@@ -23,296 +21,315 @@
 namespace thaw {
 namespace {
 
+using Stub = v1::ArtifactService::StubInterface;
+
 constexpr size_t kChunkBytes = 256 << 10;
-constexpr auto kUnaryDeadline = std::chrono::seconds(30);
-// Verifying gigabytes on the server's disk takes its time.
-constexpr auto kFinishDeadline = std::chrono::minutes(10);
+constexpr double kCallSeconds = 30;
+// A server may read a whole artifact through before it answers FinishUpload.
+constexpr double kFinishSeconds = 1800;
+// Without a byte for so long a stream is taken for dead.
+constexpr double kStallSeconds = 60;
 
-bool WorthRetrying(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsAborted(status) ||
-         absl::IsDeadlineExceeded(status) || absl::IsResourceExhausted(status);
+bool MayGoOn(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsResourceExhausted(status) || absl::IsOutOfRange(status);
 }
 
-// Doubles from 100 ms; what the server asks for goes first.
-void WaitBeforeRetry(const absl::Status& status, int failures) {
-  const double asked = RetryAfterOf(status);
-  const double seconds =
-      asked > 0 ? std::min(asked, 30.0) : std::min(0.1 * (1 << std::min(failures, 6)), 5.0);
-  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-}
-
-template <typename Call>
-absl::Status RetryCall(const TransferOptions& options, std::chrono::milliseconds deadline,
-                       Call call) {
-  for (int failures = 0;;) {
-    grpc::ClientContext context;
-    Identify(options.identity, context);
-    context.set_deadline(std::chrono::system_clock::now() + deadline);
-    absl::Status status = FromGrpcStatus(call(context));
-    if (status.ok() || !WorthRetrying(status) || ++failures >= options.tries) return status;
-    if (options.cancelled && options.cancelled())
-      return absl::CancelledError("the transfer was cancelled");
-    WaitBeforeRetry(status, failures);
-  }
-}
-
-// Tells progress over all files of a transfer.
-class Meter {
+// Counts bytes over all files of a transfer and judges whether to try again.
+class Advance {
  public:
-  Meter(const TransferOptions& options, int64_t total) : options_(options), total_(total) {}
-  void Set(int64_t in_file) {
-    if (options_.on_progress) options_.on_progress(before_ + in_file, total_);
+  Advance(const TransferOptions& options, int64_t total)
+      : options_(options), total_(total), moved_micros_(RealClock().BootMicros()) {}
+
+  // `bytes` may be negative when some have to be moved again.
+  absl::Status Add(int64_t bytes) {
+    done_ += bytes;
+    if (bytes > 0) {
+      moved_micros_ = RealClock().BootMicros();
+      wait_seconds_ = 0.05;
+    }
+    if (options_.progress) options_.progress(done_, total_);
+    return CheckCancelled();
   }
-  void EndFile(int64_t size) { before_ += size, Set(0); }
-  bool cancelled() const { return options_.cancelled && options_.cancelled(); }
+
+  absl::Status CheckCancelled() const {
+    const bool cancelled = options_.cancelled && options_.cancelled();
+    return cancelled ? absl::CancelledError("the transfer was stopped") : absl::OkStatus();
+  }
+
+  // After `status` broke a call: waits and returns OK, or returns `status` for good.
+  absl::Status WaitToRetry(const absl::Status& status) {
+    THAW_RETURN_IF_ERROR(CheckCancelled());
+    const double still = static_cast<double>(RealClock().BootMicros() - moved_micros_) * 1e-6;
+    if (!MayGoOn(status) || still >= options_.retry_seconds) return status;
+    std::this_thread::sleep_for(std::chrono::duration<double>(wait_seconds_));
+    wait_seconds_ = std::min(2.0, wait_seconds_ * 2);
+    return CheckCancelled();
+  }
 
  private:
   const TransferOptions& options_;
   const int64_t total_;
-  int64_t before_ = 0;
+  int64_t done_ = 0;
+  int64_t moved_micros_;
+  double wait_seconds_ = 0.05;
 };
 
-int64_t TotalSize(const google::protobuf::RepeatedPtrField<v1::File>& files) {
-  int64_t total = 0;
-  for (const v1::File& file : files) total += file.size();
-  return total;
+void Prepare(const TransferOptions& options, double seconds, grpc::ClientContext* context) {
+  context->set_deadline(std::chrono::system_clock::now() +
+                        std::chrono::microseconds(static_cast<int64_t>(seconds * 1e6)));
+  if (options.prepare) options.prepare(context);
 }
 
-// One Write stream from `offset`; gives the server's committed size.
-absl::StatusOr<int64_t> WriteOnce(v1::ArtifactService::StubInterface& stub,
-                                  const std::string& upload_id, const v1::File& file,
-                                  const std::string& path, int64_t offset, Meter& meter,
-                                  const TransferOptions& options) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", path));
-  grpc::ClientContext context;
-  Identify(options.identity, context);
-  v1::WriteResponse response;
-  const auto writer = stub.Write(&context, &response);
-  v1::WriteRequest request;
-  request.set_upload_id(upload_id);
-  request.set_path(file.path());
-  request.set_offset(offset);
-  absl::Status local;
-  bool open_stream = true;
-  while (open_stream && local.ok() && offset < file.size()) {
-    std::string& data = *request.mutable_data();
-    data.resize(static_cast<size_t>(std::min<int64_t>(kChunkBytes, file.size() - offset)));
-    const ssize_t count = pread(fd.get(), data.data(), data.size(), offset);
-    if (count <= 0) {
-      local = count < 0 ? ErrnoStatus(errno, absl::StrCat("reading ", path))
-                        : absl::FailedPreconditionError(
-                              absl::StrCat(path, " shrank while it was being sent"));
-    } else {
-      data.resize(static_cast<size_t>(count));
-      offset += count;
-      open_stream = writer->Write(request);
-      request.Clear();
-      meter.Set(offset);
-      if (meter.cancelled()) local = absl::CancelledError("the transfer was cancelled");
-    }
+template <typename Request, typename Response>
+absl::Status CallUntilAnswered(
+    Stub* stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+    const Request& request, double seconds, const TransferOptions& options, Advance* advance,
+    Response* response) {
+  while (true) {
+    grpc::ClientContext context;
+    Prepare(options, seconds, &context);
+    const absl::Status status = FromGrpcStatus((stub->*method)(&context, request, response));
+    if (status.ok()) return status;
+    THAW_RETURN_IF_ERROR(advance->WaitToRetry(status));
   }
-  if (!local.ok()) context.TryCancel();
-  writer->WritesDone();
-  const absl::Status remote = FromGrpcStatus(writer->Finish());
-  if (!local.ok()) return local;
-  THAW_RETURN_IF_ERROR(remote);
-  return response.committed_size();
 }
 
-absl::Status SendFile(v1::ArtifactService::StubInterface& stub, const v1::Upload& upload,
-                      const v1::File& file, const std::string& path, int64_t committed,
-                      Meter& meter, const TransferOptions& options) {
-  for (int failures = 0; committed < file.size();) {
-    auto sent = WriteOnce(stub, upload.id(), file, path, committed, meter, options);
-    int64_t now_committed = committed;
-    if (sent.ok()) {
-      now_committed = *sent;
-    } else {
-      if (!WorthRetrying(sent.status()) || failures + 1 >= options.tries) return sent.status();
-      WaitBeforeRetry(sent.status(), failures);
-      v1::QueryWriteRequest query;
-      query.set_upload_id(upload.id());
-      v1::Upload state;
-      THAW_RETURN_IF_ERROR(RetryCall(options, kUnaryDeadline, [&](grpc::ClientContext& context) {
-        return stub.QueryWrite(&context, query, &state);
-      }));
-      for (const v1::UploadedFile& one : state.files()) {
-        if (one.path() == file.path()) now_committed = one.committed_size();
-      }
+// Time for `bytes` at a pace below which nobody would wait, and at least the stall's.
+double StreamSeconds(int64_t bytes) {
+  return kStallSeconds + static_cast<double>(bytes) / (64 << 10);
+}
+
+absl::Status ReadExactly(int fd, int64_t offset, size_t size, const std::string& path,
+                         std::string* data) {
+  data->resize(size);
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t n = pread(fd, data->data() + done, size - done,
+                            static_cast<off_t>(offset + static_cast<int64_t>(done)));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, path);
+    if (n == 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(path, " became shorter while it was read; transfer it again"));
     }
-    failures = now_committed > committed ? 0 : failures + 1;
-    if (failures >= options.tries) {
-      return absl::UnavailableError(
-          absl::StrCat("the server does not take ", file.path(), " any further"));
-    }
-    committed = now_committed;
+    done += static_cast<size_t>(n);
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadOnce(v1::ArtifactService::StubInterface& stub, const v1::ReadRequest& request,
-                      int fd, Sha256& hash, int64_t& received, int64_t size, Meter& meter,
-                      const TransferOptions& options) {
+absl::Status WriteExactly(int fd, absl::string_view data, const std::string& path) {
+  while (!data.empty()) {
+    const ssize_t n = write(fd, data.data(), data.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, path);
+    data.remove_prefix(static_cast<size_t>(n));
+  }
+  return absl::OkStatus();
+}
+
+// One Write call from `*committed` on; `*committed` is what the server then has on disk.
+absl::Status WriteOnce(Stub* stub, const std::string& upload_id, const v1::File& file, int fd,
+                       const std::string& local_path, const TransferOptions& options,
+                       Advance* advance, int64_t* committed) {
   grpc::ClientContext context;
-  Identify(options.identity, context);
-  const auto reader = stub.Read(&context, request);
+  Prepare(options, StreamSeconds(file.size() - *committed), &context);
+  v1::WriteResponse response;
+  const auto writer = stub->Write(&context, &response);
+  int64_t offset = *committed;
+  bool first = true;
+  absl::Status local;
+  do {
+    v1::WriteRequest request;
+    if (std::exchange(first, false)) {
+      request.set_upload_id(upload_id);
+      request.set_path(file.path());
+      request.set_offset(offset);
+    }
+    const auto size = static_cast<size_t>(std::min<int64_t>(kChunkBytes, file.size() - offset));
+    local = ReadExactly(fd, offset, size, local_path, request.mutable_data());
+    if (!local.ok() || !writer->Write(request)) break;
+    offset += static_cast<int64_t>(size);
+    local = advance->Add(static_cast<int64_t>(size));
+  } while (local.ok() && offset < file.size());
+  if (!local.ok()) context.TryCancel();
+  writer->WritesDone();
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  THAW_RETURN_IF_ERROR(local);
+  if (status.ok()) *committed = response.committed_size();
+  // Bytes that were sent but did not arrive will be sent again.
+  THAW_RETURN_IF_ERROR(advance->Add(*committed - offset));
+  return status;
+}
+
+absl::StatusOr<int64_t> CommittedSize(Stub* stub, const std::string& upload_id,
+                                      const std::string& path, const TransferOptions& options,
+                                      Advance* advance) {
+  v1::QueryWriteRequest request;
+  request.set_upload_id(upload_id);
+  v1::Upload upload;
+  THAW_RETURN_IF_ERROR(
+      CallUntilAnswered(stub, &Stub::QueryWrite, request, kCallSeconds, options, advance, &upload));
+  for (const v1::UploadedFile& file : upload.files()) {
+    if (file.path() == path) return file.committed_size();
+  }
+  return absl::DataLossError(absl::StrCat("the server does not know ", path, " of ", upload_id));
+}
+
+absl::Status SendFile(Stub* stub, const v1::Upload& upload, const v1::File& file,
+                      const std::string& local_path, const TransferOptions& options,
+                      Advance* advance) {
+  const UniqueFd fd(open(local_path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, local_path);
+  int64_t committed = 0;
+  for (const v1::UploadedFile& one : upload.files()) {
+    if (one.path() == file.path()) committed = one.committed_size();
+  }
+  THAW_RETURN_IF_ERROR(advance->Add(committed));
+  while (committed < file.size()) {
+    const absl::Status status =
+        WriteOnce(stub, upload.id(), file, fd.get(), local_path, options, advance, &committed);
+    if (status.ok()) continue;
+    THAW_RETURN_IF_ERROR(advance->WaitToRetry(status));
+    THAW_ASSIGN_OR_RETURN(const int64_t now,
+                          CommittedSize(stub, upload.id(), file.path(), options, advance));
+    THAW_RETURN_IF_ERROR(advance->Add(now - committed));
+    committed = now;
+  }
+  return absl::OkStatus();
+}
+
+// One Read call appended to `fd`; `*size` counts what is there.
+absl::Status ReadOnce(Stub* stub, const std::string& artifact, const v1::File& file, int fd,
+                      const std::string& local_path, const TransferOptions& options,
+                      Advance* advance, int64_t* size) {
+  grpc::ClientContext context;
+  Prepare(options, StreamSeconds(file.size() - *size), &context);
+  v1::ReadRequest request;
+  request.set_id(artifact);
+  request.set_path(file.path());
+  request.set_offset(*size);
+  const auto reader = stub->Read(&context, request);
   v1::ReadResponse response;
   absl::Status local;
   while (local.ok() && reader->Read(&response)) {
-    const std::string& data = response.data();
-    if (received + static_cast<int64_t>(data.size()) > size) {
-      local = absl::DataLossError(absl::StrCat(request.path(), " is longer than announced"));
-    } else if (pwrite(fd, data.data(), data.size(), received) !=
-               static_cast<ssize_t>(data.size())) {
-      local = ErrnoStatus(errno, absl::StrCat("writing ", request.path()));
-    } else {
-      hash.Update(data);
-      received += static_cast<int64_t>(data.size());
-      meter.Set(received);
-      if (meter.cancelled()) local = absl::CancelledError("the transfer was cancelled");
+    const auto bytes = static_cast<int64_t>(response.data().size());
+    if (*size + bytes > file.size()) {
+      local = absl::DataLossError(absl::StrCat(file.path(), " is longer than was announced"));
+      break;
+    }
+    local = WriteExactly(fd, response.data(), local_path);
+    if (local.ok()) {
+      *size += bytes;
+      local = advance->Add(bytes);
     }
   }
   if (!local.ok()) context.TryCancel();
-  const absl::Status remote = FromGrpcStatus(reader->Finish());
-  return local.ok() ? remote : local;
+  const absl::Status status = FromGrpcStatus(reader->Finish());
+  if (!local.ok()) return local;
+  if (status.ok() && *size < file.size()) {
+    return absl::UnavailableError(absl::StrCat(file.path(), " ended early"));
+  }
+  return status;
 }
 
-// Hashes what an earlier call left, so that the stream goes on after it.
-absl::Status HashPrefix(int fd, const std::string& path, Sha256& hash, int64_t& size) {
-  std::vector<char> buffer(1 << 20);
-  while (true) {
-    const ssize_t count = pread(fd, buffer.data(), buffer.size(), size);
-    if (count < 0) return ErrnoStatus(errno, absl::StrCat("reading ", path));
-    if (count == 0) return absl::OkStatus();
-    hash.Update(absl::string_view(buffer.data(), static_cast<size_t>(count)));
-    size += count;
+bool HasDigest(const std::string& path, const v1::File& file) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size != file.size()) {
+    return false;
   }
+  const absl::StatusOr<FileDigest> digest = DigestFile(path);
+  return digest.ok() && digest->sha256 == file.sha256();
 }
 
-absl::Status FetchFile(v1::ArtifactService::StubInterface& stub, const std::string& artifact_id,
-                       const v1::File& file, const std::string& target, Meter& meter,
-                       const TransferOptions& options) {
-  if (Exists(target)) {
-    const auto digest = DigestFile(target);
-    if (digest.ok() && digest->sha256 == file.sha256()) return absl::OkStatus();
-  }
-  const std::string part = absl::StrCat(target, ".part");
-  UniqueFd fd(open(part.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
-  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", part));
-  Sha256 hash;
-  int64_t received = 0;
-  THAW_RETURN_IF_ERROR(HashPrefix(fd.get(), part, hash, received));
-  if (received > file.size()) {
-    if (ftruncate(fd.get(), 0) != 0) return ErrnoStatus(errno, part);
-    hash = Sha256();
-    received = 0;
-  }
-  for (int failures = 0; received < file.size();) {
-    v1::ReadRequest request;
-    request.set_id(artifact_id);
-    request.set_path(file.path());
-    request.set_offset(received);
-    const int64_t before = received;
-    const absl::Status status =
-        ReadOnce(stub, request, fd.get(), hash, received, file.size(), meter, options);
-    if (!status.ok() && !WorthRetrying(status)) return status;
-    failures = received > before ? 0 : failures + 1;
-    if (received < file.size()) {
-      if (failures >= options.tries) {
-        return status.ok()
-                   ? absl::DataLossError(absl::StrCat(file.path(), " is shorter than announced"))
-                   : status;
-      }
-      WaitBeforeRetry(status, failures);
+absl::Status ReceiveFile(Stub* stub, const std::string& artifact, const v1::File& file,
+                         const std::string& local_path, const TransferOptions& options,
+                         Advance* advance) {
+  if (HasDigest(local_path, file)) return advance->Add(file.size());
+  const std::string part = absl::StrCat(local_path, ".part");
+  // A part of another version is found out by its hash; then it is fetched once more from the
+  // start.
+  for (const bool last_try : {false, true}) {
+    const UniqueFd fd(
+        open(part.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644));
+    if (!fd.valid()) return ErrnoStatus(errno, part);
+    struct stat info {};
+    if (fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, part);
+    if (last_try || info.st_size > file.size()) {
+      if (ftruncate(fd.get(), 0) != 0) return ErrnoStatus(errno, part);
+      info.st_size = 0;
     }
+    int64_t size = info.st_size;
+    THAW_RETURN_IF_ERROR(advance->Add(size));
+    while (size < file.size()) {
+      const absl::Status status =
+          ReadOnce(stub, artifact, file, fd.get(), part, options, advance, &size);
+      if (!status.ok()) THAW_RETURN_IF_ERROR(advance->WaitToRetry(status));
+    }
+    if (fsync(fd.get()) != 0) return ErrnoStatus(errno, part);
+    if (HasDigest(part, file)) {
+      if (rename(part.c_str(), local_path.c_str()) != 0) return ErrnoStatus(errno, local_path);
+      return FsyncDirectory(local_path.substr(0, local_path.rfind('/')));
+    }
+    THAW_RETURN_IF_ERROR(advance->Add(-size));
   }
-  if (hash.HexDigest() != file.sha256()) {
-    unlink(part.c_str());
-    return absl::DataLossError(
-        absl::StrCat(file.path(),
-                     " arrived with another sha256 than announced; it was removed, "
-                     "fetch again"));
-  }
-  if (fsync(fd.get()) != 0) return ErrnoStatus(errno, absl::StrCat("fsync of ", part));
-  if (rename(part.c_str(), target.c_str()) != 0)
-    return ErrnoStatus(errno, absl::StrCat("renaming to ", target));
-  return absl::OkStatus();
+  (void)unlink(part.c_str());
+  return absl::DataLossError(absl::StrCat(file.path(), " of ", artifact,
+                                          " came with another SHA-256 than announced, twice"));
 }
 
 }  // namespace
 
-absl::Status DescribeFiles(const std::string& directory,
-                           google::protobuf::RepeatedPtrField<v1::File>* files) {
-  THAW_ASSIGN_OR_RETURN(const std::vector<FileEntry> entries, ListFiles(directory));
-  for (const FileEntry& entry : entries) {
-    if (!IsSafeRelativePath(entry.path)) {
-      return InvalidField(
-          entry.path,
-          "this file name is not taken; use letters, digits, '.', '_' and '-', beginning with "
-          "a letter or digit, in at most four parts");
-    }
-    THAW_ASSIGN_OR_RETURN(const FileDigest digest,
-                          DigestFile(absl::StrCat(directory, "/", entry.path)));
-    v1::File& file = *files->Add();
-    file.set_path(entry.path);
-    file.set_size(digest.size);
-    file.set_sha256(digest.sha256);
-  }
-  return absl::OkStatus();
+absl::StatusOr<v1::File> DescribeFile(const std::string& local_path, const std::string& path) {
+  THAW_ASSIGN_OR_RETURN(const FileDigest digest, DigestFile(local_path));
+  v1::File file;
+  file.set_path(path);
+  file.set_size(digest.size);
+  file.set_sha256(digest.sha256);
+  return file;
 }
 
-absl::StatusOr<v1::Upload> UploadDirectory(v1::ArtifactService::StubInterface& stub,
-                                           const std::string& directory,
-                                           v1::CreateUploadRequest request,
-                                           const TransferOptions& options) {
-  request.clear_files();
-  THAW_RETURN_IF_ERROR(DescribeFiles(directory, request.mutable_files()));
+absl::StatusOr<v1::Artifact> UploadArtifact(Stub* stub, v1::CreateUploadRequest request,
+                                            const std::vector<std::string>& local_paths,
+                                            v1::FinishUploadRequest finish,
+                                            const TransferOptions& options) {
+  THAW_CHECK(static_cast<int>(local_paths.size()) == request.files_size());
   if (request.request_id().empty()) request.set_request_id(RandomId());
+  int64_t total = 0;
+  for (const v1::File& file : request.files()) total += file.size();
+  Advance advance(options, total);
   v1::Upload upload;
-  THAW_RETURN_IF_ERROR(RetryCall(options, kUnaryDeadline, [&](grpc::ClientContext& context) {
-    return stub.CreateUpload(&context, request, &upload);
-  }));
-  Meter meter(options, TotalSize(request.files()));
-  for (const v1::File& file : request.files()) {
-    int64_t committed = 0;
-    for (const v1::UploadedFile& one : upload.files()) {
-      if (one.path() == file.path()) committed = one.committed_size();
-    }
-    THAW_RETURN_IF_ERROR(SendFile(stub, upload, file, absl::StrCat(directory, "/", file.path()),
-                                  committed, meter, options));
-    meter.EndFile(file.size());
+  THAW_RETURN_IF_ERROR(CallUntilAnswered(stub, &Stub::CreateUpload, request, kCallSeconds, options,
+                                         &advance, &upload));
+  for (int i = 0; i < request.files_size(); ++i) {
+    THAW_RETURN_IF_ERROR(SendFile(stub, upload, request.files(i),
+                                  local_paths[static_cast<size_t>(i)], options, &advance));
   }
-  return upload;
-}
-
-absl::StatusOr<v1::Artifact> FinishUpload(v1::ArtifactService::StubInterface& stub,
-                                          const v1::FinishUploadRequest& request,
-                                          const TransferOptions& options) {
+  finish.set_upload_id(upload.id());
   v1::Artifact artifact;
-  THAW_RETURN_IF_ERROR(RetryCall(options, kFinishDeadline, [&](grpc::ClientContext& context) {
-    return stub.FinishUpload(&context, request, &artifact);
-  }));
+  THAW_RETURN_IF_ERROR(CallUntilAnswered(stub, &Stub::FinishUpload, finish, kFinishSeconds, options,
+                                         &advance, &artifact));
   return artifact;
 }
 
-absl::Status DownloadArtifact(v1::ArtifactService::StubInterface& stub,
-                              const v1::Artifact& artifact, const std::string& directory,
-                              const TransferOptions& options) {
-  Meter meter(options, TotalSize(artifact.files()));
-  THAW_RETURN_IF_ERROR(MakeDirectories(directory));
+absl::Status DownloadArtifact(Stub* stub, const v1::Artifact& artifact,
+                              const std::string& directory, const TransferOptions& options) {
+  int64_t total = 0;
   for (const v1::File& file : artifact.files()) {
-    // The server's names are as little trusted as a client's.
+    // The server's word alone must not lead outside the directory.
     if (!IsSafeRelativePath(file.path())) {
-      return absl::DataLossError(
-          absl::StrCat("the server named a file that leads elsewhere: ", file.path()));
+      return absl::DataLossError(absl::StrCat("the server names an unsafe path: ", file.path()));
     }
-    const std::string target = absl::StrCat(directory, "/", file.path());
-    THAW_RETURN_IF_ERROR(MakeDirectories(std::filesystem::path(target).parent_path().string()));
-    THAW_RETURN_IF_ERROR(FetchFile(stub, artifact.id(), file, target, meter, options));
-    meter.EndFile(file.size());
+    total += file.size();
   }
-  return FsyncDirectory(directory);
+  THAW_RETURN_IF_ERROR(MakeDirectories(directory));
+  Advance advance(options, total);
+  for (const v1::File& file : artifact.files()) {
+    const std::string path = absl::StrCat(directory, "/", file.path());
+    THAW_RETURN_IF_ERROR(MakeDirectories(path.substr(0, path.rfind('/'))));
+    THAW_RETURN_IF_ERROR(ReceiveFile(stub, artifact.id(), file, path, options, &advance));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace thaw

@@ -1,51 +1,45 @@
-// Directories to and from ArtifactService: resumable, every hash checked at both ends. Used by
-// clients and workers.
+// Moves the files of artifacts to and from a server: goes on where it broke off, checks every byte.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/rpc/channel.h"
+#include "grpcpp/client_context.h"
 #include "thaw/v1/artifact_service.grpc.pb.h"
 
 namespace thaw {
 
 struct TransferOptions {
-  CallIdentity identity;
-  // Called with bytes done and bytes in all, from the calling thread, after every chunk. May be
-  // empty.
-  std::function<void(int64_t, int64_t)> on_progress;
+  // Puts credentials into each call's context; may be empty.
+  std::function<void(grpc::ClientContext*)> prepare;
+  // Bytes done and in all, from the thread that transfers; may be empty.
+  std::function<void(int64_t done, int64_t total)> progress;
   // Asked between chunks; true ends the transfer with CANCELLED. May be empty.
   std::function<bool()> cancelled;
-  // A broken stream is taken up again at the committed offset; so many breaks in a row without
-  // progress end it.
-  int tries = 5;
+  // How long a transfer that does not advance is tried again.
+  double retry_seconds = 60;
 };
 
-// The regular files below `directory` with sizes and hashes, sorted by path. INVALID_ARGUMENT for
-// links, devices and names that an artifact may not have.
-absl::Status DescribeFiles(const std::string& directory,
-                           google::protobuf::RepeatedPtrField<v1::File>* files);
+// Path, size and SHA-256 of a local file, under the name that it gets in the artifact.
+absl::StatusOr<v1::File> DescribeFile(const std::string& local_path, const std::string& path);
 
-// Sends `directory` as what `request` says (its `files` are filled in here) and gives back the
-// upload, whole on the server but not finished. The caller finishes it.
-absl::StatusOr<v1::Upload> UploadDirectory(v1::ArtifactService::StubInterface& stub,
-                                           const std::string& directory,
-                                           v1::CreateUploadRequest request,
-                                           const TransferOptions& options);
+// Announces `request` (with a fresh request id if it has none), sends local_paths[i] as
+// request.files(i) and finishes with `finish`, whose upload id is filled in. Blocks. Thread-safe.
+absl::StatusOr<v1::Artifact> UploadArtifact(v1::ArtifactService::StubInterface* stub,
+                                            v1::CreateUploadRequest request,
+                                            const std::vector<std::string>& local_paths,
+                                            v1::FinishUploadRequest finish,
+                                            const TransferOptions& options);
 
-// FinishUpload with retries: it gives the same artifact each time.
-absl::StatusOr<v1::Artifact> FinishUpload(v1::ArtifactService::StubInterface& stub,
-                                          const v1::FinishUploadRequest& request,
-                                          const TransferOptions& options);
-
-// Brings every file of `artifact` to `directory` (made if needed). A file is written as
-// <name>.part, taken up again where an earlier call broke off, checked, and renamed; one that is
-// there already with the right hash is kept. DATA_LOSS if what arrives does not have the hash.
-absl::Status DownloadArtifact(v1::ArtifactService::StubInterface& stub,
+// Makes `directory` hold every file of `artifact`. A file that is there with the right hash is
+// kept; others come as "<name>.part", from where an earlier call left off, and are renamed once
+// their hash is right. DATA_LOSS when it stays wrong. Blocks; one thread at a time for each
+// directory.
+absl::Status DownloadArtifact(v1::ArtifactService::StubInterface* stub,
                               const v1::Artifact& artifact, const std::string& directory,
                               const TransferOptions& options);
 

@@ -1,47 +1,38 @@
-// How clients and workers reach a server.
+// Channels to a Thaw server, for clients and workers alike.
 #pragma once
 
 #include <memory>
 #include <string>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 
 namespace thaw {
 
-// Where thawd listens and thaw-worker and thaw dial unless told otherwise.
-inline constexpr char kDefaultServer[] = "127.0.0.1:7433";
-
-struct ChannelOptions {
-  std::string address = kDefaultServer;
-  // PEM files. With `ca_file` the connection is TLS; with certificate and key too, mutual TLS.
-  std::string ca_file;
-  std::string certificate_file;
+// PEM files; all empty: no TLS.
+struct TlsFiles {
+  std::string ca_file;           // whose certificates are believed; empty: the system's
+  std::string certificate_file;  // the caller's own, with its key, where the server asks for one
   std::string key_file;
+  bool any() const { return !ca_file.empty() || !certificate_file.empty() || !key_file.empty(); }
 };
 
-// With keepalive, so that a dead peer is noticed within 40 s. Does not dial yet. INVALID_ARGUMENT
-// for a file that cannot be read, for half a key pair, and for an address beyond loopback without
-// TLS.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const ChannelOptions& options);
+// Whether "host:port" or "unix:path" stays on this machine.
+bool IsLoopbackAddress(absl::string_view address);
 
-// True for 127.0.0.0/8, [::1], localhost and unix sockets.
-bool IsLoopback(const std::string& address);
+// A channel with keepalive pings, so that a silent break shows within 40 s, and quick reconnects.
+// Does not connect yet. FAILED_PRECONDITION names a file that cannot be read or a certificate
+// without key. Without TLS only loopback addresses are taken: access tokens would be readable on
+// the way.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
+                                                             const TlsFiles& tls);
 
-// What every call carries.
-struct CallIdentity {
-  std::string access_token;
-  // A worker's calls for one attempt name it; empty otherwise.
-  std::string attempt_id;
-};
+// The access token in the first line of a file; FAILED_PRECONDITION with the remedy.
+absl::StatusOr<std::string> ReadAccessToken(const std::string& path);
 
-// Adds "authorization: Bearer …" and "thaw-attempt: …". Each call has its own, so one channel may
-// serve several identities.
-void Identify(const CallIdentity& identity, grpc::ClientContext& context);
-
-// The token in `file`: one line, not empty.
-absl::StatusOr<std::string> ReadAccessToken(const std::string& file);
+// "authorization: Bearer <token>"; nothing for an empty token.
+void AddAccessToken(const std::string& token, grpc::ClientContext* context);
 
 }  // namespace thaw

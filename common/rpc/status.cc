@@ -1,8 +1,6 @@
 #include "common/rpc/status.h"
 
 #include <algorithm>
-#include <cmath>
-#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,84 +12,90 @@
 namespace thaw {
 namespace {
 
-constexpr char kErrorDomain[] = "thaw";
-// Details travel in trailers, of which clients take 8 KiB by default; the message keeps the count
-// of the rest.
-constexpr size_t kMostViolations = 20;
-constexpr size_t kLongestMessage = 4096;
+constexpr char kDomain[] = "thaw";
+// Details travel in trailing metadata, of which peers take 8 KiB by default.
+constexpr size_t kMostViolations = 50;
+constexpr size_t kMostDescriptionBytes = 300;
+constexpr size_t kMostMessageBytes = 1000;
+constexpr size_t kMostDetailBytes = 5000;
 
-bool MustBeHidden(absl::StatusCode code) {
-  return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown ||
-         code == absl::StatusCode::kDataLoss;
+// At most `limit` bytes, cut between characters.
+std::string Shortened(absl::string_view text, size_t limit) {
+  if (text.size() <= limit) return std::string(text);
+  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
+  return absl::StrCat(text.substr(0, limit), "…");
+}
+
+google::rpc::BadRequest BadRequestOf(const std::vector<FieldViolation>& violations) {
+  google::rpc::BadRequest bad_request;
+  size_t bytes = 0;
+  for (size_t i = 0; i < std::min(violations.size(), kMostViolations); ++i) {
+    const std::string description = Shortened(violations[i].description, kMostDescriptionBytes);
+    bytes += violations[i].field.size() + description.size() + 8;
+    if (bytes > kMostDetailBytes) break;
+    auto* violation = bad_request.add_field_violations();
+    violation->set_field(Shortened(violations[i].field, kMostDescriptionBytes));
+    violation->set_description(description);
+  }
+  return bad_request;
 }
 
 }  // namespace
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  std::string message(status.message().substr(0, kLongestMessage));
-  if (MustBeHidden(status.code())) {
-    message = absl::StrCat("internal error; the server's log has the details under incident ",
-                           LogIncident("rpc", status.ToString()));
+  std::string message = Shortened(status.message(), kMostMessageBytes);
+  if (absl::IsInternal(status) || absl::IsUnknown(status)) {
+    message = absl::StrCat("something went wrong inside Thaw; incident ",
+                           LogIncident("rpc", status.ToString()), " in its log tells more");
   }
   google::rpc::Status details;
   details.set_code(static_cast<int>(status.code()));
   details.set_message(message);
   const std::vector<FieldViolation> violations = ViolationsOf(status);
-  if (!violations.empty()) {
-    google::rpc::BadRequest bad_request;
-    for (size_t i = 0; i < std::min(violations.size(), kMostViolations); ++i) {
-      auto* violation = bad_request.add_field_violations();
-      violation->set_field(violations[i].field);
-      violation->set_description(violations[i].description);
-    }
-    details.add_details()->PackFrom(bad_request);
-  }
-  if (const std::string reason = ReasonOf(status); !reason.empty()) {
+  if (!violations.empty()) details.add_details()->PackFrom(BadRequestOf(violations));
+  if (!ReasonOf(status).empty()) {
     google::rpc::ErrorInfo info;
-    info.set_reason(reason);
-    info.set_domain(kErrorDomain);
+    info.set_reason(ReasonOf(status));
+    info.set_domain(kDomain);
     details.add_details()->PackFrom(info);
   }
-  if (const double seconds = RetryAfterOf(status); seconds > 0) {
+  if (absl::IsUnavailable(status)) {
     google::rpc::RetryInfo retry;
-    retry.mutable_retry_delay()->set_seconds(static_cast<int64_t>(seconds));
-    retry.mutable_retry_delay()->set_nanos(
-        static_cast<int32_t>((seconds - std::floor(seconds)) * 1e9));
+    retry.mutable_retry_delay()->set_seconds(1);
     details.add_details()->PackFrom(retry);
   }
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
-                      details.SerializeAsString());
+                      details.details().empty() ? "" : details.SerializeAsString());
 }
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
   google::rpc::Status details;
-  if (status.error_details().empty() || !details.ParseFromString(status.error_details()))
+  if (status.error_details().empty() || !details.ParseFromString(status.error_details())) {
     return result;
+  }
+  std::vector<FieldViolation> violations;
+  std::string reason;
   for (const google::protobuf::Any& any : details.details()) {
     google::rpc::BadRequest bad_request;
     google::rpc::ErrorInfo info;
-    google::rpc::RetryInfo retry;
-    if (any.UnpackTo(&bad_request) && bad_request.field_violations_size() > 0) {
-      std::vector<FieldViolation> violations;
-      for (const auto& violation : bad_request.field_violations()) {
-        violations.push_back({violation.field(), violation.description()});
+    if (any.UnpackTo(&bad_request)) {
+      for (const auto& one : bad_request.field_violations()) {
+        violations.push_back({one.field(), one.description()});
       }
-      absl::Status with_fields = InvalidFields(violations);
-      with_fields.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
-        result.SetPayload(url, payload);
-      });
-    } else if (any.UnpackTo(&info) && info.domain() == kErrorDomain) {
-      result = WithReason(std::move(result), info.reason());
-    } else if (any.UnpackTo(&retry)) {
-      result =
-          WithRetryAfter(std::move(result), static_cast<double>(retry.retry_delay().seconds()) +
-                                                retry.retry_delay().nanos() * 1e-9);
+    } else if (any.UnpackTo(&info)) {
+      reason = info.reason();
     }
   }
-  return result;
+  // InvalidFields writes the violations; code and message stay those of the call.
+  if (!violations.empty()) {
+    InvalidFields(violations).ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+      result.SetPayload(url, payload);
+    });
+  }
+  return reason.empty() ? result : WithReason(result, reason);
 }
 
 }  // namespace thaw

@@ -1,6 +1,4 @@
-// The one mapping between absl::Status and gRPC's, details included: violations become
-// google.rpc.BadRequest, a reason becomes google.rpc.ErrorInfo, a retry delay google.rpc.RetryInfo,
-// and back.
+// The one mapping between absl::Status and grpc::Status.
 #pragma once
 
 #include "absl/status/status.h"
@@ -8,11 +6,13 @@
 
 namespace thaw {
 
-// INTERNAL, UNKNOWN and DATA_LOSS are logged as an incident here, and the caller is told its id
-// instead of the message.
+// Code and message, with google.rpc details: BadRequest for ViolationsOf (at most 50), ErrorInfo
+// for ReasonOf (domain "thaw"), RetryInfo for UNAVAILABLE. What the caller cannot mend (INTERNAL,
+// UNKNOWN) is logged under an incident id, and only that id is told.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
-// Restores violations, reason and retry delay.
+// The other way, violations and reason restored. Never fails: details that cannot be read are
+// ignored.
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
 }  // namespace thaw
