@@ -11,6 +11,9 @@
 
 namespace thaw {
 
+// Where thawd listens unless told otherwise.
+inline constexpr char kDefaultServer[] = "127.0.0.1:7433";
+
 // PEM files; all empty: no TLS.
 struct TlsFiles {
   std::string ca_file;           // whose certificates are believed; empty: the system's
