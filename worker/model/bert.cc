@@ -83,6 +83,16 @@ Tensor Positions(const std::vector<int32_t>& bounds) {
   return positions;
 }
 
+// The kernels index without asking; a tokenizer of another model must not read past the table.
+void CheckIds(const Tensor& ids, int64_t limit, const char* what) {
+  if (!ids.defined() || !ids.is_cpu()) return;
+  const int64_t* values = ids.data_ptr<int64_t>();
+  for (int64_t i = 0; i < ids.numel(); ++i) {
+    TORCH_CHECK_INDEX(values[i] >= 0 && values[i] < limit, what, " ", values[i], " in row ", i,
+                      " is not below ", limit, ", the size of the model's table");
+  }
+}
+
 // One row per sequence.
 std::vector<int32_t> UnitBounds(size_t sequences) {
   std::vector<int32_t> bounds(sequences + 1);
@@ -211,6 +221,9 @@ Rows BertModel::Embed(const Packed& batch, const RunContext& context) {
       batch.position_ids.defined() ? batch.position_ids
                                    : Positions(batch.cu_seqlens).to(batch.token_ids.device()),
       batch.token_type_ids, config_.pad_token_id < config_.vocab_size ? config_.pad_token_id : -1};
+  CheckIds(inputs.ids, config_.vocab_size, "token id");
+  CheckIds(inputs.positions, config_.max_positions, "position");
+  CheckIds(inputs.types, config_.type_vocab_size, "token type");
   const Tensor rows =
       EmbeddingNorm(PathOf(context, batch.token_ids), inputs, word_->tensor, position_->tensor,
                     type_->tensor, embeddings_norm_.w(), embeddings_norm_.b(), config_.norm_epsilon,

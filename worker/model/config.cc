@@ -91,16 +91,20 @@ Activation ReadActivation(FieldReader& reader) {
 
 std::vector<std::string> ReadLabels(FieldReader& reader) {
   const json* names = reader.Find("id2label");
+  const int64_t two = 2;
+  const int64_t named = names == nullptr ? two : static_cast<int64_t>(names->size());
+  const int64_t count = reader.Size("num_labels", 1, &named);
   std::vector<std::string> labels;
   if (names == nullptr) {
-    const int64_t two = 2;
-    const int64_t count = reader.Size("num_labels", 1, &two);
     for (int64_t i = 0; i < count; ++i) labels.push_back(absl::StrCat("LABEL_", i));
     return labels;
   }
   if (!names->is_object() || names->empty()) {
     reader.Fail("id2label", absl::StrCat("expected an object, found ", Shown(*names)));
     return labels;
+  }
+  if (count != named) {
+    reader.Fail("num_labels", absl::StrCat("id2label names ", named, " labels, found ", count));
   }
   std::set<std::string> seen;
   for (size_t i = 0; i < names->size(); ++i) {

@@ -1,5 +1,7 @@
 #include "worker/model/model.h"
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
@@ -21,7 +23,14 @@ constexpr Architecture kArchitectures[] = {{"bert", LoadBert}};
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
                                                  const std::optional<HeadSpec>& head) {
-  if (head && head->labels.empty()) return InvalidField("labels", "a head needs a label");
+  if (head) {
+    if (head->labels.empty()) return InvalidField("labels", "a head needs a label");
+    std::set<std::string> seen;
+    for (const std::string& label : head->labels) {
+      if (seen.insert(label).second) continue;
+      return InvalidField("labels", absl::StrCat("label \"", label, "\" occurs twice"));
+    }
+  }
   THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(directory + "/config.json", 1 << 20));
   absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
   if (!config.ok()) return Annotate(config.status(), directory);

@@ -60,8 +60,9 @@ struct Rows {
   std::vector<int32_t> cu_seqlens;
 };
 
-// Not thread-safe. LibTorch's exceptions (out of memory, mostly) pass through; wrong shapes and
-// bounds are the caller's mistake and checked only by what LibTorch checks.
+// Not thread-safe. LibTorch's exceptions pass through: out of memory, and c10::IndexError for a
+// token id, type or position that the model's tables do not have. Wrong shapes and bounds are the
+// caller's mistake and not looked for.
 class Model {
  public:
   virtual ~Model() = default;
@@ -95,7 +96,7 @@ class Model {
 
 // The head that a training job wants.
 struct HeadSpec {
-  // Names in the order of their ids; for regression one name per output.
+  // Names in the order of their ids, no two alike; for regression one name per output.
   std::vector<std::string> labels;
   ProblemType problem = ProblemType::kSingleLabel;
   // A head of other labels than the directory's own is drawn anew from this seed: weights

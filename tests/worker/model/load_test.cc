@@ -83,6 +83,32 @@ TEST(LoadModel, TakesOldAndPrefixlessNamesAndIgnoresBuffers) {
   EXPECT_TRUE(at::equal(LogitsOf(**model, batch), LogitsOf(*fixture.model, batch)));
 }
 
+TEST(LoadModel, TakesShards) {
+  const std::string directory = NewDirectory(), source = FixtureDirectory("bert-cls");
+  const auto file = SafetensorsFile::Open(source + "/model.safetensors").value();
+  std::vector<TensorToWrite> shards[2];
+  nlohmann::json index = {{"metadata", {{"total_size", 0}}},
+                          {"weight_map", nlohmann::json::object()}};
+  const char* const names[] = {"model-00001-of-00002.safetensors",
+                               "model-00002-of-00002.safetensors"};
+  for (const TensorInfo& info : file->tensors()) {
+    const size_t shard = info.name.size() % 2;
+    shards[shard].push_back({info.name, info.type, info.shape, file->Data(info)});
+    index["weight_map"][info.name] = names[shard];
+  }
+  for (size_t i : {0, 1}) {
+    ASSERT_TRUE(WriteSafetensors(directory + "/" + names[i], shards[i]).ok());
+  }
+  const auto config = ReadFile(source + "/config.json").value();
+  ASSERT_TRUE(WriteFileAtomically(directory + "/config.json", config).ok());
+  ASSERT_TRUE(WriteFileAtomically(directory + "/model.safetensors.index.json", index.dump()).ok());
+  ModelFixture fixture("bert-cls", std::nullopt);
+  const Packed batch = fixture.Batch(0).packed;
+  auto model = LoadModel(directory, std::nullopt);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_LT(MaxDifference(LogitsOf(**model, batch), LogitsOf(*fixture.model, batch)), 1e-6);
+}
+
 TEST(LoadModel, WidensHalfPrecision) {
   Variant variant;
   variant.type = torch::kBFloat16;
@@ -155,6 +181,31 @@ TEST(LoadModel, NamesWhatIsWrong) {
   EXPECT_THAT(error(integers), HasSubstr("found I64"));
   EXPECT_THAT(LoadModel(NewDirectory(), std::nullopt).status().ToString(),
               HasSubstr("config.json"));
+}
+
+TEST(LoadModel, RefusesHeadsThatAreNone) {
+  for (const std::vector<std::string>& labels :
+       {std::vector<std::string>{}, std::vector<std::string>{"a", "b", "a"}}) {
+    const HeadSpec head{labels, ProblemType::kSingleLabel, 1};
+    EXPECT_EQ(LoadModel(FixtureDirectory("bert"), head).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST(LoadModel, IdsBeyondItsTablesAreRefused) {
+  ModelFixture fixture("bert-cls", std::nullopt);
+  for (int64_t bad : {-1, 197, 1 << 30}) {
+    FixtureBatch batch = fixture.Batch(0);
+    batch.packed.token_ids[3] = bad;
+    EXPECT_THROW(LogitsOf(*fixture.model, batch.packed), c10::IndexError) << bad;
+    batch = fixture.Batch(0);
+    batch.packed.token_type_ids[0] = bad;
+    EXPECT_THROW(LogitsOf(*fixture.model, batch.packed), c10::IndexError) << bad;
+  }
+  Packed long_sequence;
+  long_sequence.token_ids = at::ones({41}, torch::kInt64);
+  long_sequence.cu_seqlens = {0, 41};
+  EXPECT_THROW(LogitsOf(*fixture.model, long_sequence), c10::IndexError);
 }
 
 TEST(LoadModel, ReplacementsAreSeenAndWrongOnesRefused) {
