@@ -1,0 +1,124 @@
+#include "worker/agent/event_filter.h"
+
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace thaw {
+namespace {
+
+constexpr size_t kLongestText = 4096;
+constexpr size_t kLongestName = 64;
+constexpr int kMostValues = 256;
+// A Sync carries 512 KiB of events, and one event must fit beside others.
+constexpr size_t kLargestEvent = 384 << 10;
+constexpr size_t kNamesKept = 2000;
+
+void CleanText(std::string* text) {
+  if (text->size() > kLongestText) text->resize(kLongestText);
+  for (char& c : *text) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    if ((byte < ' ' && c != '\t') || byte == 0x7f) c = ' ';
+  }
+}
+
+bool IsSeriesName(const std::string& name) {
+  if (name.empty() || name.size() > kLongestName) return false;
+  for (const char c : name) {
+    if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return false;
+  }
+  return true;
+}
+
+absl::Status CheckPoints(const v1::MetricPoints& points, int64_t* last_step) {
+  if (points.points().empty()) return absl::InvalidArgumentError("metric points without a point");
+  for (const v1::MetricPoint& point : points.points()) {
+    if (point.step() <= *last_step) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a metric point of step ", point.step(), " after one of step ", *last_step));
+    }
+    *last_step = point.step();
+    if (point.values_size() > kMostValues) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a metric point of ", point.values_size(), " values"));
+    }
+    for (const v1::MetricValue& value : point.values()) {
+      if (!IsSeriesName(value.name()) || value.group().size() > kLongestName) {
+        return absl::InvalidArgumentError("a metric without a proper name");
+      }
+      if (!std::isfinite(value.value())) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(value.name(), " is not finite at step ", point.step()));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status EventFilter::Check(v1::Event* event) {
+  event->clear_sequence();
+  event->clear_attempt();
+  switch (event->kind_case()) {
+    case v1::Event::kMetricPoints:
+      if (absl::Status status = CheckPoints(event->metric_points(), &last_step_); !status.ok())
+        return status;
+      break;
+    case v1::Event::kPhaseStart: {
+      v1::PhaseStart* phase = event->mutable_phase_start();
+      CleanText(phase->mutable_name());
+      // Huge models would not fit; the count of parameters stays exact.
+      if (phase->trainable_names_size() > static_cast<int>(kNamesKept)) {
+        phase->mutable_trainable_names()->DeleteSubrange(
+            static_cast<int>(kNamesKept),
+            phase->trainable_names_size() - static_cast<int>(kNamesKept));
+      }
+      for (std::string& name : *phase->mutable_trainable_names()) CleanText(&name);
+      for (const v1::GroupRate& rate : phase->rates()) {
+        if (!std::isfinite(rate.learning_rate()))
+          return absl::InvalidArgumentError("a learning rate is not finite");
+      }
+      break;
+    }
+    case v1::Event::kEvaluationEnd:
+      for (const auto& [name, value] : event->evaluation_end().values()) {
+        if (!IsSeriesName(name) || !std::isfinite(value)) {
+          return absl::InvalidArgumentError(
+              "an evaluation with an improper name or a value that is not finite");
+        }
+      }
+      break;
+    case v1::Event::kWarning:
+      CleanText(event->mutable_warning()->mutable_reason());
+      CleanText(event->mutable_warning()->mutable_message());
+      break;
+    case v1::Event::kLogLine:
+      CleanText(event->mutable_log_line()->mutable_text());
+      break;
+    default:
+      return absl::InvalidArgumentError("an event of a kind that is not a trainer's to send");
+  }
+  if (event->ByteSizeLong() > kLargestEvent) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an event of ", event->ByteSizeLong(), " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+void EventFilter::Clean(v1::Progress* progress) {
+  const auto finite = [](double value) { return std::isfinite(value) ? value : 0; };
+  progress->set_epoch(finite(progress->epoch()));
+  progress->set_loss(finite(progress->loss()));
+  if (progress->has_metric()) progress->set_metric(finite(progress->metric()));
+  if (progress->has_best_metric()) progress->set_best_metric(finite(progress->best_metric()));
+  progress->set_learning_rate(finite(progress->learning_rate()));
+  progress->set_tokens_per_second(finite(progress->tokens_per_second()));
+  progress->set_eta_seconds(finite(progress->eta_seconds()));
+  progress->set_trainable_share(finite(progress->trainable_share()));
+  CleanText(progress->mutable_phase_name());
+  CleanText(progress->mutable_metric_name());
+}
+
+}  // namespace thaw
