@@ -1,0 +1,118 @@
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/commands.h"
+#include "client/cli/format.h"
+#include "client/cli/output.h"
+#include "common/base/status.h"
+
+namespace thaw {
+namespace {
+
+// What matters most of an artifact, in a few words.
+std::string Summary(const v1::Artifact& artifact) {
+  if (artifact.state() == v1::Artifact::REJECTED) return Printable(artifact.state_reason());
+  if (artifact.has_dataset()) {
+    return absl::StrCat(FormatCount(artifact.dataset().rows()), " rows, ",
+                        artifact.dataset().labels_size(), " labels");
+  }
+  std::vector<std::string> parts;
+  if (!artifact.model().model_type().empty()) {
+    parts.push_back(absl::StrCat(Printable(artifact.model().model_type()), ", ",
+                                 artifact.model().blocks(), " blocks × ",
+                                 artifact.model().hidden_size()));
+  }
+  const auto accuracy = artifact.metrics().find("accuracy");
+  if (accuracy != artifact.metrics().end()) {
+    parts.push_back(absl::StrCat("accuracy ", FormatShare(accuracy->second)));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
+void ShowModel(const v1::ModelSummary& model) {
+  std::printf("model      %s, %d blocks of width %d, %d positions, %s parameters\n",
+              Printable(model.model_type()).c_str(), model.blocks(), model.hidden_size(),
+              model.max_positions(), FormatCount(model.parameters()).c_str());
+  if (model.labels_size() > 0) {
+    std::printf("labels     %s\n", Printable(absl::StrJoin(model.labels(), ", ")).c_str());
+  }
+}
+
+void ShowDataset(const v1::DatasetSummary& dataset) {
+  std::printf("columns    text \"%s\", label \"%s\"\n", Printable(dataset.text_column()).c_str(),
+              Printable(dataset.label_column()).c_str());
+  std::printf("rows       %s, %s bad lines, %s duplicates, %s without a label\n",
+              FormatCount(dataset.rows()).c_str(), FormatCount(dataset.bad_lines()).c_str(),
+              FormatCount(dataset.duplicate_rows()).c_str(),
+              FormatCount(dataset.unlabelled_rows()).c_str());
+  for (const v1::LabelCount& count : dataset.labels()) {
+    std::printf("  label    %s: %s rows\n", Printable(count.label()).c_str(),
+                FormatCount(count.rows()).c_str());
+  }
+}
+
+}  // namespace
+
+ExitCode RunListArtifacts(const Session& session, const ArtifactsOptions& options) {
+  THAW_ASSIGN_OR_RETURN(const std::vector<v1::Artifact> artifacts,
+                        session.client->artifacts().ListArtifacts(options.kind));
+  if (session.json) {
+    for (const v1::Artifact& artifact : artifacts) std::printf("%s\n", JsonLine(artifact).c_str());
+    return kExitOk;
+  }
+  std::vector<std::vector<std::string>> rows = {
+      {"id", "name", "state", ">size", "created", "holds"}};
+  for (const v1::Artifact& artifact : artifacts) {
+    rows.push_back({artifact.id(), Clip(Printable(artifact.display_name()), 30),
+                    v1::Artifact::State_Name(artifact.state()), FormatBytes(artifact.size_bytes()),
+                    FormatTime(artifact.create_time()), Summary(artifact)});
+  }
+  if (rows.size() == 1) {
+    std::printf("no %ss yet\n", KindWord(options.kind).c_str());
+  } else {
+    std::printf("%s\n", Table(rows).c_str());
+  }
+  return kExitOk;
+}
+
+ExitCode RunShowArtifact(const Session& session, const ArtifactsOptions& options) {
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact found,
+                        session.client->artifacts().Find(options.kind, options.artifact));
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
+                        session.client->artifacts().GetArtifact(found.id()));
+  if (session.json) {
+    std::printf("%s\n", JsonLine(artifact).c_str());
+    return kExitOk;
+  }
+  std::printf(
+      "id         %s\nname       %s\nstate      %s%s%s\nowner      %s\ncreated    %s\ndigest     "
+      "%s\n",
+      artifact.id().c_str(), Printable(artifact.display_name()).c_str(),
+      v1::Artifact::State_Name(artifact.state()).c_str(),
+      artifact.state_reason().empty() ? "" : ": ", Printable(artifact.state_reason()).c_str(),
+      Printable(artifact.owner()).c_str(), FormatTime(artifact.create_time()).c_str(),
+      artifact.digest().c_str());
+  if (!artifact.job().empty()) std::printf("job        %s\n", artifact.job().c_str());
+  if (artifact.has_model()) ShowModel(artifact.model());
+  if (artifact.has_dataset()) ShowDataset(artifact.dataset());
+  for (const auto& [name, value] :
+       std::map<std::string, double>(artifact.metrics().begin(), artifact.metrics().end())) {
+    std::printf("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
+  }
+  for (const v1::File& file : artifact.files()) {
+    std::printf("  file     %s  %s  %s\n", file.sha256().substr(0, 12).c_str(),
+                Printable(file.path()).c_str(), FormatBytes(file.size()).c_str());
+  }
+  return kExitOk;
+}
+
+ExitCode RunDeleteArtifact(const Session& session, const ArtifactsOptions& options) {
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
+                        session.client->artifacts().Find(options.kind, options.artifact));
+  THAW_RETURN_IF_ERROR(session.client->artifacts().DeleteArtifact(artifact.id()));
+  std::printf(session.json ? "{\"deleted\":\"%s\"}\n" : "deleted %s\n", artifact.id().c_str());
+  return kExitOk;
+}
+
+}  // namespace thaw

@@ -1,0 +1,29 @@
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/commands.h"
+#include "client/cli/format.h"
+#include "client/cli/output.h"
+#include "common/base/status.h"
+
+namespace thaw {
+
+ExitCode RunFetch(const Session& session, const FetchOptions& options) {
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact found, FindModel(session, options.job_or_result));
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
+                        session.client->artifacts().GetArtifact(found.id()));
+  const std::string directory = options.directory.empty() ? artifact.id() : options.directory;
+  const absl::Status status = session.client->artifacts().Fetch(
+      artifact, directory, ShowTransfer(session.console, absl::StrCat("fetching ", artifact.id())));
+  session.console->ClearStatus();
+  THAW_RETURN_IF_ERROR(status);
+  if (session.json) {
+    std::printf("%s\n", JsonLine(artifact).c_str());
+    return kExitOk;
+  }
+  std::printf("%s  %s in %d files, every byte checked, now in %s\n", artifact.id().c_str(),
+              FormatBytes(artifact.size_bytes()).c_str(), artifact.files_size(), directory.c_str());
+  return kExitOk;
+}
+
+}  // namespace thaw

@@ -1,0 +1,111 @@
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/commands.h"
+#include "client/cli/format.h"
+#include "client/cli/output.h"
+#include "common/base/status.h"
+
+namespace thaw {
+namespace {
+
+constexpr int kHistogramColumns = 30;
+constexpr int kMostLabelsShown = 40;
+
+std::string BaseName(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path.substr(path.rfind('/') + 1);
+}
+
+void ShowLabels(const v1::DatasetSummary& summary) {
+  int64_t most = 1;
+  for (const v1::LabelCount& count : summary.labels()) most = std::max(most, count.rows());
+  std::vector<std::vector<std::string>> rows = {{"label", ">rows", ""}};
+  for (const v1::LabelCount& count : summary.labels()) {
+    if (static_cast<int>(rows.size()) > kMostLabelsShown) {
+      rows.push_back({absl::StrCat("… and ", summary.labels_size() - kMostLabelsShown, " more")});
+      break;
+    }
+    const int columns = static_cast<int>(kHistogramColumns * count.rows() / most);
+    rows.push_back(
+        {Clip(Printable(count.label()), 40), FormatCount(count.rows()), Bar(1, columns)});
+  }
+  if (rows.size() > 1) std::printf("%s\n", Table(rows).c_str());
+}
+
+absl::Status ShowReport(const Session& session, const v1::Artifact& dataset) {
+  const v1::DatasetSummary& summary = dataset.dataset();
+  std::printf("%s rows, %s bad lines, %s duplicates, %s without a label, %s of text\n",
+              FormatCount(summary.rows()).c_str(), FormatCount(summary.bad_lines()).c_str(),
+              FormatCount(summary.duplicate_rows()).c_str(),
+              FormatCount(summary.unlabelled_rows()).c_str(),
+              FormatBytes(summary.text_bytes()).c_str());
+  ShowLabels(summary);
+  if (summary.bad_lines() == 0) return absl::OkStatus();
+  return session.client->artifacts().GetDatasetReport(
+      dataset.id(), [](const v1::DatasetIssue& issue) {
+        std::printf("%s:%lld (byte %lld): %s%s%s\n", Printable(issue.path()).c_str(),
+                    static_cast<long long>(issue.line()),
+                    static_cast<long long>(issue.byte_offset()), Printable(issue.field()).c_str(),
+                    issue.field().empty() ? "" : ": ", Printable(issue.reason()).c_str());
+      });
+}
+
+absl::Status PrintReportAsJson(const Session& session, const v1::Artifact& artifact) {
+  if (artifact.dataset().bad_lines() == 0) return absl::OkStatus();
+  return session.client->artifacts().GetDatasetReport(
+      artifact.id(),
+      [](const v1::DatasetIssue& issue) { std::printf("%s\n", JsonLine(issue).c_str()); });
+}
+
+}  // namespace
+
+ExitCode RunImport(const Session& session, const ImportOptions& options) {
+  ImportRequest request;
+  request.kind = options.kind;
+  request.display_name = options.name.empty() ? BaseName(options.path) : options.name;
+  std::vector<std::string> skipped;
+  if (options.kind == v1::Artifact::MODEL) {
+    THAW_ASSIGN_OR_RETURN(request.files, FilesOfModel(options.path, &skipped));
+  } else {
+    struct stat info {};
+    if (stat(options.path.c_str(), &info) != 0) return ErrnoStatus(errno, options.path);
+    if (!S_ISREG(info.st_mode)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(options.path, " is not a file; give a JSON Lines file"));
+    }
+    request.files = {{options.path, "data.jsonl"}};
+    request.columns.set_text_column(options.text_column);
+    request.columns.set_label_column(options.label_column);
+  }
+  if (!skipped.empty() && !session.json) {
+    session.console->Line(absl::StrCat("left out: ", Printable(absl::StrJoin(skipped, ", "))));
+  }
+  const absl::StatusOr<v1::Artifact> artifact = session.client->artifacts().Import(
+      request,
+      ShowTransfer(session.console, absl::StrCat("uploading ", Printable(request.display_name))));
+  session.console->ClearStatus();
+  if (!artifact.ok()) return artifact.status();
+
+  const bool ready = artifact->state() == v1::Artifact::READY;
+  if (session.json) {
+    std::printf("%s\n", JsonLine(*artifact).c_str());
+    THAW_RETURN_IF_ERROR(PrintReportAsJson(session, *artifact));
+    return ready ? kExitOk : kExitUsage;
+  }
+  if (options.kind == v1::Artifact::DATASET) THAW_RETURN_IF_ERROR(ShowReport(session, *artifact));
+  std::printf("%s  %s  %s  %s\n", artifact->id().c_str(),
+              Printable(artifact->display_name()).c_str(),
+              FormatBytes(artifact->size_bytes()).c_str(),
+              v1::Artifact::State_Name(artifact->state()).c_str());
+  if (ready) return kExitOk;
+  return absl::InvalidArgumentError(absl::StrCat(options.path,
+                                                 " cannot be used: ", artifact->state_reason(),
+                                                 "; mend it and import it again"));
+}
+
+}  // namespace thaw

@@ -1,0 +1,151 @@
+#include <cstdio>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "client/cli/commands.h"
+#include "client/cli/format.h"
+#include "client/cli/job_view.h"
+#include "client/cli/output.h"
+#include "common/base/status.h"
+#include "common/spec/spec_json.h"
+
+namespace thaw {
+namespace {
+
+std::string HowFar(const v1::Job& job) {
+  if (job.state() == v1::Job::QUEUED && job.queue_position() > 0) {
+    return absl::StrCat("place ", job.queue_position());
+  }
+  const v1::Progress& progress = job.progress();
+  if (progress.rows_total() > 0) {
+    return FormatShare(static_cast<double>(progress.rows_done()) /
+                       static_cast<double>(progress.rows_total()));
+  }
+  if (progress.total_steps() <= 0)
+    return progress.step() > 0 ? absl::StrCat("step ", progress.step()) : "";
+  return FormatShare(static_cast<double>(progress.step()) /
+                     static_cast<double>(progress.total_steps()));
+}
+
+std::string BestMetric(const v1::Job& job) {
+  const auto accuracy = job.result_metrics().find("accuracy");
+  if (accuracy != job.result_metrics().end()) {
+    return absl::StrCat("accuracy ", FormatShare(accuracy->second));
+  }
+  if (!job.progress().has_best_metric()) return "";
+  const std::string& name = job.progress().metric_name();
+  return absl::StrCat(Printable(name), " ", FormatMetric(name, job.progress().best_metric()));
+}
+
+int PrintJob(const Session& session, const v1::Job& job) {
+  if (session.json) {
+    std::printf("%s\n", JsonLine(job).c_str());
+  } else {
+    std::printf("%s  %s%s%s\n", job.id().c_str(), StateName(job.state()).c_str(),
+                job.state_reason().empty() ? "" : ": ", Printable(job.state_reason()).c_str());
+  }
+  return kExitOk;
+}
+
+void ShowJob(const v1::Job& job) {
+  std::printf("id         %s\nname       %s\nowner      %s\nstate      %s\n", job.id().c_str(),
+              Printable(job.spec().display_name()).c_str(), Printable(job.owner()).c_str(),
+              StateName(job.state()).c_str());
+  if (!job.state_reason().empty())
+    std::printf("reason     %s\n", Printable(job.state_reason()).c_str());
+  if (job.queue_position() > 0) std::printf("queue      place %d\n", job.queue_position());
+  std::printf("created    %s\nstarted    %s\nended      %s\n",
+              FormatTime(job.create_time()).c_str(), FormatTime(job.start_time()).c_str(),
+              FormatTime(job.end_time()).c_str());
+  if (job.attempt() > 0) {
+    std::printf("attempt    %d on %s\n", job.attempt(), Printable(job.worker()).c_str());
+  }
+  if (job.progress().step() > 0 || job.progress().rows_total() > 0) {
+    std::printf("progress   %s\n", ProgressLine(job.progress(), 200).c_str());
+  }
+  if (!job.result().empty()) std::printf("result     %s\n", job.result().c_str());
+  for (const auto& [name, value] :
+       std::map<std::string, double>(job.result_metrics().begin(), job.result_metrics().end())) {
+    std::printf("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
+  }
+  if (job.has_failure()) {
+    std::printf("failure    %s, blame %s: %s\n", Printable(job.failure().reason()).c_str(),
+                v1::Failure::Blame_Name(job.failure().blame()).c_str(),
+                Printable(job.failure().message()).c_str());
+    if (!job.failure().incident().empty()) {
+      std::printf("incident   %s\n", Printable(job.failure().incident()).c_str());
+    }
+  }
+  if (job.resolved_spec().has_training()) {
+    std::printf("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
+  }
+  std::printf("spec       %s", SpecToJson(job.resolved_spec()).c_str());
+}
+
+using JobCall = absl::StatusOr<v1::Job> (JobClient::*)(const std::string&);
+
+ExitCode Steer(const Session& session, const std::string& job, JobCall call) {
+  THAW_ASSIGN_OR_RETURN(const std::string id, FindJob(session, job));
+  THAW_ASSIGN_OR_RETURN(const v1::Job after, (session.client->jobs().*call)(id));
+  return PrintJob(session, after);
+}
+
+}  // namespace
+
+ExitCode RunList(const Session& session, const ListOptions& options) {
+  JobFilter filter;
+  filter.labels = options.labels;
+  filter.limit = options.limit;
+  for (const std::string& name : options.states) {
+    v1::Job::State state;
+    if (!v1::Job::State_Parse(absl::AsciiStrToUpper(name), &state)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--state \"", name,
+                       "\" is not known; give queued, starting, running, pausing, "
+                       "paused, cancelling, succeeded, failed or cancelled"));
+    }
+    filter.states.push_back(state);
+  }
+  THAW_ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, session.client->jobs().ListJobs(filter));
+  if (session.json) {
+    for (const v1::Job& job : jobs) std::printf("%s\n", JsonLine(job).c_str());
+    return kExitOk;
+  }
+  std::vector<std::vector<std::string>> rows = {
+      {"id", "name", "state", ">progress", "metric", "created", "worker", "reason"}};
+  for (const v1::Job& job : jobs) {
+    rows.push_back({job.id(), Clip(Printable(job.spec().display_name()), 24),
+                    StateName(job.state()), HowFar(job), BestMetric(job),
+                    FormatTime(job.create_time()), Printable(job.worker()),
+                    Clip(Printable(job.state_reason()), 60)});
+  }
+  std::printf("%s\n", rows.size() == 1 ? "no jobs" : Table(rows).c_str());
+  return kExitOk;
+}
+
+ExitCode RunGet(const Session& session, const std::string& job) {
+  THAW_ASSIGN_OR_RETURN(const std::string id, FindJob(session, job));
+  THAW_ASSIGN_OR_RETURN(const v1::Job found, session.client->jobs().GetJob(id));
+  if (session.json) return PrintJob(session, found);
+  ShowJob(found);
+  return kExitOk;
+}
+
+ExitCode RunWatch(const Session& session, const std::string& job) {
+  THAW_ASSIGN_OR_RETURN(const std::string id, FindJob(session, job));
+  return FollowJob(session, id);
+}
+
+ExitCode RunCancel(const Session& session, const std::string& job) {
+  return Steer(session, job, &JobClient::CancelJob);
+}
+
+ExitCode RunPause(const Session& session, const std::string& job) {
+  return Steer(session, job, &JobClient::PauseJob);
+}
+
+ExitCode RunResume(const Session& session, const std::string& job) {
+  return Steer(session, job, &JobClient::ResumeJob);
+}
+
+}  // namespace thaw

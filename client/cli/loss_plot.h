@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace thaw {
+
+struct PlotPoint {
+  int64_t step = 0;
+  double value = 0;
+};
+
+// Where a phase begins, for the axis.
+struct PlotMark {
+  int64_t step = 0;
+  std::string label;
+};
+
+// A curve of `width` × `height` characters in Braille dots with its axes, lines separated by '\n'.
+// Points that share a column of dots are averaged; values that are not finite are left out. Empty
+// for fewer than two points. `points` are ordered by step.
+std::string PlotCurve(const std::vector<PlotPoint>& points, const std::vector<PlotMark>& marks,
+                      int width, int height);
+
+}  // namespace thaw

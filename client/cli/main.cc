@@ -1,0 +1,360 @@
+// Flags of `thaw`, and nothing else: each command lies in a file of its own.
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "client/cli/commands.h"
+#include "client/cli/completion.h"
+#include "client/cli/output.h"
+#include "common/base/status.h"
+
+namespace thaw {
+namespace {
+
+constexpr char kVersion[] = "0.1.0";
+constexpr char kFooter[] = R"(
+Examples:
+  thaw up                                                   a server and a worker on this machine
+  thaw model import ~/models/minilm --name minilm           a Hugging Face directory
+  thaw dataset import reviews.jsonl --name reviews          {"text": ..., "label": ...} a line
+  thaw submit --model minilm --data reviews --method gradual --watch
+  thaw fetch JOB --to my-model                              what from_pretrained loads
+  thaw predict --model JOB "I'd watch it again"
+
+Exit codes: 0 ok; 1 the job failed or was cancelled; 2 usage; 3 server not reached; 130 interrupted.
+Environment: THAW_SERVER, THAW_TOKEN_FILE.)";
+
+using Command = std::function<ExitCode(const Session&)>;
+
+// Everything that the command line fills in.
+struct CommandLine {
+  ConnectionOptions connection;
+  bool json = false;
+  ImportOptions import;
+  ArtifactsOptions artifacts;
+  SubmitOptions submit;
+  std::vector<std::string> labels;
+  ListOptions list;
+  MetricsOptions metrics;
+  FetchOptions fetch;
+  PredictOptions predict;
+  UpOptions up;
+  std::string job;
+  std::string worker;
+  std::string shell;
+  int64_t after_sequence = 0;
+  int attempt = 0;
+
+  Command command;           // what was chosen
+  bool needs_server = true;  // false for up and completion
+};
+
+CLI::Validator AboveZero() {
+  return CLI::Validator(
+      [](std::string& text) {
+        double value = 0;
+        const bool number = CLI::detail::lexical_cast(text, value);
+        return number && value > 0 ? "" : text + " is no number above 0";
+      },
+      "above 0");
+}
+
+CLI::Validator NotNegative() {
+  return CLI::Validator(
+      [](std::string& text) {
+        double value = 0;
+        const bool number = CLI::detail::lexical_cast(text, value);
+        return number && value >= 0 ? "" : text + " is no number from 0 on";
+      },
+      "0 or more");
+}
+
+CLI::App* AddCommand(CLI::App* parent, CommandLine* line, const std::string& name,
+                     const std::string& description, Command command) {
+  CLI::App* app = parent->add_subcommand(name, description);
+  app->fallthrough();
+  app->callback([line, command] { line->command = command; });
+  return app;
+}
+
+void AddJob(CLI::App* app, CommandLine* line) {
+  app->add_option("job", line->job, "id of the job, or its name")->required();
+}
+
+void AddArtifactCommands(CLI::App* root, CommandLine* line, v1::Artifact::Kind kind) {
+  const std::string word = KindWord(kind);
+  CLI::App* group = root->add_subcommand(word, kind == v1::Artifact::RESULT
+                                                   ? "list, show or delete results of jobs"
+                                                   : "import, list, show or delete " + word + "s");
+  group->require_subcommand(1)->fallthrough();
+  const auto with_kind = [line, kind](auto run) {
+    return [=](const Session& session) {
+      line->artifacts.kind = kind;
+      return run(session, line->artifacts);
+    };
+  };
+  AddCommand(group, line, "list", "newest first", with_kind(RunListArtifacts));
+  for (const auto& [name, description, run] :
+       {std::tuple("show", "everything that is known of one", &RunShowArtifact),
+        std::tuple("delete", "remove one that no unfinished job uses", &RunDeleteArtifact)}) {
+    AddCommand(group, line, name, description, with_kind(run))
+        ->add_option(word, line->artifacts.artifact, "its id or name")
+        ->required();
+  }
+  if (kind == v1::Artifact::RESULT) return;
+  const bool model = kind == v1::Artifact::MODEL;
+  CLI::App* import =
+      AddCommand(group, line, "import",
+                 model ? "upload a Hugging Face directory"
+                       : "upload a JSON Lines file and see what is in it, every bad line too",
+                 [line, kind](const Session& session) {
+                   line->import.kind = kind;
+                   return RunImport(session, line->import);
+                 });
+  import->add_option("path", line->import.path, model ? "the directory" : "the file")->required();
+  import->add_option("--name", line->import.name,
+                     "shown in lists; default: the last part of the path");
+  if (model) return;
+  import->add_option("--text_column", line->import.text_column, "column of the text; default text");
+  import->add_option("--label_column", line->import.label_column,
+                     "column of the label; default label");
+}
+
+void AddSubmit(CLI::App* root, CommandLine* line) {
+  SubmitOptions* options = &line->submit;
+  CLI::App* app =
+      AddCommand(root, line, "submit", "submit a job: a JSON file, or a program written here",
+                 [options](const Session& session) { return RunSubmit(session, *options); });
+  app->add_option("file", options->spec_file, "JobSpec as JSON; models and datasets by id or name");
+  app->add_option("--model", options->model, "model, result or job to start from, by id or name");
+  app->add_option("--data", options->data, "dataset to train on, by id or name");
+  app->add_option("--method", options->method,
+                  "head, partial, gradual (default) or full: writes the program of phases");
+  app->add_option("--epochs", options->epochs, "passes over the data, of the last phase")
+      ->check(AboveZero());
+  app->add_option("--epochs_per_block", options->epochs_per_block,
+                  "gradual: passes in each phase before the last")
+      ->check(AboveZero());
+  app->add_option("--learning_rate", options->learning_rate, "peak rate of the topmost group")
+      ->check(AboveZero());
+  app->add_option("--last_blocks", options->last_blocks, "partial: blocks that train")
+      ->check(AboveZero());
+  app->add_option("--batch", options->batch, "examples per optimizer step")->check(AboveZero());
+  app->add_option("--max_length", options->max_length, "longest input in tokens")
+      ->check(AboveZero());
+  app->add_option("--seed", options->seed, "of data order, dropout and fresh weights")
+      ->check(NotNegative());
+  app->add_option("--validation", options->validation, "dataset to evaluate on, by id or name");
+  app->add_option("--validation_fraction", options->validation_fraction,
+                  "share of the dataset kept back for evaluation")
+      ->check(CLI::Range(0.0, 0.5));
+  app->add_option("--metric", options->metric,
+                  "what decides the best weights: accuracy, macro_f1, loss");
+  app->add_option("--name", options->name, "shown in lists");
+  app->add_option("--priority", options->priority, "-100 to 100; higher runs first");
+  app->add_option("--device", options->device, "cpu or cuda; default: cuda where there is one");
+  app->add_option("--label", line->labels, "key=value, for filters; may be repeated");
+  app->add_option("--request_id", options->request_id,
+                  "the same id with the same job submits once");
+  app->add_flag("--validate_only", options->validate_only,
+                "check and resolve only; submit nothing");
+  app->add_flag("--watch", options->watch, "stay and watch it to its end");
+  app->footer(R"(
+Examples:
+  thaw submit --model minilm --data reviews --method gradual --watch
+  thaw submit --model minilm --data reviews --method full --epochs 3 --learning_rate 1e-4
+  thaw submit job.json --validate_only)");
+}
+
+void AddJobCommands(CLI::App* root, CommandLine* line) {
+  const auto on_job = [line](ExitCode (*run)(const Session&, const std::string&)) {
+    return [=](const Session& session) { return run(session, line->job); };
+  };
+  for (const auto& [name, description, run] :
+       {std::tuple("watch", "live progress of a job, then its loss curve", &RunWatch),
+        std::tuple("get", "everything that is known of a job", &RunGet),
+        std::tuple("cancel", "end a job", &RunCancel),
+        std::tuple("pause", "free the worker and keep a checkpoint", &RunPause),
+        std::tuple("resume", "queue a paused job again", &RunResume)}) {
+    AddJob(AddCommand(root, line, name, description, on_job(run)), line);
+  }
+  CLI::App* list =
+      AddCommand(root, line, "list", "jobs, newest first",
+                 [line](const Session& session) { return RunList(session, line->list); });
+  list->add_option("--state", line->list.states, "only these states; may be repeated");
+  list->add_option("--label", line->labels, "key=value: only jobs that carry it; may be repeated");
+  list->add_option("--limit", line->list.limit, "most jobs; default 20, 0 for all")
+      ->check(NotNegative());
+  CLI::App* events =
+      AddCommand(root, line, "events", "a job's history", [line](const Session& session) {
+        return RunEvents(session, line->job, line->after_sequence);
+      });
+  AddJob(events, line);
+  events->add_option("--after", line->after_sequence, "only events after this number")
+      ->check(NotNegative());
+  CLI::App* logs = AddCommand(
+      root, line, "logs", "what the trainer wrote",
+      [line](const Session& session) { return RunLogs(session, line->job, line->attempt); });
+  AddJob(logs, line);
+  logs->add_option("--attempt", line->attempt, "from 1; default: the latest")->check(AboveZero());
+  CLI::App* metrics =
+      AddCommand(root, line, "metrics", "curves of a job's metrics",
+                 [line](const Session& session) { return RunMetrics(session, line->metrics); });
+  metrics->add_option("job", line->metrics.job, "id of the job, or its name")->required();
+  metrics->add_option("names", line->metrics.names,
+                      "series, such as loss learning_rate eval_accuracy; default: loss");
+  metrics
+      ->add_option("--max_points", line->metrics.max_points,
+                   "most points of a series; default 1000")
+      ->check(CLI::Range(1, 10000));
+}
+
+void AddUseCommands(CLI::App* root, CommandLine* line) {
+  CLI::App* fetch =
+      AddCommand(root, line, "fetch", "download a result (or model) and check every byte",
+                 [line](const Session& session) { return RunFetch(session, line->fetch); });
+  fetch->add_option("job", line->fetch.job_or_result, "job, result or model")->required();
+  fetch->add_option("--to", line->fetch.directory, "directory; default: the result's id");
+  PredictOptions* options = &line->predict;
+  CLI::App* predict =
+      AddCommand(root, line, "predict", "label texts with a result: one line each",
+                 [options](const Session& session) { return RunPredict(session, *options); });
+  predict->add_option("--model", options->model, "job, result or model with labels")->required();
+  predict->add_option("texts", options->texts, "texts given here");
+  predict->add_option("--file", options->file, "a text a line, or JSON Lines if it ends in .jsonl");
+  predict->add_option("--data", options->data, "a dataset, by id or name");
+  predict->add_option("--out", options->out, "write predictions.jsonl here instead of printing");
+  predict->add_option("--text_column", options->text_column, "of a .jsonl file; default text");
+  predict->add_option("--label_column", options->label_column, "of a .jsonl file; default label");
+  predict->add_option("--max_length", options->max_length, "longest input in tokens")
+      ->check(AboveZero());
+  predict->footer(R"(
+Examples:
+  thaw predict --model my-job "what a film" "never again"
+  thaw predict --model result-0123456789abcdef --file new.jsonl --out answers.jsonl)");
+}
+
+void AddOperatorCommands(CLI::App* root, CommandLine* line) {
+  AddCommand(root, line, "workers", "workers that the server knows", RunWorkers);
+  AddCommand(root, line, "drain", "take a worker out: its attempts write checkpoints and go back",
+             [line](const Session& session) { return RunDrain(session, line->worker); })
+      ->add_option("worker", line->worker, "its name")
+      ->required();
+  CLI::App* up =
+      AddCommand(root, line, "up", "run a server and a worker on this machine until Ctrl-C",
+                 [line](const Session& session) { return RunUp(line->up, session.interrupts); });
+  line->up.data_dir = DefaultDataDirectory();
+  up->add_option("--data_dir", line->up.data_dir,
+                 "where everything is kept; default " + line->up.data_dir);
+  up->add_option("--listen", line->up.listen, "address of the service; default " + line->up.listen);
+  up->add_option("--metrics_listen", line->up.metrics_listen,
+                 "address of /metrics; default " + line->up.metrics_listen);
+  up->parse_complete_callback([line] { line->needs_server = false; });
+}
+
+std::vector<std::string> WordsOf(const CLI::App& app) {
+  std::vector<std::string> words;
+  for (const CLI::App* child : app.get_subcommands(nullptr)) words.push_back(child->get_name());
+  for (const CLI::Option* option : app.get_options()) {
+    if (!option->get_positional()) words.push_back(option->get_name());
+  }
+  return words;
+}
+
+void AddCompletion(CLI::App* root, CommandLine* line) {
+  CLI::App* app = AddCommand(
+      root, line, "completion", "print a script that completes commands", [root](const Session&) {
+        std::vector<CompletionEntry> entries = {{"", WordsOf(*root)}};
+        for (const CLI::App* command : root->get_subcommands(nullptr)) {
+          std::vector<std::string> words = WordsOf(*command);
+          if (command->get_name() == "completion") words.push_back("bash");
+          words.push_back("--json");
+          entries.push_back({command->get_name(), words});
+          for (const CLI::App* child : command->get_subcommands(nullptr)) {
+            entries.push_back({command->get_name() + " " + child->get_name(), WordsOf(*child)});
+          }
+        }
+        std::fputs(BashCompletion(entries).c_str(), stdout);
+        return kExitOk;
+      });
+  app->add_option("shell", line->shell, "bash")->required()->check(CLI::IsMember({"bash"}));
+  app->parse_complete_callback([line] { line->needs_server = false; });
+}
+
+void AddGlobalFlags(CLI::App* app, CommandLine* line) {
+  app->add_option("--server", line->connection.server,
+                  "host:port; default THAW_SERVER, then 127.0.0.1:7433");
+  app->add_option("--token_file", line->connection.token_file,
+                  "file of the access token; default THAW_TOKEN_FILE, then the one of thaw up");
+  app->add_option("--ca", line->connection.ca_file,
+                  "PEM of the authority that signed the server's certificate");
+  app->add_option("--cert", line->connection.certificate_file, "PEM of your own certificate");
+  app->add_option("--key", line->connection.key_file, "PEM of its key");
+  app->add_flag("--json", line->json, "one JSON object a line instead of text for people");
+}
+
+absl::Status TakeLabels(CommandLine* line) {
+  for (const std::string& label : line->labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return absl::InvalidArgumentError("--label " + label + " is not key=value");
+    }
+    line->submit.labels[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  line->list.labels = line->submit.labels;
+  return absl::OkStatus();
+}
+
+ExitCode Run(CommandLine* line, Interrupts* interrupts) {
+  THAW_RETURN_IF_ERROR(TakeLabels(line));
+  Console console(stdout);
+  Session session;
+  session.console = &console;
+  session.interrupts = interrupts;
+  session.json = line->json;
+  std::unique_ptr<ThawClient> client;
+  if (line->needs_server) {
+    THAW_ASSIGN_OR_RETURN(client, ThawClient::Connect(line->connection));
+    session.client = client.get();
+  }
+  return line->command(session);
+}
+
+int Main(int argc, char** argv) {
+  Interrupts interrupts;
+  CommandLine line;
+  CLI::App app("Fine-tunes language models through a Thaw server.", "thaw");
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  app.set_version_flag("--version", kVersion);
+  app.get_formatter()->column_width(26);
+  AddGlobalFlags(&app, &line);
+  AddOperatorCommands(&app, &line);
+  AddArtifactCommands(&app, &line, v1::Artifact::MODEL);
+  AddArtifactCommands(&app, &line, v1::Artifact::DATASET);
+  AddArtifactCommands(&app, &line, v1::Artifact::RESULT);
+  AddSubmit(&app, &line);
+  AddJobCommands(&app, &line);
+  AddUseCommands(&app, &line);
+  AddCompletion(&app, &line);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    const std::vector<std::string> rest = app.remaining();
+    const std::string unknown = rest.empty() ? "" : "there is no command " + rest[0];
+    std::fprintf(stderr, "thaw: %s; see thaw --help\n",
+                 unknown.empty() ? error.what() : unknown.c_str());
+    return kExitUsage;
+  }
+  const ExitCode code = Run(&line, &interrupts);
+  return code.ok() ? *code : ReportError(code.status(), line.json);
+}
+
+}  // namespace
+}  // namespace thaw
+
+int main(int argc, char** argv) { return thaw::Main(argc, argv); }

@@ -1,0 +1,162 @@
+#include <cstdio>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "client/cli/commands.h"
+#include "client/cli/format.h"
+#include "client/cli/output.h"
+#include "common/base/files.h"
+#include "common/base/status.h"
+#include "common/spec/method_program.h"
+#include "common/spec/spec_json.h"
+
+namespace thaw {
+namespace {
+
+// Puts the ids of models and datasets in the place of names.
+absl::Status ReplaceModel(const Session& session, std::string* reference) {
+  if (reference->empty()) return absl::OkStatus();
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact, FindModel(session, *reference));
+  *reference = artifact.id();
+  return absl::OkStatus();
+}
+
+absl::Status ReplaceDataset(const Session& session, std::string* reference) {
+  if (reference->empty()) return absl::OkStatus();
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
+                        session.client->artifacts().Find(v1::Artifact::DATASET, *reference));
+  *reference = artifact.id();
+  return absl::OkStatus();
+}
+
+absl::Status ReplaceNames(const Session& session, v1::JobSpec* spec) {
+  THAW_RETURN_IF_ERROR(ReplaceModel(session, spec->mutable_base_model()));
+  if (spec->has_training()) {
+    v1::Training* training = spec->mutable_training();
+    THAW_RETURN_IF_ERROR(ReplaceDataset(session, training->mutable_dataset()));
+    if (!training->has_validation_dataset()) return absl::OkStatus();
+    return ReplaceDataset(session, training->mutable_validation_dataset());
+  }
+  if (!spec->has_prediction()) return absl::OkStatus();
+  v1::Prediction* prediction = spec->mutable_prediction();
+  THAW_RETURN_IF_ERROR(ReplaceModel(session, prediction->mutable_model()));
+  if (!prediction->has_dataset()) return absl::OkStatus();
+  return ReplaceDataset(session, prediction->mutable_dataset());
+}
+
+// The spec behind --model, --data and --method.
+absl::StatusOr<v1::JobSpec> WriteSpec(const Session& session, const SubmitOptions& options) {
+  if (options.model.empty() || options.data.empty()) {
+    return absl::InvalidArgumentError(
+        "nothing to submit; give a JSON file, or --model, --data and --method");
+  }
+  THAW_ASSIGN_OR_RETURN(const Method method,
+                        ParseMethod(options.method.empty() ? "gradual" : options.method));
+  ArtifactClient& artifacts = session.client->artifacts();
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact model, FindModel(session, options.model));
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact data,
+                        artifacts.Find(v1::Artifact::DATASET, options.data));
+  v1::JobSpec spec;
+  spec.set_base_model(model.id());
+  v1::Training* training = spec.mutable_training();
+  training->set_dataset(data.id());
+  v1::TextClassification* task = training->mutable_text_classification();
+  task->set_text_column(data.dataset().text_column());
+  task->set_label_column(data.dataset().label_column());
+  MethodOptions method_options;
+  method_options.epochs = options.epochs;
+  method_options.epochs_per_block = options.epochs_per_block;
+  method_options.learning_rate = options.learning_rate;
+  method_options.last_blocks = options.last_blocks;
+  for (const v1::Phase& phase : MethodProgram(method, model.model().blocks(), method_options)) {
+    *training->add_phases() = phase;
+  }
+  return spec;
+}
+
+absl::StatusOr<v1::JobSpec> ReadSpec(const SubmitOptions& options) {
+  if (!options.model.empty() || !options.data.empty() || !options.method.empty() ||
+      options.epochs != 0 || options.epochs_per_block != 0 || options.learning_rate != 0 ||
+      options.last_blocks != 0) {
+    return absl::InvalidArgumentError(
+        "--model, --data, --method, --epochs, --epochs_per_block, --learning_rate and "
+        "--last_blocks "
+        "write a program, and a file has its own; change it in the file");
+  }
+  THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.spec_file));
+  absl::StatusOr<v1::JobSpec> spec = ParseSpecJson(text);
+  return spec.ok() ? spec : Annotate(spec.status(), options.spec_file);
+}
+
+absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& options,
+                                  v1::Training* training) {
+  if (options.batch != 0) training->mutable_batch()->set_examples_per_step(options.batch);
+  if (options.max_length != 0) training->set_max_length(options.max_length);
+  if (options.seed >= 0) training->set_seed(static_cast<uint64_t>(options.seed));
+  if (options.validation_fraction >= 0) {
+    training->set_validation_fraction(options.validation_fraction);
+  }
+  if (!options.validation.empty()) {
+    THAW_ASSIGN_OR_RETURN(
+        const v1::Artifact validation,
+        session.client->artifacts().Find(v1::Artifact::DATASET, options.validation));
+    training->set_validation_dataset(validation.id());
+  }
+  if (!options.metric.empty()) {
+    v1::Evaluation::Metric metric;
+    if (!v1::Evaluation::Metric_Parse(absl::AsciiStrToUpper(options.metric), &metric)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--metric \"", options.metric, "\" is not known; give accuracy, macro_f1 or loss"));
+    }
+    training->mutable_evaluation()->set_metric(metric);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ApplyOptions(const Session& session, const SubmitOptions& options, v1::JobSpec* spec) {
+  if (!options.name.empty()) spec->set_display_name(options.name);
+  if (options.priority != 0) spec->set_priority(options.priority);
+  for (const auto& [key, value] : options.labels) (*spec->mutable_labels())[key] = value;
+  if (!options.device.empty()) {
+    v1::Resources::DeviceKind kind;
+    if (!v1::Resources::DeviceKind_Parse(absl::AsciiStrToUpper(options.device), &kind)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--device \"", options.device, "\" is not known; give cpu or cuda"));
+    }
+    spec->mutable_resources()->set_device_kind(kind);
+  }
+  if (spec->has_training()) return ApplyTrainingOptions(session, options, spec->mutable_training());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+ExitCode RunSubmit(const Session& session, const SubmitOptions& options) {
+  THAW_ASSIGN_OR_RETURN(v1::JobSpec spec, options.spec_file.empty() ? WriteSpec(session, options)
+                                                                    : ReadSpec(options));
+  THAW_RETURN_IF_ERROR(ApplyOptions(session, options, &spec));
+  THAW_RETURN_IF_ERROR(ReplaceNames(session, &spec));
+  v1::CreateJobRequest request;
+  *request.mutable_spec() = spec;
+  request.set_request_id(options.request_id);
+  request.set_validate_only(options.validate_only);
+  THAW_ASSIGN_OR_RETURN(const v1::Job job, session.client->jobs().CreateJob(request));
+  if (session.json) {
+    if (!options.watch || options.validate_only) std::printf("%s\n", JsonLine(job).c_str());
+  } else {
+    if (job.resolved_spec().has_training()) {
+      std::printf("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
+    }
+    if (options.validate_only) {
+      std::printf("%s\nvalid; nothing was submitted\n", SpecToJson(job.resolved_spec()).c_str());
+    } else {
+      std::printf("%s  %s%s%s\n", job.id().c_str(), v1::Job::State_Name(job.state()).c_str(),
+                  job.state_reason().empty() ? "" : ": ", Printable(job.state_reason()).c_str());
+    }
+    std::fflush(stdout);
+  }
+  if (!options.watch || options.validate_only) return kExitOk;
+  return FollowJob(session, job.id());
+}
+
+}  // namespace thaw
