@@ -254,11 +254,7 @@ absl::StatusOr<OpenArtifactFile> ArtifactStore::OpenFile(const v1::Artifact& art
     verified = digest.ok() && digest->sha256 == file->sha256() && digest->size == file->size();
   }
   if (!open_file.fd.valid() || !verified) {
-    const std::string incident =
-        LogIncident("artifact_damaged", absl::StrCat(full, " is not what was published"));
-    return WithReason(absl::DataLossError(absl::StrCat(
-                          artifact.id(), " is damaged: ", path,
-                          " is not what was published; upload it again (incident ", incident, ")")),
+    return WithReason(absl::DataLossError(absl::StrCat(full, " is not what was published")),
                       "ARTIFACT_DAMAGED");
   }
   MutexLock lock(mutex_);

@@ -16,8 +16,8 @@ class AttemptLogs {
  public:
   explicit AttemptLogs(std::string directory, int64_t limit = int64_t{8} << 20);
 
-  // Takes the bytes from `offset` on as far as they are new and below the limit, and gives the offset
-  // to go on from. A gap, which only a power cut can leave, reads as NUL bytes.
+  // Takes the bytes from `offset` on as far as they are new and below the limit, and gives the
+  // offset to go on from. A gap, which only a power cut can leave, reads as NUL bytes.
   absl::StatusOr<int64_t> Append(const std::string& job, int attempt, int64_t offset,
                                  absl::string_view bytes);
 

@@ -147,7 +147,7 @@ absl::Status UploadStaging::Publication::Verify() {
     MutexLock lock(entry_->mutex);
     if (truncate(path.c_str(), 0) != 0) return ErrnoStatus(errno, absl::StrCat("emptying ", path));
     entry_->files[i].written = entry_->files[i].committed = 0;
-    return WithReason(absl::DataLossError(absl::StrCat(
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(
                           announced.path(), " has the SHA-256 ", digest.sha256, ", not ",
                           announced.sha256(), " as announced: Write it again from offset 0")),
                       "HASH_MISMATCH");

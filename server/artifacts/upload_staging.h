@@ -60,7 +60,7 @@ class UploadStaging {
     const UploadRecord& upload() const;
     const std::string& directory() const;  // holds the announced files
     // Every announced byte is here and has the announced hash. FAILED_PRECONDITION names what is
-    // missing; DATA_LOSS a file with another hash, which is emptied so that it can be sent again.
+    // missing, or a file with another hash, which is emptied so that it can be sent again.
     absl::Status Verify();
     // The files have moved away for good.
     void Finish();

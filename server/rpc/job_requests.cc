@@ -1,0 +1,126 @@
+#include "server/rpc/job_requests.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/spec/spec.h"
+#include "server/jobs/artifact_table.h"
+#include "server/jobs/attempt_table.h"
+#include "server/jobs/job_table.h"
+
+namespace thaw {
+namespace {
+
+constexpr int64_t kMaxLogBytes = 256 << 10;
+
+absl::StatusOr<v1::JobSpec> Resolve(const ServerParts& parts, const Caller& caller,
+                                    const v1::JobSpec& spec) {
+  SpecContext context;
+  THAW_RETURN_IF_ERROR(parts.store.Read([&](Reader& reader) {
+    for (const SpecReference& reference : ReferencesOf(spec)) {
+      auto artifact = GetArtifact(reader, caller.scope, reference.id);
+      if (artifact.ok()) context.artifacts[reference.id] = *std::move(artifact);
+    }
+    return absl::OkStatus();
+  }));
+  return ResolveSpec(spec, context);
+}
+
+absl::Status CheckRoom(const ServerParts& parts) {
+  if (!parts.accepting) return absl::UnavailableError("the server stops: try again in a moment");
+  THAW_RETURN_IF_ERROR(parts.artifacts.budget().CheckNotShort());
+  const StoreStats stats = parts.store.Stats();
+  const auto queued = stats.jobs.find(v1::Job::QUEUED);
+  if (queued == stats.jobs.end() || queued->second < parts.max_queued_jobs) return absl::OkStatus();
+  return WithReason(
+      absl::ResourceExhaustedError(absl::StrCat(queued->second,
+                                                " jobs are queued, which is all that the server "
+                                                "takes: try again when some have run")),
+      "QUEUE_FULL");
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Job> SubmitJob(const ServerParts& parts, const Caller& caller,
+                                  const v1::CreateJobRequest& request) {
+  if (request.request_id().size() > 64) {
+    return InvalidField("request_id", "is longer than 64 bytes: shorten it");
+  }
+  if (!request.request_id().empty() && !request.validate_only()) {
+    auto earlier = parts.store.Read([&](Reader& reader) {
+      return FindJobByRequest(reader, caller.owner, request.request_id(), request.spec());
+    });
+    if (earlier.ok()) parts.dispatcher.FillQueue(&*earlier);
+    if (!absl::IsNotFound(earlier.status())) return earlier;
+  }
+  THAW_ASSIGN_OR_RETURN(v1::JobSpec resolved, Resolve(parts, caller, request.spec()));
+  if (request.validate_only()) {
+    v1::Job job;
+    job.set_owner(caller.owner);
+    *job.mutable_spec() = request.spec();
+    *job.mutable_resolved_spec() = std::move(resolved);
+    return job;
+  }
+  THAW_RETURN_IF_ERROR(CheckRoom(parts));
+  const NewJob new_job{.owner = caller.owner,
+                       .visible_owner = caller.scope,
+                       .request_id = request.request_id(),
+                       .spec = request.spec(),
+                       .resolved_spec = std::move(resolved)};
+  THAW_ASSIGN_OR_RETURN(v1::Job job, parts.store.Write([&](Transaction& transaction) {
+    return CreateJob(transaction, new_job);
+  }));
+  parts.dispatcher.FillQueue(&job);
+  return job;
+}
+
+absl::StatusOr<v1::Job> ChangeJob(const ServerParts& parts, const Caller& caller,
+                                  const v1::UpdateJobRequest& request) {
+  THAW_ASSIGN_OR_RETURN(const v1::Job before, parts.store.Read([&](Reader& reader) {
+    return GetJob(reader, caller.scope, request.id());
+  }));
+  v1::JobSpec after = before.spec();
+  for (const std::string& path : request.update_mask().paths()) {
+    if (path == "priority") after.set_priority(request.spec().priority());
+    if (path == "labels") *after.mutable_labels() = request.spec().labels();
+    if (path == "display_name") after.set_display_name(request.spec().display_name());
+  }
+  THAW_RETURN_IF_ERROR(ValidateSpec(after));
+  THAW_ASSIGN_OR_RETURN(v1::Job job, parts.store.Write([&](Transaction& transaction) {
+    return UpdateJob(transaction, caller.scope, request.id(), request.etag(), request.spec(),
+                     request.update_mask());
+  }));
+  parts.dispatcher.FillQueue(&job);
+  return job;
+}
+
+absl::StatusOr<v1::ReadJobLogResponse> ReadLog(const ServerParts& parts, const Caller& caller,
+                                               const v1::ReadJobLogRequest& request) {
+  if (request.offset() < 0 || request.attempt() < 0) {
+    return InvalidField(request.offset() < 0 ? "offset" : "attempt", "is negative");
+  }
+  THAW_ASSIGN_OR_RETURN(const v1::Job job, parts.store.Read([&](Reader& reader) {
+    return GetJob(reader, caller.scope, request.id());
+  }));
+  if (request.attempt() > job.attempt()) {
+    return absl::NotFoundError(absl::StrCat(request.id(), " has had ", job.attempt(),
+                                            " attempts, not ", request.attempt()));
+  }
+  v1::ReadJobLogResponse response;
+  const int attempt = request.attempt() == 0 ? job.attempt() : request.attempt();
+  THAW_ASSIGN_OR_RETURN(*response.mutable_content(),
+                        parts.logs.Read(request.id(), attempt, request.offset(), kMaxLogBytes));
+  response.set_next_offset(request.offset() + static_cast<int64_t>(response.content().size()));
+  return response;
+}
+
+absl::StatusOr<int> PageSize(absl::string_view field, int value, int most, int fallback) {
+  if (value == 0) return fallback;
+  if (value < 1 || value > most) {
+    return InvalidField(field, absl::StrCat("is ", value, ": give 1 to ", most));
+  }
+  return value;
+}
+
+}  // namespace thaw
