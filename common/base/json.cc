@@ -11,6 +11,10 @@ namespace thaw {
 
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, int max_depth) {
   using nlohmann::json;
+  // The parser takes a NUL for the end of the text and would not look at what follows.
+  if (text.find('\0') != absl::string_view::npos) {
+    return absl::InvalidArgumentError("JSON: holds a NUL byte");
+  }
   std::vector<std::set<std::string>> keys;
   std::string problem;
   const json::parser_callback_t watch = [&](int depth, json::parse_event_t event, json& parsed) {

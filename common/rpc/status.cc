@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "google/protobuf/util/time_util.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
@@ -60,9 +61,12 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     info.set_domain(kDomain);
     details.add_details()->PackFrom(info);
   }
-  if (absl::IsUnavailable(status)) {
+  double retry_seconds = RetryAfterOf(status);
+  if (retry_seconds <= 0 && absl::IsUnavailable(status)) retry_seconds = 1;
+  if (retry_seconds > 0) {
     google::rpc::RetryInfo retry;
-    retry.mutable_retry_delay()->set_seconds(1);
+    const auto millis = static_cast<int64_t>(retry_seconds * 1000);
+    *retry.mutable_retry_delay() = google::protobuf::util::TimeUtil::MillisecondsToDuration(millis);
     details.add_details()->PackFrom(retry);
   }
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
@@ -78,15 +82,21 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   }
   std::vector<FieldViolation> violations;
   std::string reason;
+  double retry_seconds = 0;
   for (const google::protobuf::Any& any : details.details()) {
     google::rpc::BadRequest bad_request;
     google::rpc::ErrorInfo info;
+    google::rpc::RetryInfo retry;
     if (any.UnpackTo(&bad_request)) {
       for (const auto& one : bad_request.field_violations()) {
         violations.push_back({one.field(), one.description()});
       }
     } else if (any.UnpackTo(&info)) {
       reason = info.reason();
+    } else if (any.UnpackTo(&retry)) {
+      retry_seconds =
+          1e-3 * static_cast<double>(
+                     google::protobuf::util::TimeUtil::DurationToMilliseconds(retry.retry_delay()));
     }
   }
   // InvalidFields writes the violations; code and message stay those of the call.
@@ -95,7 +105,8 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
       result.SetPayload(url, payload);
     });
   }
-  return reason.empty() ? result : WithReason(result, reason);
+  if (!reason.empty()) result = WithReason(result, reason);
+  return retry_seconds > 0 ? WithRetryAfter(result, retry_seconds) : result;
 }
 
 }  // namespace thaw
