@@ -41,7 +41,8 @@ absl::StatusOr<Artifact> InsertArtifact(Transaction& transaction, const Artifact
   if (!row.has_create_time()) *row.mutable_create_time() = ToTimestamp(transaction.WallMicros());
   THAW_RETURN_IF_ERROR(Annotate(
       transaction.connection()
-          .Prepare("INSERT INTO artifacts(id, owner, kind, state, job, body) VALUES(?, ?, ?, ?, ?, ?)")
+          .Prepare(
+              "INSERT INTO artifacts(id, owner, kind, state, job, body) VALUES(?, ?, ?, ?, ?, ?)")
           .Text(row.id())
           .Text(row.owner())
           .Int(row.kind())
@@ -116,8 +117,8 @@ absl::Status DeleteArtifact(Transaction& transaction, const std::string& owner,
     user.Text(id);
     if (user.Step()) {
       return WithReason(
-          absl::FailedPreconditionError(absl::StrCat(
-              id, " is needed by ", user.GetText(0), ": wait until it has ended, or cancel it")),
+          absl::FailedPreconditionError(absl::StrCat(id, " is needed by ", user.GetText(0),
+                                                     ": wait until it has ended, or cancel it")),
           "ARTIFACT_IN_USE");
     }
     THAW_RETURN_IF_ERROR(user.status());
@@ -164,7 +165,8 @@ absl::StatusOr<UploadRecord> CreateUpload(Transaction& transaction, const Upload
   }
   THAW_RETURN_IF_ERROR(
       transaction.connection()
-          .Prepare("INSERT INTO uploads(id, owner, expires, artifact, request) VALUES(?, ?, ?, ?, ?)")
+          .Prepare(
+              "INSERT INTO uploads(id, owner, expires, artifact, request) VALUES(?, ?, ?, ?, ?)")
           .Text(upload.id)
           .Text(upload.owner)
           .Int(upload.expire_micros)

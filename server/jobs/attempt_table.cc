@@ -13,9 +13,9 @@ namespace {
 using v1::Artifact;
 using v1::Job;
 
-#define THAW_ATTEMPT_COLUMNS                                                                    \
-  "attempts.id, jobs.id, jobs.owner, attempts.number, attempts.worker, attempts.state, "        \
-  "attempts.incarnation, attempts.accepted_number, attempts.acknowledged, jobs.state, "         \
+#define THAW_ATTEMPT_COLUMNS                                                             \
+  "attempts.id, jobs.id, jobs.owner, attempts.number, attempts.worker, attempts.state, " \
+  "attempts.incarnation, attempts.accepted_number, attempts.acknowledged, jobs.state, "  \
   "jobs.attempt_id FROM attempts JOIN jobs ON jobs.number = attempts.job "
 
 AttemptRecord ReadAttempt(const Statement& row) {
@@ -35,8 +35,8 @@ AttemptRecord ReadAttempt(const Statement& row) {
 
 absl::Status Stale(Reader& reader, const std::string& attempt_id) {
   reader.CountFenced();
-  return WithReason(absl::AbortedError(absl::StrCat("attempt ", attempt_id,
-                                                    " is not its job's live one any more")),
+  return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                        "attempt ", attempt_id, " is not its job's live one any more")),
                     "ATTEMPT_STALE");
 }
 
@@ -174,8 +174,7 @@ absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string
   const bool training = spec.has_training();
   THAW_RETURN_IF_ERROR(LoadInput(reader, training ? spec.base_model() : spec.prediction().model(),
                                  assignment.mutable_model()));
-  const std::string& dataset =
-      training ? spec.training().dataset() : spec.prediction().dataset();
+  const std::string& dataset = training ? spec.training().dataset() : spec.prediction().dataset();
   if (!dataset.empty()) {
     THAW_RETURN_IF_ERROR(LoadInput(reader, dataset, assignment.mutable_dataset()));
   }
@@ -244,13 +243,13 @@ absl::StatusOr<AttemptRecord> GetAttemptByNumber(Reader& reader, const std::stri
                                                  const std::string& job, int32_t number) {
   THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, owner, job));
   const int32_t wanted = number == 0 ? row.body.attempt() : number;
-  Statement found = reader.connection().Prepare(
-      "SELECT " THAW_ATTEMPT_COLUMNS "WHERE attempts.job = ? AND attempts.number = ?");
+  Statement found = reader.connection().Prepare("SELECT " THAW_ATTEMPT_COLUMNS
+                                                "WHERE attempts.job = ? AND attempts.number = ?");
   found.Int(row.number).Int(wanted);
   if (found.Step()) return ReadAttempt(found);
   THAW_RETURN_IF_ERROR(found.status());
-  return absl::NotFoundError(absl::StrCat(job, " has no attempt ", wanted, " (its latest is ",
-                                          row.body.attempt(), ")"));
+  return absl::NotFoundError(
+      absl::StrCat(job, " has no attempt ", wanted, " (its latest is ", row.body.attempt(), ")"));
 }
 
 absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::string& worker,
@@ -288,9 +287,8 @@ absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::s
   }
   THAW_RETURN_IF_ERROR(SaveJob(transaction, &live.row, /*visible=*/false));
   // Its end counts once everything before it has arrived.
-  const bool whole =
-      report.events().empty() ||
-      report.events(report.events_size() - 1).sequence() <= attempt.acknowledged;
+  const bool whole = report.events().empty() ||
+                     report.events(report.events_size() - 1).sequence() <= attempt.acknowledged;
   if (report.state() == v1::AttemptReport::ENDED && whole) {
     input.kind = JobInput::kAttemptEnd;
     input.end = report.end();
@@ -327,11 +325,12 @@ absl::StatusOr<bool> ReattachAttempt(Transaction& transaction, const std::string
   THAW_ASSIGN_OR_RETURN(JobRow row, LoadJob(transaction, "", attempt->job));
   if (row.life.state != Job::QUEUED || row.body.attempt() != attempt->number) return false;
   row.attempt_id = attempt_id;
-  THAW_RETURN_IF_ERROR(transaction.connection()
-                           .Prepare("UPDATE attempts SET state = ?, ended = 0, ending = '' WHERE id = ?")
-                           .Int(static_cast<int>(AttemptState::kOffered))
-                           .Text(attempt_id)
-                           .Run());
+  THAW_RETURN_IF_ERROR(
+      transaction.connection()
+          .Prepare("UPDATE attempts SET state = ?, ended = 0, ending = '' WHERE id = ?")
+          .Int(static_cast<int>(AttemptState::kOffered))
+          .Text(attempt_id)
+          .Run());
   JobInput input;
   input.kind = JobInput::kReattach;
   input.worker = worker;
@@ -353,13 +352,14 @@ absl::StatusOr<Artifact> CommitCheckpoint(Transaction& transaction, const std::s
   artifact.set_owner(live.row.body.owner());
   artifact.set_job(live.row.body.id());
   THAW_ASSIGN_OR_RETURN(artifact, InsertArtifact(transaction, artifact));
-  THAW_RETURN_IF_ERROR(transaction.connection()
-                           .Prepare("UPDATE artifacts SET step = ?, phase = ?, best = ? WHERE id = ?")
-                           .Int(checkpoint.step)
-                           .Int(checkpoint.phase)
-                           .Int(checkpoint.best ? 1 : 0)
-                           .Text(artifact.id())
-                           .Run());
+  THAW_RETURN_IF_ERROR(
+      transaction.connection()
+          .Prepare("UPDATE artifacts SET step = ?, phase = ?, best = ? WHERE id = ?")
+          .Int(checkpoint.step)
+          .Int(checkpoint.phase)
+          .Int(checkpoint.best ? 1 : 0)
+          .Text(artifact.id())
+          .Run());
   v1::Event event;
   event.set_attempt(live.attempt.number);
   v1::CheckpointCommitted& committed = *event.mutable_checkpoint_committed();

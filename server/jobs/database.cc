@@ -31,7 +31,8 @@ absl::Status SqliteStatus(sqlite3* database, int code, absl::string_view what) {
     case SQLITE_FULL:
       return DiskFull();
     case SQLITE_IOERR:
-      // Growing a file fails like this on a full disk; a failed fsync may have lost pages, full or not.
+      // Growing a file fails like this on a full disk; a failed fsync may have lost pages, full or
+      // not.
       if (database != nullptr && sqlite3_system_errno(database) == ENOSPC &&
           sqlite3_extended_errcode(database) != SQLITE_IOERR_FSYNC) {
         return DiskFull();
@@ -85,8 +86,7 @@ Statement& Statement::Blob(absl::string_view value) {
     // A null pointer would bind NULL.
     const char* data = value.empty() ? "" : value.data();
     status_ = SqliteStatus(
-        database_,
-        sqlite3_bind_blob64(statement_, ++bound_, data, value.size(), SQLITE_TRANSIENT),
+        database_, sqlite3_bind_blob64(statement_, ++bound_, data, value.size(), SQLITE_TRANSIENT),
         "bind bytes");
   }
   return *this;
@@ -134,9 +134,9 @@ absl::Status Connection::Open(const std::string& path, int flags) {
 
 absl::Status Connection::OpenForWriting(const std::string& path) {
   THAW_RETURN_IF_ERROR(Open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE));
-  THAW_RETURN_IF_ERROR(Execute(
-      "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-      "PRAGMA journal_size_limit=67108864; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY"));
+  THAW_RETURN_IF_ERROR(
+      Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
+              "PRAGMA journal_size_limit=67108864; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY"));
   const struct {
     const char* pragma;
     const char* expected;
@@ -144,9 +144,9 @@ absl::Status Connection::OpenForWriting(const std::string& path) {
   for (const auto& setting : settings) {
     const std::string actual = Pragma(setting.pragma);
     if (actual != setting.expected) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(path, ": SQLite's ", setting.pragma, " is \"", actual, "\" and cannot be set to \"",
-                       setting.expected, "\": data_dir must be on a local disk"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          path, ": SQLite's ", setting.pragma, " is \"", actual, "\" and cannot be set to \"",
+          setting.expected, "\": data_dir must be on a local disk"));
     }
   }
   return absl::OkStatus();
@@ -160,8 +160,8 @@ absl::Status Connection::OpenForReading(const std::string& path) {
 Statement Connection::Prepare(const char* sql) {
   sqlite3_stmt*& statement = statements_[sql];
   if (statement == nullptr) {
-    const int code = sqlite3_prepare_v3(database_, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement,
-                                        nullptr);
+    const int code =
+        sqlite3_prepare_v3(database_, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
     if (code != SQLITE_OK) {
       absl::Status status = SqliteStatus(database_, code, sql);
       return Statement(database_, nullptr, std::move(status));

@@ -1,4 +1,5 @@
-// SQLite behind a small, strict face. A Connection and its Statements belong to one thread at a time.
+// SQLite behind a small, strict face. A Connection and its Statements belong to one thread at a
+// time.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ namespace thaw {
 //   s.Text(owner);
 //   while (s.Step()) Use(s.GetText(0));
 //   THAW_RETURN_IF_ERROR(s.status());
-// It goes back to the connection's cache when it goes; the SQL text must be a literal or live as long.
+// It goes back to the connection's cache when it goes; the SQL text must be a literal or live as
+// long.
 class Statement {
  public:
   Statement(sqlite3* database, sqlite3_stmt* statement, absl::Status status)
@@ -81,8 +83,8 @@ class Connection {
   std::unordered_map<std::string, sqlite3_stmt*> statements_;
 };
 
-// The error of the last call on `database`. A full disk: RESOURCE_EXHAUSTED. An I/O error or a damaged file
-// ends the process: what was written before cannot be trusted to be on disk.
+// The error of the last call on `database`. A full disk: RESOURCE_EXHAUSTED. An I/O error or a
+// damaged file ends the process: what was written before cannot be trusted to be on disk.
 absl::Status SqliteStatus(sqlite3* database, int code, absl::string_view what);
 
 }  // namespace thaw

@@ -19,8 +19,8 @@ bool ParseEvent(absl::string_view body, v1::Event* event) {
   return event->ParseFromArray(body.data(), static_cast<int>(body.size()));
 }
 
-// A series of any length in at most `max_points` means. Holds that many, however many are added: when full,
-// neighbours are merged and from then on twice as many points make one.
+// A series of any length in at most `max_points` means. Holds that many, however many are added:
+// when full, neighbours are merged and from then on twice as many points make one.
 class ThinSeries {
  public:
   explicit ThinSeries(int max_points) : max_points_(max_points) {}
@@ -69,8 +69,8 @@ class ThinSeries {
   std::vector<Bucket> buckets_;
 };
 
-// From which sequence on points up to which step count: the start of every later attempt cuts off what lies
-// beyond it.
+// From which sequence on points up to which step count: the start of every later attempt cuts off
+// what lies beyond it.
 class SurvivingLine {
  public:
   absl::Status Load(Reader& reader, int64_t job) {
@@ -95,7 +95,8 @@ class SurvivingLine {
   std::map<int64_t, int64_t> cuts_;
 };
 
-// Every tenth point and the last; sums since the point before take over those of the dropped points.
+// Every tenth point and the last; sums since the point before take over those of the dropped
+// points.
 v1::MetricPoints Thin(const v1::MetricPoints& points) {
   v1::MetricPoints thinned;
   std::map<std::pair<std::string, std::string>, double> carried;
@@ -161,7 +162,8 @@ absl::StatusOr<std::vector<v1::Event>> EventsAfter(Reader& reader, const std::st
     if (bytes > kMaxEventBytes && !events.empty()) break;
     v1::Event event;
     if (!ParseEvent(body, &event)) {
-      return absl::InternalError(absl::StrCat("event ", rows.GetInt(0), " of ", job, " is unreadable"));
+      return absl::InternalError(
+          absl::StrCat("event ", rows.GetInt(0), " of ", job, " is unreadable"));
     }
     events.push_back(std::move(event));
   }

@@ -15,15 +15,17 @@ namespace thaw {
 
 // Events with a sequence above `after`, in order, at most `limit`. NOT_FOUND for a foreign job.
 absl::StatusOr<std::vector<v1::Event>> EventsAfter(Reader& reader, const std::string& owner,
-                                                   const std::string& job, int64_t after, int limit);
+                                                   const std::string& job, int64_t after,
+                                                   int limit);
 
-// The series of the surviving line of attempts: points that a later attempt rolled back are left out.
-// `request.max_points` 0 means 1,000; longer series are thinned to means of equally many points.
+// The series of the surviving line of attempts: points that a later attempt rolled back are left
+// out. `request.max_points` 0 means 1,000; longer series are thinned to means of equally many
+// points.
 absl::StatusOr<v1::QueryMetricsResponse> QueryMetrics(Reader& reader, const std::string& owner,
                                                       const v1::QueryMetricsRequest& request);
 
-// Thins up to `limit` blobs of metric points that are due (see StoreOptions) to every tenth point and the
-// last. Returns how many; call again until 0.
+// Thins up to `limit` blobs of metric points that are due (see StoreOptions) to every tenth point
+// and the last. Returns how many; call again until 0.
 absl::StatusOr<int> ThinMetrics(Transaction& transaction, int limit);
 
 }  // namespace thaw

@@ -20,8 +20,7 @@ bool Parse(absl::string_view bytes, google::protobuf::Message* message) {
 // For how long the live attempt's trainer has worked.
 absl::StatusOr<int64_t> RunningMicros(Transaction& transaction, const JobRow& row) {
   if (row.attempt_id.empty()) return 0;
-  Statement attempt =
-      transaction.connection().Prepare("SELECT running FROM attempts WHERE id = ?");
+  Statement attempt = transaction.connection().Prepare("SELECT running FROM attempts WHERE id = ?");
   attempt.Text(row.attempt_id);
   const int64_t since = attempt.Step() ? attempt.GetInt(0) : 0;
   THAW_RETURN_IF_ERROR(attempt.status());
@@ -48,7 +47,8 @@ absl::Status ReleaseArtifacts(Transaction& transaction, JobRow* row) {
   THAW_RETURN_IF_ERROR(
       connection.Prepare("DELETE FROM artifact_refs WHERE job = ?").Int(row->number).Run());
   row->checkpoint.clear();
-  Statement removed = connection.Prepare("DELETE FROM artifacts WHERE kind = 4 AND job = ? RETURNING id");
+  Statement removed =
+      connection.Prepare("DELETE FROM artifacts WHERE kind = 4 AND job = ? RETURNING id");
   removed.Text(row->body.id());
   while (removed.Step()) {
     transaction.effects().removed_artifacts.emplace_back(removed.GetText(0));
@@ -100,7 +100,8 @@ absl::StatusOr<JobRow> LoadJob(Reader& reader, const std::string& owner, const s
 }
 
 absl::StatusOr<JobRow> LoadJobByNumber(Reader& reader, int64_t number) {
-  Statement row = reader.connection().Prepare("SELECT " THAW_JOB_COLUMNS " FROM jobs WHERE number = ?");
+  Statement row =
+      reader.connection().Prepare("SELECT " THAW_JOB_COLUMNS " FROM jobs WHERE number = ?");
   row.Int(number);
   if (row.Step()) return ReadJobRow(row);
   THAW_RETURN_IF_ERROR(row.status());
@@ -181,11 +182,12 @@ absl::Status SaveJob(Transaction& transaction, JobRow* row, bool visible) {
     transaction.effects().changed.push_back(ToView(*row));
   }
   return transaction.connection()
-      .Prepare("UPDATE jobs SET state = ?, priority = ?, version = ?, last_sequence = ?, "
-               "attempt_id = ?, checkpoint = ?, crashes = ?, out_of_memory = ?, "
-               "losses_in_a_row = ?, last_crash_step = ?, micro_step_divisor = ?, "
-               "not_before = ?, queued = ?, runtime_used = ?, body = ?, progress = ? "
-               "WHERE number = ?")
+      .Prepare(
+          "UPDATE jobs SET state = ?, priority = ?, version = ?, last_sequence = ?, "
+          "attempt_id = ?, checkpoint = ?, crashes = ?, out_of_memory = ?, "
+          "losses_in_a_row = ?, last_crash_step = ?, micro_step_divisor = ?, "
+          "not_before = ?, queued = ?, runtime_used = ?, body = ?, progress = ? "
+          "WHERE number = ?")
       .Int(row->life.state)
       .Int(row->priority)
       .Int(row->version)
@@ -223,8 +225,9 @@ absl::Status AppendEvent(Transaction& transaction, JobRow* row, v1::Event* event
   const std::string body = event->SerializeAsString();
   if (event->has_metric_points()) {
     return transaction.connection()
-        .Prepare("INSERT INTO metric_blobs(job, sequence, created, size, body) "
-                 "VALUES(?, ?, ?, ?, ?)")
+        .Prepare(
+            "INSERT INTO metric_blobs(job, sequence, created, size, body) "
+            "VALUES(?, ?, ?, ?, ?)")
         .Int(row->number)
         .Int(event->sequence())
         .Int(now)

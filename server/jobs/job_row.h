@@ -1,5 +1,5 @@
-// A job's row in memory, and the one way in which a job changes: an input through the state machine, its
-// events beside it. Only for the files of this folder.
+// A job's row in memory, and the one way in which a job changes: an input through the state
+// machine, its events beside it. Only for the files of this folder.
 #pragma once
 
 #include <cstdint>
@@ -45,9 +45,9 @@ absl::StatusOr<JobRow> LoadJobByNumber(Reader& reader, int64_t number);
 absl::StatusOr<JobSpecs> LoadSpecs(Reader& reader, int64_t number);
 
 // What ReadJobRow reads: a statement that selects these stands on a row.
-#define THAW_JOB_COLUMNS                                                                        \
-  "number, state, priority, version, last_sequence, attempt_id, checkpoint, crashes, "          \
-  "out_of_memory, losses_in_a_row, last_crash_step, micro_step_divisor, created, not_before, "  \
+#define THAW_JOB_COLUMNS                                                                       \
+  "number, state, priority, version, last_sequence, attempt_id, checkpoint, crashes, "         \
+  "out_of_memory, losses_in_a_row, last_crash_step, micro_step_divisor, created, not_before, " \
   "queued, runtime_used, resources, body, progress"
 JobRow ReadJobRow(const Statement& row);
 
@@ -61,11 +61,13 @@ absl::Status InsertJob(Transaction& transaction, JobRow* row, const JobSpecs& sp
 absl::Status SaveJob(Transaction& transaction, JobRow* row, bool visible);
 absl::Status SaveSpecs(Transaction& transaction, int64_t number, const JobSpecs& specs);
 
-// Gives the event the next sequence and stores it; time is now if unset. The row must be saved afterwards.
+// Gives the event the next sequence and stores it; time is now if unset. The row must be saved
+// afterwards.
 absl::Status AppendEvent(Transaction& transaction, JobRow* row, v1::Event* event);
 
-// Fills in what `input` says of runtime and checkpoint, decides, appends the events of every step, keeps the row's fields and the live attempt's row true to the
-// state, and saves. `attempt_state`: what becomes of the live attempt if the input ends it.
+// Fills in what `input` says of runtime and checkpoint, decides, appends the events of every step,
+// keeps the row's fields and the live attempt's row true to the state, and saves. `attempt_state`:
+// what becomes of the live attempt if the input ends it.
 absl::Status ApplyInput(Transaction& transaction, JobRow* row, JobInput input,
                         AttemptState attempt_state = AttemptState::kEnded);
 

@@ -30,17 +30,15 @@ std::vector<SpecReference> ReferencesOf(const v1::JobSpec& spec) {
   if (spec.has_training()) {
     references.push_back(
         {"spec.base_model", spec.base_model(), {Artifact::MODEL, Artifact::RESULT}});
-    references.push_back(
-        {"spec.training.dataset", spec.training().dataset(), {Artifact::DATASET}});
+    references.push_back({"spec.training.dataset", spec.training().dataset(), {Artifact::DATASET}});
     if (!spec.training().validation_dataset().empty()) {
       references.push_back({"spec.training.validation_dataset",
                             spec.training().validation_dataset(),
                             {Artifact::DATASET}});
     }
   } else if (spec.has_prediction()) {
-    references.push_back({"spec.prediction.model",
-                          spec.prediction().model(),
-                          {Artifact::RESULT, Artifact::MODEL}});
+    references.push_back(
+        {"spec.prediction.model", spec.prediction().model(), {Artifact::RESULT, Artifact::MODEL}});
     if (!spec.prediction().dataset().empty()) {
       references.push_back(
           {"spec.prediction.dataset", spec.prediction().dataset(), {Artifact::DATASET}});
@@ -56,22 +54,22 @@ absl::Status HoldArtifacts(Transaction& transaction, const NewJob& job, int64_t 
     const absl::StatusOr<Artifact> artifact =
         GetArtifact(transaction, job.visible_owner, reference.artifact);
     if (absl::IsNotFound(artifact.status())) {
-      violations.push_back({reference.field, absl::StrCat("there is no artifact \"", reference.artifact,
-                                                          "\": import it first")});
+      violations.push_back(
+          {reference.field,
+           absl::StrCat("there is no artifact \"", reference.artifact, "\": import it first")});
       continue;
     }
     THAW_RETURN_IF_ERROR(artifact.status());
     if (std::find(reference.kinds.begin(), reference.kinds.end(), artifact->kind()) ==
         reference.kinds.end()) {
       violations.push_back(
-          {reference.field, absl::StrCat("\"", reference.artifact, "\" is a ",
-                                         Artifact::Kind_Name(artifact->kind()), ", not a ",
-                                         Artifact::Kind_Name(reference.kinds.front()))});
+          {reference.field,
+           absl::StrCat("\"", reference.artifact, "\" is a ", Artifact::Kind_Name(artifact->kind()),
+                        ", not a ", Artifact::Kind_Name(reference.kinds.front()))});
     } else if (artifact->state() != Artifact::READY) {
       violations.push_back(
           {reference.field,
-           absl::StrCat("\"", reference.artifact, "\" is ",
-                        Artifact::State_Name(artifact->state()),
+           absl::StrCat("\"", reference.artifact, "\" is ", Artifact::State_Name(artifact->state()),
                         artifact->state() == Artifact::VALIDATING
                             ? ": wait until GetArtifact shows it READY"
                             : absl::StrCat(": ", artifact->state_reason()))});
@@ -157,8 +155,8 @@ absl::StatusOr<Job> CreateJob(Transaction& transaction, const NewJob& job) {
   event.mutable_state_change()->set_reason(row.body.state_reason());
   THAW_RETURN_IF_ERROR(AppendEvent(transaction, &row, &event));
   THAW_RETURN_IF_ERROR(SaveJob(transaction, &row, /*visible=*/true));
-  THAW_RETURN_IF_ERROR(PutRequest(transaction, job.owner, kCreateJobCall, job.request_id, job.spec,
-                                  row.body.id()));
+  THAW_RETURN_IF_ERROR(
+      PutRequest(transaction, job.owner, kCreateJobCall, job.request_id, job.spec, row.body.id()));
   transaction.effects().moves.emplace_back(Job::STATE_UNSPECIFIED, Job::QUEUED);
   return ToJob(row, &specs);
 }
@@ -235,7 +233,8 @@ absl::StatusOr<Job> UpdateJob(Transaction& transaction, const std::string& owner
   }
   if (IsTerminal(row.life.state) &&
       std::find(mask.paths().begin(), mask.paths().end(), "priority") != mask.paths().end()) {
-    return absl::FailedPreconditionError(absl::StrCat(id, " has ended: its priority means nothing"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(id, " has ended: its priority means nothing"));
   }
   v1::Event event;
   for (const std::string& path : mask.paths()) {
@@ -248,7 +247,8 @@ absl::StatusOr<Job> UpdateJob(Transaction& transaction, const std::string& owner
       } else if (path == "display_name") {
         spec->set_display_name(values.display_name());
       } else {
-        return InvalidField("update_mask", absl::StrCat("\"", path, "\" cannot be changed; only "
+        return InvalidField("update_mask", absl::StrCat("\"", path,
+                                                        "\" cannot be changed; only "
                                                         "priority, labels and display_name can"));
       }
     }

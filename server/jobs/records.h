@@ -1,4 +1,5 @@
-// Plain rows that the store takes and gives. Times are microseconds since 1970 unless they say otherwise.
+// Plain rows that the store takes and gives. Times are microseconds since 1970 unless they say
+// otherwise.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,10 @@ namespace thaw {
 
 // A job to be accepted. The specs have been validated and resolved by the caller.
 struct NewJob {
-  std::string owner;          // never empty
-  std::string visible_owner;  // whose artifacts the spec may name; empty: anybody's (an admin submits)
-  std::string request_id;     // empty: none
+  std::string owner;  // never empty
+  std::string
+      visible_owner;       // whose artifacts the spec may name; empty: anybody's (an admin submits)
+  std::string request_id;  // empty: none
   v1::JobSpec spec;
   v1::JobSpec resolved_spec;
 };
@@ -61,13 +63,14 @@ struct AttemptRecord {
   int32_t number = 0;
   std::string worker;
   AttemptState state = AttemptState::kOffered;
-  std::string incarnation;        // of the worker that accepted it
-  int64_t accepted_number = 0;    // number of the Sync that first reported it
-  int64_t acknowledged = 0;       // worker events up to this sequence are in the store
+  std::string incarnation;      // of the worker that accepted it
+  int64_t accepted_number = 0;  // number of the Sync that first reported it
+  int64_t acknowledged = 0;     // worker events up to this sequence are in the store
   v1::Job::State job_state = v1::Job::STATE_UNSPECIFIED;
 };
 
-// A checkpoint about to be committed. `artifact` has id, files, size, digest; owner and job are filled in.
+// A checkpoint about to be committed. `artifact` has id, files, size, digest; owner and job are
+// filled in.
 struct NewCheckpoint {
   v1::Artifact artifact;
   int64_t step = 0;

@@ -23,17 +23,19 @@ absl::StatusOr<std::string> FindRequest(Reader& reader, const std::string& owner
                                         const google::protobuf::Message& body) {
   if (request_id.empty()) return std::string();
   Statement row = reader.connection().Prepare(
-      "SELECT body_sha256, target FROM request_ids WHERE owner = ? AND call = ? AND request_id = ?");
+      "SELECT body_sha256, target FROM request_ids WHERE owner = ? AND call = ? AND request_id = "
+      "?");
   row.Text(owner).Text(call).Text(request_id);
   if (!row.Step()) {
     THAW_RETURN_IF_ERROR(row.status());
     return std::string();
   }
   if (row.GetText(0) != Sha256Hex(SerializeSame(body))) {
-    return WithReason(absl::AlreadyExistsError(absl::StrCat(
-                          "request_id \"", request_id, "\" was used for another request, which made ",
-                          row.GetText(1), ": choose a fresh one")),
-                      "REQUEST_ID_REUSED");
+    return WithReason(
+        absl::AlreadyExistsError(absl::StrCat("request_id \"", request_id,
+                                              "\" was used for another request, which made ",
+                                              row.GetText(1), ": choose a fresh one")),
+        "REQUEST_ID_REUSED");
   }
   return std::string(row.GetText(1));
 }
@@ -43,8 +45,9 @@ absl::Status PutRequest(Transaction& transaction, const std::string& owner, cons
                         const std::string& target) {
   if (request_id.empty()) return absl::OkStatus();
   return transaction.connection()
-      .Prepare("INSERT INTO request_ids(owner, call, request_id, body_sha256, target) "
-               "VALUES(?, ?, ?, ?, ?)")
+      .Prepare(
+          "INSERT INTO request_ids(owner, call, request_id, body_sha256, target) "
+          "VALUES(?, ?, ?, ?, ?)")
       .Text(owner)
       .Text(call)
       .Text(request_id)
@@ -59,8 +62,7 @@ std::string MakePageToken(int64_t number, const std::string& filter) {
 
 absl::StatusOr<int64_t> ParsePageToken(const std::string& token, const std::string& filter) {
   if (token.empty()) return std::numeric_limits<int64_t>::max();
-  const std::pair<std::string, std::string> parts =
-      absl::StrSplit(token, absl::MaxSplits('-', 1));
+  const std::pair<std::string, std::string> parts = absl::StrSplit(token, absl::MaxSplits('-', 1));
   int64_t number = 0;
   if (!absl::SimpleAtoi(parts.first, &number) || parts.second != FilterDigest(filter)) {
     return InvalidField("page_token",

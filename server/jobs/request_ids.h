@@ -1,4 +1,5 @@
-// Request ids of one owner and call: a retry finds what the first try made. Only for the files of this folder.
+// Request ids of one owner and call: a retry finds what the first try made. Only for the files of
+// this folder.
 #pragma once
 
 #include <string>
@@ -10,7 +11,8 @@
 
 namespace thaw {
 
-// Id of what the request made; "" if it is new (or `request_id` is empty). ALREADY_EXISTS if its body was another.
+// Id of what the request made; "" if it is new (or `request_id` is empty). ALREADY_EXISTS if its
+// body was another.
 absl::StatusOr<std::string> FindRequest(Reader& reader, const std::string& owner,
                                         const std::string& call, const std::string& request_id,
                                         const google::protobuf::Message& body);
@@ -21,7 +23,8 @@ absl::Status PutRequest(Transaction& transaction, const std::string& owner, cons
 
 // "<number>-<digest of the filter>": where a page ends, and of which question.
 std::string MakePageToken(int64_t number, const std::string& filter);
-// The number in it; INT64_MAX for an empty token. INVALID_ARGUMENT if it is not one of this filter's.
+// The number in it; INT64_MAX for an empty token. INVALID_ARGUMENT if it is not one of this
+// filter's.
 absl::StatusOr<int64_t> ParsePageToken(const std::string& token, const std::string& filter);
 
 }  // namespace thaw

@@ -8,8 +8,9 @@
 namespace thaw {
 namespace {
 
-// Jobs are rewritten with every report, so what is large and rarely changes (the specs) is kept apart.
-// Events of metric points have a row in metric_blobs instead of events; the sequence runs through both.
+// Jobs are rewritten with every report, so what is large and rarely changes (the specs) is kept
+// apart. Events of metric points have a row in metric_blobs instead of events; the sequence runs
+// through both.
 constexpr char kTables[] = R"sql(
 CREATE TABLE jobs(
   number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -122,8 +123,9 @@ absl::Status PrepareSchema(Connection& connection, const std::string& path) {
                                            ";PRAGMA user_version=", kSchemaVersion, ";COMMIT"));
   }
   if (application != kApplicationId) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path, " belongs to another program (application id ", application, "): choose another data_dir"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " belongs to another program (application id ", application,
+                     "): choose another data_dir"));
   }
   if (version > kSchemaVersion) {
     return absl::FailedPreconditionError(absl::StrCat(

@@ -12,8 +12,8 @@ inline constexpr int kApplicationId = 0x54686177;
 // Raised with every change of the tables, together with a step that brings older files up to it.
 inline constexpr int kSchemaVersion = 1;
 
-// Makes a fresh file a job store, or checks that it is one: FAILED_PRECONDITION for another application's
-// file, a newer schema or a damaged file, each with what to do.
+// Makes a fresh file a job store, or checks that it is one: FAILED_PRECONDITION for another
+// application's file, a newer schema or a damaged file, each with what to do.
 absl::Status PrepareSchema(Connection& connection, const std::string& path);
 
 }  // namespace thaw

@@ -119,10 +119,10 @@ class Transition {
     return std::move(decision_);
   }
   JobDecision RefuseStale() {
-    decision_.status =
-        WithReason(absl::AbortedError(absl::StrCat("the attempt is not the job's any more, which is ",
-                                                   Job::State_Name(decision_.life.state))),
-                   "ATTEMPT_STALE");
+    decision_.status = WithReason(absl::FailedPreconditionError(absl::StrCat(
+                                      "the attempt is not the job's any more, which is ",
+                                      Job::State_Name(decision_.life.state))),
+                                  "ATTEMPT_STALE");
     return std::move(decision_);
   }
   bool MayPublish() const {
@@ -169,8 +169,8 @@ class Transition {
         if (end.failure().blame() == Failure::INFRASTRUCTURE) return Lose(end.failure().message());
         return Fail(Complete(end.failure(), Failure::INTERNAL, "FAILED", "the attempt failed"));
       case AttemptEnd::CRASHED:
-        return Crash(Complete(end.failure(), Failure::INTERNAL, "TRAINER_CRASHED",
-                              "the trainer crashed"));
+        return Crash(
+            Complete(end.failure(), Failure::INTERNAL, "TRAINER_CRASHED", "the trainer crashed"));
       case AttemptEnd::OUT_OF_MEMORY:
         return RunOutOfMemory(Complete(end.failure(), Failure::RESOURCE, "OUT_OF_MEMORY",
                                        "the trainer ran out of memory"));
@@ -220,11 +220,11 @@ class Transition {
     if (decision_.life.state == Job::PAUSING) return TryAgain(how, 0);
     const int losses = ++decision_.life.losses_in_a_row;
     if (losses >= std::max(1, LossLimit(limits_))) {
-      return Fail(MakeFailure(
-          Failure::INFRASTRUCTURE, "ATTEMPTS_LOST",
-          absl::StrCat(losses, losses == 1 ? " attempt was" : " attempts in a row were",
-                       " lost without a new checkpoint; the last: ", how),
-          input_.end.step()));
+      return Fail(
+          MakeFailure(Failure::INFRASTRUCTURE, "ATTEMPTS_LOST",
+                      absl::StrCat(losses, losses == 1 ? " attempt was" : " attempts in a row were",
+                                   " lost without a new checkpoint; the last: ", how),
+                      input_.end.step()));
     }
     TryAgain(how, losses);
   }
@@ -287,8 +287,8 @@ bool IsLegal(Job::State from, Job::State to) {
       return to == Job::RUNNING || to == Job::QUEUED || to == Job::PAUSED ||
              to == Job::CANCELLING || to == Job::FAILED;
     case Job::RUNNING:
-      return to == Job::SUCCEEDED || to == Job::FAILED || to == Job::QUEUED ||
-             to == Job::PAUSING || to == Job::CANCELLING;
+      return to == Job::SUCCEEDED || to == Job::FAILED || to == Job::QUEUED || to == Job::PAUSING ||
+             to == Job::CANCELLING;
     case Job::PAUSING:
       return to == Job::PAUSED || to == Job::SUCCEEDED || to == Job::FAILED ||
              to == Job::CANCELLING;

@@ -1,8 +1,9 @@
 // The life of a job as a pure function: no clock, no lock, no I/O.
 //
-//   QUEUED -> STARTING -> RUNNING -> SUCCEEDED | FAILED        STARTING, RUNNING -> QUEUED: attempt lost
-//   QUEUED, STARTING -> PAUSED    RUNNING -> PAUSING -> PAUSED -> QUEUED    PAUSING -> SUCCEEDED | FAILED
-//   any unfinished -> CANCELLING -> CANCELLED; without an attempt at once to CANCELLED
+//   QUEUED -> STARTING -> RUNNING -> SUCCEEDED | FAILED        STARTING, RUNNING -> QUEUED: attempt
+//   lost QUEUED, STARTING -> PAUSED    RUNNING -> PAUSING -> PAUSED -> QUEUED    PAUSING ->
+//   SUCCEEDED | FAILED any unfinished -> CANCELLING -> CANCELLED; without an attempt at once to
+//   CANCELLED
 //
 // An attempt is live exactly in STARTING, RUNNING, PAUSING and CANCELLING. The first commit of a
 // result wins; from CANCELLING on nothing is published; nothing follows the terminal state.
@@ -41,19 +42,20 @@ struct JobInput {
     kCommitCheckpoint,  // the live attempt publishes a checkpoint
     kCommitResult,      // the live attempt publishes the result
     kAttemptEnd,        // the live attempt ended on its worker: see `end`
-    kAttemptLost,       // the live attempt is gone with its worker, or the worker does not hold it any more
-    kOfferWithdrawn,    // the live attempt never reached its worker; costs no budget
-    kReattach,          // a lost attempt that nothing has replaced is back
+    kAttemptLost,  // the live attempt is gone with its worker, or the worker does not hold it any
+                   // more
+    kOfferWithdrawn,  // the live attempt never reached its worker; costs no budget
+    kReattach,        // a lost attempt that nothing has replaced is back
     kCancel,
     kPause,
     kResume,
   };
   Kind kind = kAssign;
-  std::string worker = {};          // kAssign, kReattach, kAttemptLost, kAttemptEnd: whose attempt
-  std::string detail = {};          // kAttemptLost: how, in a few words
-  v1::AttemptEnd end = {};          // kAttemptEnd
-  bool runtime_used_up = false;     // max_runtime has passed
-  bool has_checkpoint = false;      // there is a checkpoint to go on from
+  std::string worker = {};       // kAssign, kReattach, kAttemptLost, kAttemptEnd: whose attempt
+  std::string detail = {};       // kAttemptLost: how, in a few words
+  v1::AttemptEnd end = {};       // kAttemptEnd
+  bool runtime_used_up = false;  // max_runtime has passed
+  bool has_checkpoint = false;   // there is a checkpoint to go on from
 };
 
 // One transition: one StateChange event.
@@ -68,8 +70,8 @@ struct JobDecision {
   absl::Status status;         // not OK: refused, and nothing below is set but `life`
   JobLife life;                // afterwards
   std::vector<JobStep> steps;  // in order; none if the input changes no state
-  int backoff = 0;             // QUEUED again: wait for the so-manyeth doubling of the back-off; 0: at once
-  bool attempt_over = false;   // the live attempt's fence holds no longer
+  int backoff = 0;  // QUEUED again: wait for the so-manyeth doubling of the back-off; 0: at once
+  bool attempt_over = false;           // the live attempt's fence holds no longer
   std::optional<v1::Warning> warning;  // to be appended to the history after the steps
 };
 

@@ -29,7 +29,8 @@ absl::StatusOr<UniqueFd> LockDataDir(const std::string& directory) {
     char holder[32] = {};
     const ssize_t length = pread(fd.get(), holder, sizeof(holder) - 1, 0);
     return absl::FailedPreconditionError(absl::StrCat(
-        "another server", length > 0 ? absl::StrCat(" (process ", absl::StripSuffix(holder, "\n"), ")") : "",
+        "another server",
+        length > 0 ? absl::StrCat(" (process ", absl::StripSuffix(holder, "\n"), ")") : "",
         " uses data_dir ", directory, ": stop it or choose another data_dir"));
   }
   const std::string self = absl::StrCat(getpid(), "\n");

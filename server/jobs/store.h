@@ -1,17 +1,19 @@
-// The one place that remembers: jobs, attempts, events, metrics, artifacts, workers, in SQLite below
-// `data_dir`, which must be a local disk.
+// The one place that remembers: jobs, attempts, events, metrics, artifacts, workers, in SQLite
+// below `data_dir`, which must be a local disk.
 //
-// Promises: what Write has answered OK survives kill -9 and power cuts; a state change and its event are
-// one transaction; nobody sees half of one. One thread owns the one connection that writes; requests that
-// wait together are committed together, each behind its own savepoint. Readers never block it.
+// Promises: what Write has answered OK survives kill -9 and power cuts; a state change and its
+// event are one transaction; nobody sees half of one. One thread owns the one connection that
+// writes; requests that wait together are committed together, each behind its own savepoint.
+// Readers never block it.
 //
 // The operations are free functions over Transaction (which is also a Reader) in job_table.h,
 // attempt_table.h, artifact_table.h, event_log.h and worker_table.h:
-//   absl::StatusOr<v1::Job> job = store.Write([&](Transaction& t) { return CancelJob(t, owner, id); });
-//   absl::StatusOr<v1::Job> job = store.Read([&](Reader& r) { return GetJob(r, owner, id); });
+//   absl::StatusOr<v1::Job> job = store.Write([&](Transaction& t) { return CancelJob(t, owner, id);
+//   }); absl::StatusOr<v1::Job> job = store.Read([&](Reader& r) { return GetJob(r, owner, id); });
 //
-// Thread-safe. An I/O error of the disk ends the process (after one, the kernel may have dropped pages that
-// it calls written); a full disk is RESOURCE_EXHAUSTED and writing works again when there is room.
+// Thread-safe. An I/O error of the disk ends the process (after one, the kernel may have dropped
+// pages that it calls written); a full disk is RESOURCE_EXHAUSTED and writing works again when
+// there is room.
 #pragma once
 
 #include <condition_variable>
@@ -68,7 +70,8 @@ class Reader {
   StoreState& state_;
 };
 
-// Write access within one savepoint, on the writer thread. Collects what listeners hear after the commit.
+// Write access within one savepoint, on the writer thread. Collects what listeners hear after the
+// commit.
 class Transaction : public Reader {
  public:
   using Reader::Reader;
@@ -107,18 +110,20 @@ class Subscription {
 
 class Store {
  public:
-  // Refuses, in words for the user: another server on the directory, a network file system, a newer schema, a
-  // damaged database, a directory that cannot be written.
+  // Refuses, in words for the user: another server on the directory, a network file system, a newer
+  // schema, a damaged database, a directory that cannot be written.
   static absl::StatusOr<std::unique_ptr<Store>> Open(StoreOptions options);
   // Commits what is queued, then closes. No caller may be inside.
   ~Store();
 
-  // Runs `fn` on the writer thread, at most once, and `done` there after the commit (or the rollback of what
-  // `fn` did, if it fails). `done` must only enqueue. Neither may call a blocking function of the store.
-  void Enqueue(std::function<absl::Status(Transaction&)> fn, std::function<void(absl::Status)> done);
+  // Runs `fn` on the writer thread, at most once, and `done` there after the commit (or the
+  // rollback of what `fn` did, if it fails). `done` must only enqueue. Neither may call a blocking
+  // function of the store.
+  void Enqueue(std::function<absl::Status(Transaction&)> fn,
+               std::function<void(absl::Status)> done);
 
-  // Blocking forms. `fn` gives an absl::Status or an absl::StatusOr<T>, which is what comes back once it is
-  // durable. Not on the writer thread (in `fn`, `done` or an observer).
+  // Blocking forms. `fn` gives an absl::Status or an absl::StatusOr<T>, which is what comes back
+  // once it is durable. Not on the writer thread (in `fn`, `done` or an observer).
   template <typename F>
   auto Write(F fn) -> std::invoke_result_t<F, Transaction&>;
   template <typename F>
@@ -127,15 +132,16 @@ class Store {
   // Waits until everything enqueued so far is committed and its callbacks have run.
   void Flush();
 
-  // Callbacks run on the writer thread after the commit, in the order of commits, and must only enqueue: no
-  // call into the store, no Reset of a subscription.
-  // Every time events were appended to the job. One call may stand for several events.
+  // Callbacks run on the writer thread after the commit, in the order of commits, and must only
+  // enqueue: no call into the store, no Reset of a subscription. Every time events were appended to
+  // the job. One call may stand for several events.
   Subscription SubscribeEvents(const std::string& job, std::function<void()> callback);
   // Every job that a commit changed (state, priority, attempt), as it then was.
   Subscription ObserveJobs(std::function<void(const std::vector<JobView>&)> callback);
-  // Ids of artifacts whose rows a commit removed (old checkpoints, checkpoints of ended jobs, deletions): their
-  // directories can go.
-  Subscription ObserveRemovedArtifacts(std::function<void(const std::vector<std::string>&)> callback);
+  // Ids of artifacts whose rows a commit removed (old checkpoints, checkpoints of ended jobs,
+  // deletions): their directories can go.
+  Subscription ObserveRemovedArtifacts(
+      std::function<void(const std::vector<std::string>&)> callback);
 
   StoreStats Stats() const;
   // A write for a stale attempt was refused.

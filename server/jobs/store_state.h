@@ -1,4 +1,5 @@
-// What a Store owns besides its queue: connections, listeners, counters. Only for the files of this folder.
+// What a Store owns besides its queue: connections, listeners, counters. Only for the files of this
+// folder.
 #pragma once
 
 #include <atomic>

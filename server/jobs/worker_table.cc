@@ -9,8 +9,9 @@ namespace thaw {
 
 absl::Status PutWorker(Transaction& transaction, const WorkerRecord& worker) {
   return transaction.connection()
-      .Prepare("INSERT OR REPLACE INTO workers(name, incarnation, retired, draining, seen, offer) "
-               "VALUES(?, ?, ?, ?, ?, ?)")
+      .Prepare(
+          "INSERT OR REPLACE INTO workers(name, incarnation, retired, draining, seen, offer) "
+          "VALUES(?, ?, ?, ?, ?, ?)")
       .Text(worker.name)
       .Text(worker.incarnation)
       .Text(absl::StrJoin(worker.retired, ","))

@@ -1,4 +1,5 @@
-// Group commit: one thread takes whatever has queued up while the disk was busy and commits it at once.
+// Group commit: one thread takes whatever has queued up while the disk was busy and commits it at
+// once.
 #pragma once
 
 #include <deque>
@@ -12,8 +13,8 @@
 
 namespace thaw {
 
-// Each request runs behind its own savepoint, so a failing one takes nothing with it. When the commit itself
-// fails, all of its group get that error. Thread-safe.
+// Each request runs behind its own savepoint, so a failing one takes nothing with it. When the
+// commit itself fails, all of its group get that error. Thread-safe.
 class WriteQueue {
  public:
   explicit WriteQueue(StoreState& state);

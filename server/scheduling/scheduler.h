@@ -1,10 +1,10 @@
 // Who runs where next, as a pure function of a snapshot.
 //
-// Order: higher priority, then the owner who holds fewer devices now, then the owner who used less lately, then
-// the older job. Each job in that order takes the first worker that fits it (device kind, count and memory, a
-// free slot). The first job that would fit a worker but finds it busy keeps that worker free of later jobs, so
-// that wide jobs are not starved by narrow ones. GPUs are held exclusively; a CPU device is shared by as many
-// attempts as the worker has slots.
+// Order: higher priority, then the owner who holds fewer devices now, then the owner who used less
+// lately, then the older job. Each job in that order takes the first worker that fits it (device
+// kind, count and memory, a free slot). The first job that would fit a worker but finds it busy
+// keeps that worker free of later jobs, so that wide jobs are not starved by narrow ones. GPUs are
+// held exclusively; a CPU device is shared by as many attempts as the worker has slots.
 #pragma once
 
 #include <cstdint>
@@ -39,13 +39,15 @@ struct SchedulableWorker {
   std::string name;
   v1::WorkerOffer offer;
   std::vector<Hold> holds;  // its live attempts
+  bool available =
+      true;  // false: counts for what could run, but takes nothing now (silent for a moment)
 };
 
 struct SchedulerInput {
   std::vector<QueuedJob> jobs;
-  std::vector<SchedulableWorker> workers;         // connected and taking work
-  std::map<std::string, double> recent_use;       // device-seconds by owner
-  int draining_workers = 0;                       // connected, but taking no work: for the reasons
+  std::vector<SchedulableWorker> workers;    // connected, not draining
+  std::map<std::string, double> recent_use;  // device-seconds by owner
+  int draining_workers = 0;                  // connected, but taking no work: for the reasons
 };
 
 struct JobAssignment {
@@ -65,5 +67,8 @@ struct SchedulerOutput {
 };
 
 SchedulerOutput Schedule(const SchedulerInput& input);
+
+// Why no worker could ever run a job that wants this, naming what would be needed; "" if one could.
+std::string WhyNever(const v1::Resources& wanted, const SchedulerInput& input);
 
 }  // namespace thaw

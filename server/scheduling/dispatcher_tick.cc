@@ -1,0 +1,319 @@
+// What time and new work bring: leases that run out, offers that nobody fetches, assignments,
+// answers.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/id.h"
+#include "common/base/log.h"
+#include "server/jobs/attempt_table.h"
+#include "server/jobs/event_log.h"
+#include "server/jobs/worker_table.h"
+#include "server/scheduling/dispatcher_state.h"
+
+namespace thaw {
+namespace {
+
+constexpr int kThinnedAtOnce = 200;
+// Before a worker that was told to forget an attempt is asked again.
+constexpr double kForgetPauseSeconds = 0.02;
+
+int64_t InMicros(double seconds) { return static_cast<int64_t>(seconds * 1e6); }
+
+google::protobuf::Duration InDuration(double seconds) {
+  google::protobuf::Duration duration;
+  const int64_t micros = InMicros(seconds);
+  duration.set_seconds(micros / 1'000'000);
+  duration.set_nanos(static_cast<int32_t>(micros % 1'000'000) * 1'000);
+  return duration;
+}
+
+}  // namespace
+
+int64_t Dispatcher::Impl::LeaseEnd(const Worker& worker) const {
+  return worker.last_sync + InMicros(options_.lease_seconds + options_.grace_seconds);
+}
+
+double Dispatcher::Impl::BusyInterval() const {
+  return std::min(options_.max_interval_seconds,
+                  options_.busy_interval_seconds +
+                      static_cast<double>(live_.size()) / options_.attempts_per_second);
+}
+
+bool Dispatcher::Impl::IsAvailable(const Worker& worker, int64_t now) const {
+  if (!worker.seen || !worker.lease_stands) return false;
+  return worker.call != 0 || now - worker.last_sync <=
+                                 InMicros(2 * BusyInterval() + options_.offer_timeout_seconds / 2);
+}
+
+bool Dispatcher::Impl::HasFreeSlot(int64_t now) const {
+  return std::any_of(workers_.begin(), workers_.end(), [&](const auto& entry) {
+    const Worker& worker = entry.second;
+    return static_cast<int>(worker.attempts.size()) < worker.record.offer.slots() &&
+           !worker.draining() && IsAvailable(worker, now);
+  });
+}
+
+int64_t Dispatcher::Impl::ScheduleGap(int64_t now) const {
+  constexpr size_t kShortQueue = 500;
+  constexpr int64_t kMicrosPerJob = 10;  // several times what the scheduler takes
+  if (!HasFreeSlot(now)) return InMicros(options_.queue_refresh_seconds);
+  return queued_.size() < kShortQueue ? 0 : static_cast<int64_t>(queued_.size()) * kMicrosPerJob;
+}
+
+void Dispatcher::Impl::ExpireLeases(int64_t now) {
+  for (auto& [name, worker] : workers_) {
+    if (now < LeaseEnd(worker)) continue;
+    if (worker.lease_stands) {
+      worker.lease_stands = false;
+      reschedule_ = true;
+      if (!worker.attempts.empty()) ++leases_lost_;
+    }
+    for (const std::string& id : worker.attempts) {
+      Live& live = live_.at(id);
+      if (live.ending || now < live.retry_at) continue;
+      Drop(0, id, live,
+           absl::StrCat("worker ", name, " was not heard of for ",
+                        (now - worker.last_sync) / 1'000'000, " s"));
+    }
+  }
+}
+
+void Dispatcher::Impl::TakeBackOffers(int64_t now) {
+  for (auto& [id, live] : live_) {
+    if (live.accepted || live.sent || !live.assignment.has_value()) continue;
+    if (live.ending || now < live.retry_at) continue;
+    const Worker& worker = workers_.at(live.worker);
+    if (live.job_state == v1::Job::CANCELLING || worker.draining() ||
+        now - live.begun >= InMicros(options_.offer_timeout_seconds)) {
+      Withdraw(0, id, live);
+    }
+  }
+}
+
+void Dispatcher::Impl::ForgetWorkers(int64_t now) {
+  for (auto entry = workers_.begin(); entry != workers_.end();) {
+    const Worker& worker = entry->second;
+    if (worker.attempts.empty() && worker.call == 0 &&
+        now - worker.last_sync >= InMicros(options_.forget_worker_seconds)) {
+      Write(
+          0, [name = entry->first](Transaction& t) { return DeleteWorker(t, name); },
+          [](const absl::Status&) {});
+      entry = workers_.erase(entry);
+    } else {
+      ++entry;
+    }
+  }
+}
+
+void Dispatcher::Impl::ThinOldMetrics(int64_t now) {
+  if (now < next_thinning_) return;
+  next_thinning_ = now + InMicros(options_.thin_metrics_seconds);
+  auto thinned = std::make_shared<int>(0);
+  Write(
+      0,
+      [thinned](Transaction& t) {
+        const absl::StatusOr<int> count = ThinMetrics(t, kThinnedAtOnce);
+        if (count.ok()) *thinned = *count;
+        return count.status();
+      },
+      [this, thinned](const absl::Status& status) {
+        // More is due: go on soon, but let others write in between.
+        if (status.ok() && *thinned == kThinnedAtOnce) {
+          next_thinning_ = clock_.BootMicros() + InMicros(options_.busy_interval_seconds);
+        }
+      });
+}
+
+SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
+  SchedulerInput input;
+  input.recent_use = recent_use_;
+  std::map<std::string, size_t> index;
+  for (const auto& [name, worker] : workers_) {
+    if (!worker.seen || !worker.lease_stands) continue;
+    if (worker.draining()) {
+      ++input.draining_workers;
+      continue;
+    }
+    index[name] = input.workers.size();
+    SchedulableWorker& out = input.workers.emplace_back();
+    out.name = name;
+    out.offer = worker.record.offer;
+    out.available = IsAvailable(worker, now);
+    for (const std::string& id : worker.attempts) out.holds.push_back(live_.at(id).hold);
+  }
+  for (const auto& [id, job] : queued_) {
+    if (job.given.has_value()) {
+      const auto found = index.find(job.given->first);
+      if (found != index.end()) input.workers[found->second].holds.push_back(job.given->second);
+      continue;
+    }
+    if (!with_jobs) continue;
+    QueuedJob& out = input.jobs.emplace_back();
+    out.id = id;
+    out.owner = job.view.owner;
+    out.priority = job.view.priority;
+    out.number = job.view.number;
+    out.resources = job.view.resources;
+    out.wait_seconds = static_cast<double>(std::max<int64_t>(0, job.not_before - now)) / 1e6;
+    out.wait_reason = job.view.reason;
+  }
+  return input;
+}
+
+void Dispatcher::Impl::RunScheduler(int64_t now) {
+  for (const auto& [id, job] : queued_) {
+    // Its back-off has just passed.
+    if (job.not_before > scheduled_ && job.not_before <= now) reschedule_ = true;
+  }
+  if (!reschedule_) return;
+  if (scheduled_ != 0 && now - scheduled_ < ScheduleGap(now)) return;
+  reschedule_ = false;
+  scheduled_ = now;
+  if (queued_.empty()) {
+    queue_.clear();
+    return;
+  }
+  DecayUse(now);
+  SchedulerOutput output = Schedule(BuildInput(now, /*with_jobs=*/true));
+  queue_ = std::move(output.queue);
+  for (const JobAssignment& assignment : output.assignments) Begin(assignment, now);
+}
+
+void Dispatcher::Impl::Begin(const JobAssignment& assignment, int64_t now) {
+  Queued& job = queued_.at(assignment.job);
+  Hold hold;
+  hold.owner = job.view.owner;
+  hold.kind = assignment.kind;
+  hold.device_count = std::max(1, job.view.resources.device_count());
+  hold.min_memory_bytes = job.view.resources.min_memory_bytes();
+  job.given = {assignment.worker, hold};
+  const std::string id = RandomId();
+  auto built = std::make_shared<v1::Assignment>();
+  Write(
+      0,
+      [assignment, id, built](Transaction& t) -> absl::Status {
+        absl::StatusOr<v1::Assignment> begun =
+            BeginAttempt(t, assignment.job, id, assignment.worker, assignment.kind);
+        // Paused or cancelled meanwhile: there is nothing to begin.
+        if (absl::IsFailedPrecondition(begun.status())) return absl::OkStatus();
+        if (!begun.ok()) return begun.status();
+        *built = *std::move(begun);
+        return absl::OkStatus();
+      },
+      [this, id, built, job = assignment.job](const absl::Status& status) {
+        if (const auto found = live_.find(id); found != live_.end()) {
+          found->second.assignment = std::move(*built);
+        }
+        if (const auto found = queued_.find(job); found != queued_.end()) {
+          found->second.given.reset();
+          reschedule_ = true;
+          if (!status.ok()) found->second.not_before = clock_.BootMicros() + 1'000'000;
+        }
+      });
+}
+
+v1::DesiredAttempt::Verdict Dispatcher::Impl::VerdictOn(const Live& live,
+                                                        const Worker& worker) const {
+  if (live.job_state == v1::Job::CANCELLING) return v1::DesiredAttempt::STOP;
+  if (live.job_state == v1::Job::PAUSING) return v1::DesiredAttempt::PAUSE;
+  if (worker.record.draining) return v1::DesiredAttempt::HAND_BACK;
+  return v1::DesiredAttempt::RUN;
+}
+
+std::optional<v1::SyncResponse> Dispatcher::Impl::Answer(const Call& call, Worker& worker,
+                                                         int64_t now) {
+  v1::SyncResponse response;
+  response.set_incarnation(call.incarnation);
+  response.set_number(call.number);
+  *response.mutable_lease() = InDuration(options_.lease_seconds);
+  response.set_drain(worker.draining());
+  for (const std::string& id : worker.attempts) {
+    Live& live = live_.at(id);
+    if (live.ending || (!live.accepted && !live.assignment.has_value())) continue;
+    const v1::DesiredAttempt::Verdict verdict = VerdictOn(live, worker);
+    // What the worker has not been told of need not be told to stop.
+    if (!live.accepted && verdict != v1::DesiredAttempt::RUN) continue;
+    v1::DesiredAttempt& desired = *response.add_attempts();
+    desired.set_job(live.job);
+    desired.set_attempt_id(id);
+    desired.set_verdict(verdict);
+    desired.set_acknowledged_sequence(live.acknowledged);
+    if (!live.accepted) {
+      *desired.mutable_assignment() = *live.assignment;
+      live.sent = true;
+      live.sent_number = call.number;
+      live.incarnation = call.incarnation;
+    }
+  }
+  const bool busy = response.attempts_size() > 0;
+  bool forgets = false;
+  for (const auto& [job, id] : call.reported) {
+    if (worker.attempts.count(id) != 0) continue;
+    v1::DesiredAttempt& desired = *response.add_attempts();
+    desired.set_job(job);
+    desired.set_attempt_id(id);
+    desired.set_verdict(v1::DesiredAttempt::FORGET);
+    forgets = true;
+  }
+  if (busy || response.drain()) {
+    *response.mutable_next_sync() = InDuration(BusyInterval());
+  } else if (forgets) {
+    *response.mutable_next_sync() = InDuration(kForgetPauseSeconds);
+  } else if (now < call.hold_until) {
+    return std::nullopt;
+  }
+  return response;
+}
+
+void Dispatcher::Impl::AnswerCalls(int64_t now, Actions* actions) {
+  for (auto entry = calls_.begin(); entry != calls_.end();) {
+    Call& call = entry->second;
+    Worker& worker = workers_.at(call.worker);
+    std::optional<absl::StatusOr<v1::SyncResponse>> answer;
+    if (call.writes == 0) {
+      if (!call.status.ok()) {
+        answer = call.status;
+      } else if (std::optional<v1::SyncResponse> response = Answer(call, worker, now)) {
+        answer = *std::move(response);
+      }
+    }
+    if (!answer.has_value()) {
+      ++entry;
+      continue;
+    }
+    actions->push_back(
+        [done = std::move(call.done), result = *std::move(answer)] { done(result); });
+    worker.call = 0;
+    entry = calls_.erase(entry);
+  }
+}
+
+void Dispatcher::Impl::ComputeDeadline(int64_t now) {
+  int64_t deadline = next_thinning_;
+  for (const auto& [name, worker] : workers_) {
+    if (worker.lease_stands) deadline = std::min(deadline, LeaseEnd(worker));
+  }
+  for (const auto& [ticket, call] : calls_) {
+    if (call.writes == 0) deadline = std::min(deadline, call.hold_until);
+  }
+  for (const auto& [id, live] : live_) {
+    // What is being written wakes us when it is done.
+    if (live.ending) continue;
+    if (live.retry_at > now) {
+      deadline = std::min(deadline, live.retry_at);
+    } else if (!live.accepted && !live.sent && live.assignment.has_value()) {
+      deadline = std::min(deadline, live.begun + InMicros(options_.offer_timeout_seconds));
+    }
+  }
+  for (const auto& [id, job] : queued_) {
+    if (job.not_before > now) deadline = std::min(deadline, job.not_before);
+  }
+  if (reschedule_) {
+    deadline = std::min(deadline, scheduled_ + ScheduleGap(now));
+  }
+  deadline_ = deadline;
+}
+
+}  // namespace thaw
