@@ -2,7 +2,7 @@
 import re
 
 RULES = [
-    (r"(?<![\w./])/work\b", "a path of somebody's machine"),
+    (r"(?<![\w./])/work/", "a path of somebody's machine"),
     (r"(?<![\w/-])(\.\./)*shared/", "a folder that no clone has"),
     (r"(?<![\w./])/(root|home/\w+|tmp/thaw)\b(?!/\.cache)", "a path of somebody's machine"),
     (r"\b(TODO|FIXME|XXX)\b", "unfinished work"),
