@@ -3,6 +3,8 @@
 // how this is included.
 #pragma once
 
+#include <initializer_list>
+
 #include "worker/kernels/kernels.h"
 #include "worker/kernels/matmul_impl.h"
 #include "worker/kernels/random_impl.h"
@@ -35,12 +37,19 @@ struct HeadTask {
 // to[c][r] = from[r][c], rows padded with zeros.
 THAW_INLINE void PackTransposed(int64_t rows, int64_t rows_padded, int64_t columns,
                                 const float* from, int64_t stride, float* to) {
-  for (int64_t r0 = 0; r0 < rows_padded; r0 += 16) {
-    const int64_t r1 = Smaller(r0 + 16, rows), end = Smaller(r0 + 16, rows_padded);
-    for (int64_t c = 0; c < columns; ++c) {
-      for (int64_t r = r0; r < r1; ++r) to[c * rows_padded + r] = from[r * stride + c];
-      for (int64_t r = r1 > r0 ? r1 : r0; r < end; ++r) to[c * rows_padded + r] = 0;
-    }
+  for (int64_t r0 = 0; r0 < rows_padded; r0 += kLanes) {
+    OverColumns(0, columns, [&](int64_t c0, int64_t width) {
+      Floats square[kLanes];
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kLanes; ++i) {
+        square[i] = r0 + i < rows ? LoadUpTo(from + (r0 + i) * stride + c0, width) : Floats{};
+      }
+      Transpose(square);
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kLanes; ++i) {
+        if (i < width) Store(to + (c0 + i) * rows_padded + r0, square[i]);
+      }
+    });
   }
 }
 
@@ -48,8 +57,31 @@ THAW_INLINE void PackTransposed(int64_t rows, int64_t rows_padded, int64_t colum
 THAW_INLINE void PackRows(int64_t rows, int64_t columns, int64_t columns_padded, const float* from,
                           int64_t stride, float scale, float* to) {
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) to[r * columns_padded + c] = from[r * stride + c] * scale;
-    for (int64_t c = columns; c < columns_padded; ++c) to[r * columns_padded + c] = 0;
+    OverColumns(0, columns, [&](int64_t c, int64_t n) {
+      Store(to + r * columns_padded + c, LoadUpTo(from + r * stride + c, n) * scale);
+    });
+  }
+}
+
+// to[r][c] = from[r][c], from a padded matrix.
+THAW_INLINE void UnpackRows(int64_t rows, int64_t columns, int64_t columns_padded,
+                            const float* from, float* to, int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    OverColumns(0, columns, [&](int64_t c, int64_t n) {
+      StoreUpTo(to + r * stride + c, Load(from + r * columns_padded + c), n);
+    });
+  }
+}
+
+// A head is a narrow strip of the matrix, which the processor does not foresee: asks for the next
+// head's while this one is computed.
+THAW_INLINE void PrefetchNextHead(const AttentionShape& shape, const HeadTask& task, int64_t rows,
+                                  const float* strip, int64_t stride) {
+  if (task.head + 1 == shape.heads) return;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < task.dim; c += 16) {
+      __builtin_prefetch(strip + task.dim + r * stride + c, 0, 2);
+    }
   }
 }
 
@@ -94,6 +126,9 @@ void AttendHead(const AttentionShape& shape, int64_t index, const float* q, cons
   float* results = queries + kQueryBlock * task.dim_padded;
   PackTransposed(task.keys, task.keys_padded, task.dim, k + task.k_offset, shape.k_stride, keys);
   PackRows(task.keys, task.dim, task.dim_padded, v + task.k_offset, shape.k_stride, 1, values);
+  PrefetchNextHead(shape, task, task.keys, k + task.k_offset, shape.k_stride);
+  PrefetchNextHead(shape, task, task.keys, v + task.k_offset, shape.k_stride);
+  PrefetchNextHead(shape, task, task.queries, q + task.q_offset, shape.q_stride);
 
   for (int64_t first = 0; first < task.queries; first += kQueryBlock) {
     const int64_t rows = Smaller(kQueryBlock, task.queries - first);
@@ -112,8 +147,10 @@ void AttendHead(const AttentionShape& shape, int64_t index, const float* q, cons
            results, task.dim_padded, false);
     for (int64_t i = 0; i < rows; ++i) {
       float* to = out + task.q_offset + (first + i) * shape.q_stride;
+      const float* from = results + i * task.dim_padded;
       const float factor = 1 / sums[i];
-      for (int64_t c = 0; c < task.dim; ++c) to[c] = results[i * task.dim_padded + c] * factor;
+      OverColumns(0, task.dim,
+                  [&](int64_t c, int64_t n) { StoreUpTo(to + c, Load(from + c) * factor, n); });
     }
   }
 }
@@ -167,6 +204,12 @@ void AttendHeadBackward(const AttentionShape& shape, int64_t index, const float*
                  values_t);
   PackRows(task.keys, task.dim, task.dim_padded, k + task.k_offset, shape.k_stride, shape.scale,
            keys);
+  for (const float* strip : {k, v}) {
+    PrefetchNextHead(shape, task, task.keys, strip + task.k_offset, shape.k_stride);
+  }
+  for (const float* strip : {q, out, d_out}) {
+    PrefetchNextHead(shape, task, task.queries, strip + task.q_offset, shape.q_stride);
+  }
 
   for (int64_t first = 0; first < task.queries; first += kQueryBlock) {
     const int64_t rows = Smaller(kQueryBlock, task.queries - first);
@@ -180,10 +223,11 @@ void AttendHeadBackward(const AttentionShape& shape, int64_t index, const float*
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t row = task.q_first + first + i;
       const float* result = out + offset + i * shape.q_stride;
-      float inner = 0;
-      for (int64_t c = 0; c < task.dim; ++c)
-        inner += result[c] * d_results[i * task.dim_padded + c];
-      SoftmaxBackwardRow(shape, task, row, log_sums[row * shape.heads + task.head], inner,
+      Floats inner = {};
+      OverColumns(0, task.dim, [&](int64_t c, int64_t n) {
+        inner += LoadUpTo(result + c, n) * Load(d_results + i * task.dim_padded + c);
+      });
+      SoftmaxBackwardRow(shape, task, row, log_sums[row * shape.heads + task.head], SumOf(inner),
                          weights + i * task.keys_padded, d_weights + i * task.keys_padded);
     }
     const bool later = first > 0;
@@ -193,16 +237,10 @@ void AttendHeadBackward(const AttentionShape& shape, int64_t index, const float*
            task.dim_padded, d_keys, task.dim_padded, later);
     Matmul(rows, task.dim_padded, task.keys, {d_weights, task.keys_padded, 1}, keys,
            task.dim_padded, d_queries, task.dim_padded, false);
-    for (int64_t i = 0; i < rows; ++i) {
-      std::memcpy(d_q + offset + i * shape.q_stride, d_queries + i * task.dim_padded,
-                  static_cast<size_t>(task.dim) * sizeof(float));
-    }
+    UnpackRows(rows, task.dim, task.dim_padded, d_queries, d_q + offset, shape.q_stride);
   }
-  for (int64_t r = 0; r < task.keys; ++r) {
-    const size_t bytes = static_cast<size_t>(task.dim) * sizeof(float);
-    std::memcpy(d_k + task.k_offset + r * shape.k_stride, d_keys + r * task.dim_padded, bytes);
-    std::memcpy(d_v + task.k_offset + r * shape.k_stride, d_values + r * task.dim_padded, bytes);
-  }
+  UnpackRows(task.keys, task.dim, task.dim_padded, d_keys, d_k + task.k_offset, shape.k_stride);
+  UnpackRows(task.keys, task.dim, task.dim_padded, d_values, d_v + task.k_offset, shape.k_stride);
 }
 
 void AttentionForward(const AttentionShape& shape, const float* q, const float* k, const float* v,

@@ -19,21 +19,21 @@ uint64_t MixBits(uint64_t x) {
 DropoutSite MakeDropoutSite(uint64_t seed, uint64_t step, uint32_t micro_step, uint32_t site,
                             double probability) {
   DropoutSite made;
-  const double threshold = std::nearbyint(probability * 4294967296.0);
+  const double threshold = std::min(std::nearbyint(probability * 65536), 65535.0);
   if (threshold < 1) return made;
   uint64_t key = MixBits(seed);
   key = MixBits(key ^ step);
   key = MixBits(key ^ (static_cast<uint64_t>(micro_step) << 32 | site));
   made.key[0] = static_cast<uint32_t>(key);
   made.key[1] = static_cast<uint32_t>(key >> 32);
-  made.threshold = threshold > 4294967295.0 ? 4294967295u : static_cast<uint32_t>(threshold);
-  made.scale = static_cast<float>(1 / (1 - probability));
+  made.threshold = static_cast<uint32_t>(threshold);
+  made.scale = static_cast<float>(1 / (1 - threshold / 65536));
   return made;
 }
 
 float DropoutFactor(const DropoutSite& site, uint32_t row, uint32_t plane, uint32_t column) {
   if (!site.active()) return 1;
-  uint32_t counter[4] = {column / 64 * 16 + column % 16, row, plane, 0};
+  uint32_t counter[4] = {column / 128 * 16 + column % 16, row, plane, 0};
   uint32_t key[2] = {site.key[0], site.key[1]};
   for (int round = 0; round < 10; ++round) {
     const uint64_t first = uint64_t{0xD2511F53} * counter[0];
@@ -45,7 +45,9 @@ float DropoutFactor(const DropoutSite& site, uint32_t row, uint32_t plane, uint3
     key[0] += 0x9E3779B9;
     key[1] += 0xBB67AE85;
   }
-  return counter[column % 64 / 16] >= site.threshold ? site.scale : 0;
+  const uint32_t word = counter[column % 64 / 16];
+  const uint32_t bits = column % 128 < 64 ? word & 0xffff : word >> 16;
+  return bits >= site.threshold ? site.scale : 0;
 }
 
 }  // namespace thaw

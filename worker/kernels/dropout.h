@@ -9,18 +9,20 @@
 namespace thaw {
 
 // One dropout site in one micro-step. Element (row, column, plane) of a matrix, where `plane` is
-// the head in attention and 0 elsewhere, is dropped if its 32 random bits are below `threshold`,
-// and multiplied by `scale` otherwise. The bits are word (column % 64) / 16 of Philox with
-//   counter = (column / 64 * 16 + column % 16, row, plane, 0) and key = (key[0], key[1]).
+// the head in attention and 0 elsewhere, is dropped if its 16 random bits are below `threshold`,
+// and multiplied by `scale` otherwise. Philox with key (key[0], key[1]) and
+//   counter = (column / 128 * 16 + column % 16, row, plane, 0)
+// gives four words; the element's bits are the low half of word column % 64 / 16 where column % 128
+// is below 64, else the high half.
 struct DropoutSite {
   uint32_t key[2] = {0, 0};
-  uint32_t threshold = 0;  // 0: dropout is off
-  float scale = 1;         // 1 / (1 - probability)
+  uint32_t threshold = 0;  // 65536 times the probability; 0: dropout is off
+  float scale = 1;         // 1 / (1 - threshold / 65536)
 
   bool active() const { return threshold != 0; }
 };
 
-// `probability` in [0, 1). `site` numbers the places in the model.
+// `probability` in [0, 1), rounded to a multiple of 2^-16. `site` numbers the places in the model.
 DropoutSite MakeDropoutSite(uint64_t seed, uint64_t step, uint32_t micro_step, uint32_t site,
                             double probability);
 

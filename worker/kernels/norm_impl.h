@@ -10,23 +10,6 @@ namespace {
 
 constexpr int64_t kRowChunk = 64;  // rows whose sums are taken together, on any number of threads
 
-// f(first, n, whole) over a row's columns, kLanes at a time; n < kLanes at its end.
-template <typename Body>
-THAW_INLINE void OverColumns(int64_t first, int64_t end, Body body) {
-  for (; first + kLanes <= end; first += kLanes) body(first, kLanes);
-  if (first < end) body(first, end - first);
-}
-THAW_INLINE Floats LoadUpTo(const float* p, int64_t n) {
-  return n == kLanes ? Load(p) : LoadPart(p, n);
-}
-THAW_INLINE void StoreUpTo(float* p, Floats x, int64_t n) {
-  if (n == kLanes) {
-    Store(p, x);
-  } else {
-    StorePart(p, x, n);
-  }
-}
-
 // x *= the factors of its row.
 THAW_INLINE void DropRow(const DropoutSite& dropout, int64_t row, int64_t columns, float* x) {
   float factors[kDropoutBlock];

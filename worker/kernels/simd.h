@@ -44,26 +44,71 @@ THAW_INLINE void StorePart(float* p, Floats x, int64_t n) {
   std::memcpy(p, part, static_cast<size_t>(n) * sizeof(float));
 }
 
+// body(first, n) over columns [first, end), kLanes at a time; n < kLanes at the end.
+template <typename Body>
+THAW_INLINE void OverColumns(int64_t first, int64_t end, Body body) {
+  for (; first + kLanes <= end; first += kLanes) body(first, kLanes);
+  if (first < end) body(first, end - first);
+}
+THAW_INLINE Floats LoadUpTo(const float* p, int64_t n) {
+  return n == kLanes ? Load(p) : LoadPart(p, n);
+}
+THAW_INLINE void StoreUpTo(float* p, Floats x, int64_t n) {
+  if (n == kLanes) {
+    Store(p, x);
+  } else {
+    StorePart(p, x, n);
+  }
+}
+
 // b where either is NaN.
 THAW_INLINE Floats Larger(Floats a, Floats b) { return a > b ? a : b; }
 THAW_INLINE Floats Lesser(Floats a, Floats b) { return a < b ? a : b; }
 
+// Lane i of `x` moved to lane i ^ distance.
+template <int distance>
+THAW_INLINE Floats SwapLanes(Floats x) {
+  Ints from;
+  for (int i = 0; i < kLanes; ++i) from[i] = i ^ distance;
+  return __builtin_shuffle(x, from);
+}
 THAW_INLINE float SumOf(Floats x) {
-  float part[kLanes];
-  Store(part, x);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) part[i] += part[i + half];
-  }
-  return part[0];
+  if constexpr (kLanes >= 16) x += SwapLanes<8>(x);
+  if constexpr (kLanes >= 8) x += SwapLanes<4>(x);
+  x += SwapLanes<2>(x);
+  x += SwapLanes<1>(x);
+  return x[0];
 }
 THAW_INLINE float LargestOf(Floats x) {
-  float part[kLanes];
-  Store(part, x);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i)
-      part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
+  if constexpr (kLanes >= 16) x = Larger(x, SwapLanes<8>(x));
+  if constexpr (kLanes >= 8) x = Larger(x, SwapLanes<4>(x));
+  x = Larger(x, SwapLanes<2>(x));
+  x = Larger(x, SwapLanes<1>(x));
+  return x[0];
+}
+
+// One round of a butterfly: swaps the off-diagonal squares of size `half` in every pair of rows
+// that are `half` apart.
+template <int half>
+THAW_INLINE void TransposeRound(Floats (&rows)[kLanes]) {
+  Ints low, high;
+  for (int i = 0; i < kLanes; ++i) {
+    low[i] = (i & half) == 0 ? i : static_cast<int>(kLanes) + i - half;
+    high[i] = (i & half) == 0 ? i + half : static_cast<int>(kLanes) + i;
   }
-  return part[0];
+#pragma GCC unroll 16
+  for (int r = 0; r < kLanes; ++r) {
+    if ((r & half) != 0) continue;
+    const Floats a = rows[r], b = rows[r + half];
+    rows[r] = __builtin_shuffle(a, b, low);
+    rows[r + half] = __builtin_shuffle(a, b, high);
+  }
+}
+THAW_INLINE void Transpose(Floats (&rows)[kLanes]) {
+  TransposeRound<1>(rows);
+  TransposeRound<2>(rows);
+  if constexpr (kLanes >= 8) TransposeRound<4>(rows);
+  if constexpr (kLanes >= 16) TransposeRound<8>(rows);
 }
 
 // e^x to about 1 ulp within [-87.3, 88], the ends outside, NaN of NaN: 2^n times a polynomial on

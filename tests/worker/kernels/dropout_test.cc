@@ -16,17 +16,20 @@ TEST(PhiloxReference, AnswersTheKnownVector) {
   DropoutSite site;
   site.scale = 1;
   const uint32_t known[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
-  for (int word = 0; word < 4; ++word) {
-    site.threshold = known[word];
-    EXPECT_EQ(DropoutFactor(site, 0, 0, word * 16), 1);
-    site.threshold = known[word] + 1;
-    EXPECT_EQ(DropoutFactor(site, 0, 0, word * 16), 0);
+  for (uint32_t word = 0; word < 4; ++word) {
+    for (uint32_t half : {0u, 1u}) {
+      const uint32_t bits = known[word] >> (16 * half) & 0xffff, column = half * 64 + word * 16;
+      site.threshold = bits;
+      EXPECT_EQ(DropoutFactor(site, 0, 0, column), 1);
+      site.threshold = bits + 1;
+      EXPECT_EQ(DropoutFactor(site, 0, 0, column), 0);
+    }
   }
 }
 
 TEST_P(DropoutTest, IsTheReferenceAtEveryElement) {
   const DropoutSite site = MakeDropoutSite(7, 11, 3, 5, 0.3);
-  const int64_t rows = 5, columns = 150;
+  const int64_t rows = 5, columns = 300;
   std::vector<float> x(rows * columns, 1);
   kernels.bias_dropout(rows, columns, x.data(), nullptr, site);
   for (int64_t r = 0; r < rows; ++r) {
@@ -45,7 +48,7 @@ TEST_P(DropoutTest, DropsTheAskedShareAndAddsTheBias) {
   for (float value : x) {
     dropped += value == 0;
     if (value != 0) {
-      ASSERT_FLOAT_EQ(value, static_cast<float>(2 / 0.9));
+      ASSERT_NEAR(value, 2 / 0.9, 1e-4);
     }
   }
   // Five standard deviations of a binomial.
@@ -59,7 +62,8 @@ TEST(DropoutSites, DifferInEveryPartOfTheKey) {
       for (uint32_t micro_step : {0, 1}) {
         for (uint32_t site : {0, 1, 2}) {
           const DropoutSite made = MakeDropoutSite(seed, step, micro_step, site, 0.5);
-          EXPECT_EQ(made.threshold, 0x80000000u);
+          EXPECT_EQ(made.threshold, 0x8000u);
+          EXPECT_EQ(made.scale, 2);
           keys.insert({made.key[0], made.key[1]});
         }
       }
