@@ -345,7 +345,11 @@ int Main(int argc, char** argv) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
     const std::vector<std::string> rest = app.remaining();
-    const std::string unknown = rest.empty() ? "" : "there is no command " + rest[0];
+    const std::string unknown =
+        rest.empty() ? ""
+                     : (app.get_subcommands().empty() ? "there is no command "
+                                                      : "nothing is expected where it says ") +
+                           rest[0];
     std::fprintf(stderr, "thaw: %s; see thaw --help\n",
                  unknown.empty() ? error.what() : unknown.c_str());
     return kExitUsage;

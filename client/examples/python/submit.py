@@ -28,7 +28,9 @@ for message in jobs.WatchJob(fine_tune_service_pb2.WatchJobRequest(id=job.id), m
     kind = message.event.WhichOneof("kind") if message.HasField("event") else None
     if kind == "metric_points":
         for point in message.event.metric_points.points:
-            print("step", point.step, *(f"{v.name} {v.value:.4g}" for v in point.values if v.name == "loss"), flush=True)
+            for value in point.values:
+                if value.name == "loss":
+                    print("step", point.step, "loss", value.value, flush=True)
     elif kind == "state_change":
         print("state", job_pb2.Job.State.Name(message.event.state_change.to), message.event.state_change.reason)
 
