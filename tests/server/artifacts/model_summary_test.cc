@@ -1,0 +1,80 @@
+#include "server/artifacts/model_summary.h"
+
+#include "common/base/files.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/server/artifacts/artifact_fixture.h"
+
+namespace thaw {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+absl::StatusOr<v1::ModelSummary> Summarize(const FileContents& files) {
+  const TempDir directory;
+  v1::Artifact artifact;
+  for (const auto& [path, bytes] : files) {
+    EXPECT_TRUE(WriteFileAtomically(directory.path() + "/" + path, bytes).ok());
+    artifact.add_files()->set_path(path);
+  }
+  return SummarizeModel(directory.path(), artifact);
+}
+
+void CheckRefused(const std::string& path, const std::string& bytes, const std::string& expected) {
+  FileContents files = TinyModel();
+  files[path] = bytes;
+  const absl::Status status = Summarize(files).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(expected));
+}
+
+std::string Config(const std::string& more) {
+  return R"({"model_type":"bert","num_hidden_layers":2,"hidden_size":8,"max_position_embeddings":64,)" +
+         more + "}";
+}
+
+TEST(SummarizeModel, SumsParametersOverFiles) {
+  FileContents files = TinyModel();
+  files["more.safetensors"] = TinySafetensors("[4]");
+  const auto summary = Summarize(files);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->parameters(), 10);
+  EXPECT_EQ(summary->hidden_size(), 8);
+  EXPECT_EQ(summary->max_positions(), 64);
+  EXPECT_EQ(summary->labels_size(), 0);
+}
+
+TEST(SummarizeModel, ReadsLabelsOfAClassifier) {
+  FileContents files = TinyModel();
+  files["config.json"] = Config(
+      R"("architectures":["BertForSequenceClassification"],"id2label":{"1":"good","0":"bad"})");
+  EXPECT_THAT(Summarize(files)->labels(), ElementsAre("bad", "good"));
+  // Every config carries such labels, also that of a model without a head.
+  files["config.json"] =
+      Config(R"("architectures":["BertModel"],"id2label":{"0":"LABEL_0","1":"LABEL_1"})");
+  EXPECT_EQ(Summarize(files)->labels_size(), 0);
+}
+
+TEST(SummarizeModel, RefusesHostileConfigs) {
+  CheckRefused("config.json", Config(R"("hidden_size":9)"), "no JSON");
+  CheckRefused("config.json", std::string(1 << 21, ' '), "1 MiB");
+  CheckRefused("config.json", std::string(100'000, '['), "no JSON");
+  const std::string head = R"("architectures":["XForSequenceClassification"],"id2label":)";
+  CheckRefused("config.json", Config(head + R"({"1":"a"})"), "0, 1, 2");
+  CheckRefused("config.json", Config(head + R"({"0":1})"), "numbers to names");
+  CheckRefused("config.json", Config(head + "[]"), "no object");
+}
+
+TEST(SummarizeModel, RefusesHostileHeaders) {
+  CheckRefused("model.safetensors", "short", "shorter");
+  CheckRefused("model.safetensors", std::string(8, '\xff') + "{}", "at most");
+  CheckRefused("model.safetensors", std::string("\x09\0\0\0\0\0\0\0{}", 10), "ends inside");
+  CheckRefused("model.safetensors", std::string("\x02\0\0\0\0\0\0\0[]", 10), "no JSON object");
+  CheckRefused("model.safetensors", TinySafetensors("[-1]"), "impossible shape");
+  CheckRefused("model.safetensors", TinySafetensors("[4294967296,4294967296]"), "impossible");
+  CheckRefused("model.safetensors", TinySafetensors("7"), "no shape");
+}
+
+}  // namespace
+}  // namespace thaw

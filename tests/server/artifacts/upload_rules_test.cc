@@ -1,0 +1,108 @@
+#include "server/artifacts/upload_rules.h"
+
+#include "absl/strings/str_join.h"
+#include "common/base/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/server/artifacts/artifact_fixture.h"
+
+namespace thaw {
+namespace {
+
+using ::testing::HasSubstr;
+
+// `expected` is part of one violation, or empty when the upload may begin.
+void Check(const v1::CreateUploadRequest& request, const std::string& expected) {
+  const absl::Status status = ValidateUpload(request);
+  if (expected.empty()) {
+    EXPECT_TRUE(status.ok()) << status;
+    return;
+  }
+  std::string all;
+  for (const FieldViolation& violation : ViolationsOf(status)) {
+    all += violation.field + " " + violation.description + "\n";
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(all, HasSubstr(expected));
+}
+
+FileContents With(FileContents files, const std::string& path) {
+  files[path] = "x";
+  return files;
+}
+
+FileContents Without(FileContents files, const std::string& path) {
+  files.erase(path);
+  return files;
+}
+
+TEST(ValidateUpload, TakesWhatIsWhole) {
+  Check(Announce(v1::Artifact::MODEL, TinyModel()), "");
+  Check(Announce(v1::Artifact::MODEL, With(TinyModel(), "onnx/model.onnx")), "");
+  Check(Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}}), "");
+}
+
+TEST(ValidateUpload, NamesWhatIsMissing) {
+  Check(Announce(v1::Artifact::MODEL, Without(TinyModel(), "config.json")), "lack config.json");
+  Check(Announce(v1::Artifact::MODEL, Without(TinyModel(), "tokenizer.json")),
+        "lack tokenizer.json");
+  Check(Announce(v1::Artifact::MODEL, Without(TinyModel(), "model.safetensors")),
+        "no .safetensors");
+  Check(Announce(v1::Artifact::DATASET, {}), "give 1 to 1000");
+  Check(Announce(v1::Artifact::DATASET, {{"data.csv", ""}}), "ends in .jsonl");
+  Check(Announce(v1::Artifact::DATASET, {{"a.jsonl", ""}, {"b.jsonl", ""}}), "exactly one");
+  Check(Announce(v1::Artifact::KIND_UNSPECIFIED, {{"a", ""}}), "kind is not set");
+}
+
+TEST(ValidateUpload, NeverTakesPickles) {
+  for (const char* name : {"pytorch_model.bin", "model.pt", "model.PTH", "x.pkl", "a/last.ckpt"}) {
+    Check(Announce(v1::Artifact::MODEL, With(TinyModel(), name)), "safetensors");
+  }
+}
+
+TEST(ValidateUpload, TakesNoNameThatLeadsElsewhere) {
+  for (const char* name : {"../up", "/etc/passwd", "a/../b", "..", "", "a//b", "a/b/c/d/e", "-rf",
+                           ".hidden", "a b", "a\\b", "%2e%2e", "a\n"}) {
+    Check(Announce(v1::Artifact::MODEL, With(TinyModel(), name)), "relative path");
+  }
+  Check(Announce(v1::Artifact::MODEL, With(TinyModel(), "manifest.json")), "writes itself");
+  Check(Announce(v1::Artifact::MODEL, With(TinyModel(), "config.json/x")), "both a file and");
+}
+
+TEST(ValidateUpload, ChecksSizesAndHashes) {
+  auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}});
+  request.mutable_files(0)->set_size(-1);
+  Check(request, "files[0].size is -1");
+  request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}});
+  request.mutable_files(0)->set_sha256("ABC");
+  Check(request, "files[0].sha256");
+  request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}});
+  *request.add_files() = request.files(0);
+  Check(request, "repeats data.jsonl");
+}
+
+TEST(ValidateUpload, KeepsAttemptsAndUsersApart) {
+  Check(Announce(v1::Artifact::CHECKPOINT, {{"state", "x"}}), "attempt_id is empty");
+  auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}});
+  request.set_attempt_id("a");
+  Check(request, "attempt_id is set");
+  request = Announce(v1::Artifact::MODEL, TinyModel());
+  request.mutable_columns()->set_text_column("text");
+  Check(request, "columns are set");
+  request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}});
+  request.mutable_columns()->set_text_column("label");
+  Check(request, "same column");
+}
+
+TEST(DigestOfFiles, DependsOnContentAlone) {
+  v1::Artifact one, two;
+  *one.mutable_files() = Announce(v1::Artifact::MODEL, TinyModel()).files();
+  *two.mutable_files() = one.files();
+  two.mutable_files()->SwapElements(0, 1);
+  EXPECT_EQ(DigestOfFiles(one), DigestOfFiles(two));
+  two.mutable_files(0)->set_sha256(std::string(64, '0'));
+  EXPECT_NE(DigestOfFiles(one), DigestOfFiles(two));
+}
+
+}  // namespace
+}  // namespace thaw

@@ -1,0 +1,144 @@
+#include "server/artifacts/upload_staging.h"
+
+#include "common/base/files.h"
+#include "common/base/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/server/artifacts/artifact_fixture.h"
+
+namespace thaw {
+namespace {
+
+using ::testing::HasSubstr;
+
+class UploadStagingTest : public ::testing::Test, public ArtifactFixture {
+ protected:
+  std::string CreateDataset(const std::string& bytes, const std::string& request_id = "") {
+    auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", bytes}});
+    request.set_request_id(request_id);
+    const auto upload = staging().Create("ann", request);
+    EXPECT_TRUE(upload.ok()) << upload.status();
+    return upload.ok() ? upload->id() : "";
+  }
+  int64_t Committed(const std::string& upload) {
+    const auto state = staging().Query(upload);
+    EXPECT_TRUE(state.ok()) << state.status();
+    return state.ok() ? state->files(0).committed_size() : -1;
+  }
+};
+
+TEST_F(UploadStagingTest, GoesOnWhereItWas) {
+  const std::string upload = CreateDataset("0123456789");
+  Send(upload, "data.jsonl", 0, "0123");
+  EXPECT_EQ(Committed(upload), 4);
+  Restart();
+  EXPECT_EQ(Committed(upload), 4);
+  Send(upload, "data.jsonl", 4, "456789");
+  EXPECT_EQ(Committed(upload), 10);
+  const auto artifact = Finish(upload);
+  ASSERT_TRUE(artifact.ok()) << artifact.status();
+  EXPECT_EQ(*ReadFile(root() + "/datasets/" + artifact->id() + "/data.jsonl"), "0123456789");
+}
+
+TEST_F(UploadStagingTest, KeepsWhatABrokenStreamLeft) {
+  const std::string upload = CreateDataset("0123456789");
+  {
+    auto writer = staging().StartWrite(upload, "data.jsonl", 0);
+    ASSERT_TRUE(writer.ok());
+    ASSERT_TRUE((*writer)->Append("01234").ok());
+  }
+  EXPECT_EQ(Committed(upload), 5);
+}
+
+TEST_F(UploadStagingTest, RefusesOffsetsBeyondWhatItHas) {
+  const std::string upload = CreateDataset("0123456789");
+  Send(upload, "data.jsonl", 0, "0123");
+  for (const int64_t offset : {int64_t{-1}, int64_t{5}, int64_t{1} << 60}) {
+    const absl::Status status = staging().StartWrite(upload, "data.jsonl", offset).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("4 bytes"));
+  }
+  Send(upload, "data.jsonl", 2, "23");
+  EXPECT_EQ(Committed(upload), 4);
+}
+
+TEST_F(UploadStagingTest, ANewerWriteEndsAnOlderOne) {
+  const std::string upload = CreateDataset("0123456789");
+  auto older = staging().StartWrite(upload, "data.jsonl", 0);
+  ASSERT_TRUE((*older)->Append("0123").ok());
+  auto newer = staging().StartWrite(upload, "data.jsonl", 4);
+  ASSERT_TRUE(newer.ok()) << newer.status();
+  const absl::Status status = (*older)->Append("XXXX");
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(ReasonOf(status), "WRITE_REPLACED");
+  ASSERT_TRUE((*newer)->Append("456789").ok());
+  EXPECT_EQ(*(*newer)->Commit(), 10);
+  older->reset();
+  newer->reset();
+  EXPECT_TRUE(Finish(upload).ok());
+}
+
+TEST_F(UploadStagingTest, TakesNoMoreThanAnnounced) {
+  const std::string upload = CreateDataset("0123");
+  auto writer = staging().StartWrite(upload, "data.jsonl", 0);
+  EXPECT_EQ((*writer)->Append("01234").code(), absl::StatusCode::kOutOfRange);
+}
+
+TEST_F(UploadStagingTest, ARepeatedRequestGivesTheSameUpload) {
+  const std::string first = CreateDataset("0123", "request-1");
+  Send(first, "data.jsonl", 0, "01");
+  EXPECT_EQ(CreateDataset("0123", "request-1"), first);
+  EXPECT_EQ(Committed(first), 2);
+  Restart();
+  EXPECT_EQ(CreateDataset("0123", "request-1"), first);
+  auto other = Announce(v1::Artifact::DATASET, {{"data.jsonl", "other"}});
+  other.set_request_id("request-1");
+  EXPECT_EQ(staging().Create("ann", other).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(staging().Create("bob", other).ok());
+}
+
+TEST_F(UploadStagingTest, ExpiresWithoutAWrite) {
+  const std::string upload = CreateDataset("0123");
+  const std::string other = CreateDataset("0123");
+  clock().AdvanceSeconds(20 * 3600);
+  staging().RemoveExpired();
+  Send(other, "data.jsonl", 0, "01");
+  clock().AdvanceSeconds(5 * 3600);
+  staging().RemoveExpired();
+  EXPECT_EQ(staging().Query(upload).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(Exists(root() + "/uploads/" + upload));
+  EXPECT_EQ(Committed(other), 2);
+  Restart();
+  EXPECT_EQ(Committed(other), 2);
+}
+
+TEST_F(UploadStagingTest, BoundsTheUnfinishedUploadsOfAnOwner) {
+  for (int i = 0; i < 64; ++i) CreateDataset("0123");
+  const auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "0123"}});
+  const absl::Status status = staging().Create("ann", request).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(staging().Create("bob", request).ok());
+}
+
+TEST_F(UploadStagingTest, PromisesNoSpaceThatIsNotThere) {
+  auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "0123"}});
+  request.mutable_files(0)->set_size(int64_t{1} << 44);
+  const absl::Status status = staging().Create("ann", request).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(status), "DISK_FULL");
+  const int64_t most = artifacts().budget().FreeOnDisk() / 2;
+  request.mutable_files(0)->set_size(most);
+  EXPECT_TRUE(staging().Create("ann", request).ok());
+  request.mutable_files(0)->set_size(most + (int64_t{1} << 30));
+  EXPECT_EQ(staging().Create("ann", request).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(UploadStagingTest, SweepsWhatNobodyAnnounced) {
+  Stop();
+  ASSERT_TRUE(MakeDirectories(root() + "/uploads/upload-0000000000000000").ok());
+  Restart();
+  EXPECT_FALSE(Exists(root() + "/uploads/upload-0000000000000000"));
+}
+
+}  // namespace
+}  // namespace thaw
