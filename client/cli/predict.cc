@@ -124,6 +124,7 @@ ExitCode RunPredict(const Session& session, const PredictOptions& options) {
     THAW_RETURN_IF_ERROR(PrintAnswers(session, answers, *prediction));
   } else {
     THAW_RETURN_IF_ERROR(WriteFileAtomically(options.out, answers));
+    if (session.json) std::printf("%s\n", JsonLine(*ended).c_str());
   }
   for (const char* name : {"accuracy", "macro_f1"}) {
     const auto value = ended->result_metrics().find(name);

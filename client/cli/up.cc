@@ -12,6 +12,7 @@
 #include "client/cli/format.h"
 #include "common/base/clock.h"
 #include "common/base/files.h"
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 
@@ -72,33 +73,34 @@ class LocalService {
   absl::Status Start() {
     THAW_ASSIGN_OR_RETURN(const std::string programs, OwnDirectory());
     THAW_RETURN_IF_ERROR(MakeDirectories(options_.data_dir, 0700));
-    THAW_ASSIGN_OR_RETURN(ChildProcess server,
-                          ChildProcess::Start({absl::StrCat(programs, "/thawd"), "--data_dir",
-                                               options_.data_dir, "--listen", options_.listen,
-                                               "--metrics_listen", options_.metrics_listen},
-                                              absl::StrCat(options_.data_dir, "/thawd.log")));
+    THAW_RETURN_IF_ERROR(RemoveTree(PortFile()));
+    THAW_ASSIGN_OR_RETURN(
+        ChildProcess server,
+        ChildProcess::Start({absl::StrCat(programs, "/thawd"), "--data_dir", options_.data_dir,
+                             "--listen", options_.listen, "--metrics_listen",
+                             options_.metrics_listen, "--port_file", PortFile()},
+                            absl::StrCat(options_.data_dir, "/thawd.log")));
     server_ = std::move(server);
     THAW_RETURN_IF_ERROR(Await("the server to answer", [this] { return ServerAnswers(); }));
     const std::string token = absl::StrCat(options_.data_dir, "/worker_token");
     THAW_ASSIGN_OR_RETURN(
         ChildProcess worker,
         ChildProcess::Start(
-            {absl::StrCat(programs, "/thaw-worker"), "--server", options_.listen, "--token_file",
-             token, "--name", HostName(), "--work_dir", absl::StrCat(options_.data_dir, "/worker")},
+            {absl::StrCat(programs, "/thaw-worker"), "--server", listen_, "--token_file", token,
+             "--name", HostName(), "--work_dir", absl::StrCat(options_.data_dir, "/worker")},
             absl::StrCat(options_.data_dir, "/thaw-worker.log")));
     worker_ = std::move(worker);
-    THAW_RETURN_IF_ERROR(Await("the worker to connect", [this] { return WorkerConnected(); }));
-    return WriteFileAtomically(AddressFile(), absl::StrCat(options_.listen, "\n"), 0600);
+    return Await("the worker to connect", [this] { return WorkerConnected(); });
   }
 
   void Announce() const {
     std::printf("server   %s\nmetrics  http://%s/metrics\nworker   %s\ndata     %s\n",
-                options_.listen.c_str(), options_.metrics_listen.c_str(), HostName().c_str(),
+                listen_.c_str(), metrics_listen_.c_str(), HostName().c_str(),
                 options_.data_dir.c_str());
     if (options_.data_dir != DefaultDataDirectory()) {
       std::printf(
           "for thaw in other terminals:\n  export THAW_SERVER=%s THAW_TOKEN_FILE=%s/access_token\n",
-          options_.listen.c_str(), options_.data_dir.c_str());
+          listen_.c_str(), options_.data_dir.c_str());
     }
     std::printf("logs     %s %s\nCtrl-C stops both\n", server_->log_path().c_str(),
                 worker_->log_path().c_str());
@@ -115,11 +117,10 @@ class LocalService {
   void Stop() {
     if (worker_.has_value()) StopChild(&*worker_, kWorkerStopSeconds);
     if (server_.has_value()) StopChild(&*server_, kServerStopSeconds);
-    (void)RemoveTree(AddressFile());
   }
 
  private:
-  std::string AddressFile() const { return absl::StrCat(options_.data_dir, "/address"); }
+  std::string PortFile() const { return absl::StrCat(options_.data_dir, "/ports.json"); }
 
   absl::Status CheckAlive() {
     for (std::optional<ChildProcess>* child : {&server_, &worker_}) {
@@ -147,7 +148,7 @@ class LocalService {
   absl::StatusOr<std::vector<v1::WorkerStatus>> Workers() {
     if (client_ == nullptr) {
       ConnectionOptions options;
-      options.server = options_.listen;
+      options.server = listen_;
       options.token_file = absl::StrCat(options_.data_dir, "/access_token");
       options.call_seconds = 2;
       options.retry_seconds = 0;
@@ -155,7 +156,14 @@ class LocalService {
     }
     return client_->jobs().ListWorkers();
   }
-  bool ServerAnswers() { return Workers().ok(); }
+  // The server says where it listens when it is ready; only it knows what port 0 became.
+  bool ServerAnswers() {
+    const auto ports = ReadJsonFile(PortFile());
+    if (!ports.ok()) return false;
+    listen_ = ports->value("listen", options_.listen);
+    metrics_listen_ = ports->value("metrics_listen", options_.metrics_listen);
+    return Workers().ok();
+  }
   bool WorkerConnected() {
     const auto workers = Workers();
     return workers.ok() && std::any_of(workers->begin(), workers->end(), [](const auto& worker) {
@@ -180,6 +188,8 @@ class LocalService {
   Interrupts::Scope scope_;
   std::optional<ChildProcess> server_;
   std::optional<ChildProcess> worker_;
+  std::string listen_;  // as the server tells them
+  std::string metrics_listen_;
   std::unique_ptr<ThawClient> client_;
 };
 
