@@ -92,7 +92,7 @@ run = trainer_pb2.ToTrainer(run=trainer_pb2.Run(assignment=assignment, model_dir
 
 ours, theirs = socket.socketpair()
 environment = dict(os.environ, GOMP_SPINCOUNT="1000", OMP_NUM_THREADS=str(args.threads))
-trainer = subprocess.Popen([args.trainer, "--frames_fd", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+trainer = subprocess.Popen([args.trainer, "--fd", str(theirs.fileno())], pass_fds=[theirs.fileno()],
                            env=environment, stderr=subprocess.PIPE)
 theirs.close()
 payload = run.SerializeToString()
