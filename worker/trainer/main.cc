@@ -22,7 +22,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   thaw::DieWithParent();
-  thaw::EnsureShortSpinning(argv);
+  thaw::EnsureEnvironment(argv);
+  thaw::KeepFreedMemory();
 
   thaw::internal::ToTrainer first;
   const absl::StatusOr<bool> more = thaw::ReadFrame(socket, &first);

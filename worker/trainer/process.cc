@@ -1,22 +1,40 @@
 #include "worker/trainer/process.h"
 
+#include <malloc.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <set>
 #include <sstream>
 #include <string>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 
 namespace thaw {
 namespace {
+
+constexpr struct {
+  const char* name;
+  const char* value;
+} kEnvironment[] = {
+    // With libgomp's default, threads that wait for a busy neighbour burn whole cores.
+    {"GOMP_SPINCOUNT", "1000"},
+    // Packed rows give nearly every step a matrix shape of its own. oneDNN and LibTorch's layer
+    // above
+    // it keep what they made for the last 1024 shapes, half a megabyte each, which is as large as
+    // the
+    // model itself; making it again costs nothing that can be measured.
+    {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"},
+    {"LRU_CACHE_CAPACITY", "64"}};
 
 // cpu.max of control groups v2: "<quota> <period>" or "max <period>".
 int QuotaCores() {
@@ -46,11 +64,25 @@ int UsableCores() {
   return std::clamp(static_cast<int>(cores.size()), 1, QuotaCores());
 }
 
-void EnsureShortSpinning(char** argv) {
-  if (getenv("GOMP_SPINCOUNT") != nullptr || getenv("OMP_WAIT_POLICY") != nullptr) return;
-  setenv("GOMP_SPINCOUNT", "1000", 1);
-  // Without it, go on all the same: slower beside others, but right.
-  execv("/proc/self/exe", argv);
+void KeepFreedMemory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
+void EnsureEnvironment(char** argv) {
+  bool complete = true;
+  for (const auto& [name, value] : kEnvironment) {
+    if (getenv(name) != nullptr) continue;
+    complete = false;
+    setenv(name, value, 1);
+  }
+  if (complete) return;
+  // By its path, so that it keeps its name in the process list. If that fails, go on all the same:
+  // slower and larger, but right.
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) execv(program.c_str(), argv);
 }
 
 }  // namespace thaw

@@ -12,9 +12,13 @@ void DieWithParent();
 // at least 1. Two threads on one core's siblings only get in each other's way in GEMMs.
 int UsableCores();
 
-// Starts this program anew with GOMP_SPINCOUNT=1000 unless the environment has an opinion: libgomp
-// reads it before main, and with its default threads that wait for a busy neighbour burn whole
-// cores. Returns if there is nothing to do.
-void EnsureShortSpinning(char** argv);
+// Keeps freed memory for the next step instead of giving it back page by page: 6 to 8 % more tokens
+// per CPU-second for about 30 MB.
+void KeepFreedMemory();
+
+// Starts this program anew with what the compute libraries read from the environment before main:
+// short spinning of waiting threads, small caches of matrix shapes. Variables that are set already
+// are left alone. Returns if there is nothing to do.
+void EnsureEnvironment(char** argv);
 
 }  // namespace thaw

@@ -20,8 +20,21 @@ std::string OrDefault(const std::string& column, const char* otherwise) {
   return column.empty() ? otherwise : column;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir) {
-  return Tokenizer::Load(model_dir + "/tokenizer.json");
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir,
+                                                         const ModelConfig& config) {
+  THAW_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::Load(model_dir + "/tokenizer.json"));
+  if (tokenizer->id_limit() > config.vocab_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's tokenizer.json has token ids up to ", tokenizer->id_limit() - 1,
+                     ", but its embedding table only ", config.vocab_size,
+                     " rows: upload the tokenizer that belongs to the model"));
+  }
+  return tokenizer;
+}
+
+int32_t MaxLength(int32_t asked, const ModelConfig& config) {
+  return static_cast<int32_t>(
+      std::min<int64_t>(asked == 0 ? kDefaultMaxLength : asked, config.max_positions));
 }
 
 // The one JSON Lines file of a dataset directory.
@@ -75,14 +88,15 @@ absl::StatusOr<TokenizedDataset> ReadRows(const std::string& path, const Dataset
 
 }  // namespace
 
-absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run, int32_t max_length,
-                                                  int threads, const Tick& tick) {
+absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
+                                                  const ModelConfig& config, int threads,
+                                                  const Tick& tick) {
   const v1::Training& training = run.assignment().spec().training();
   const v1::TextClassification& task = training.text_classification();
   const DatasetSchema schema{.text_column = OrDefault(task.text_column(), "text"),
                              .text_pair_column = "",
                              .label_column = OrDefault(task.label_column(), "label")};
-  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(run.model_dir()));
+  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(run.model_dir(), config));
   THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(run.dataset_dir()));
   THAW_ASSIGN_OR_RETURN(const DatasetSummary summary, Scan(path, schema));
   tick();
@@ -93,7 +107,8 @@ absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run, int3
         absl::StrCat("column \"", schema.label_column, "\" holds ", inputs.labels.size(),
                      " different labels; classification needs at least 2"));
   }
-  TokenizeOptions options{.max_length = max_length, .threads = threads, .keep = {}};
+  TokenizeOptions options{
+      .max_length = MaxLength(training.max_length(), config), .threads = threads, .keep = {}};
   const double fraction = training.validation_case() == v1::Training::kValidationFraction
                               ? training.validation_fraction()
                               : (run.validation_dataset_dir().empty() ? 0.1 : 0.0);
@@ -123,12 +138,13 @@ absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run, int3
 }
 
 absl::StatusOr<PredictionInputs> ReadPredictionInputs(const internal::Run& run,
-                                                      const std::vector<std::string>& labels,
-                                                      int32_t max_length, int threads,
+                                                      const ModelConfig& config, int threads,
                                                       const Tick& tick) {
   const v1::Prediction& prediction = run.assignment().spec().prediction();
-  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(run.model_dir()));
-  const TokenizeOptions options{.max_length = max_length, .threads = threads, .keep = {}};
+  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(run.model_dir(), config));
+  const std::vector<std::string>& labels = config.labels;
+  const TokenizeOptions options{
+      .max_length = MaxLength(prediction.max_length(), config), .threads = threads, .keep = {}};
   PredictionInputs inputs;
   if (prediction.has_texts()) {
     std::vector<TextInput> texts;
@@ -153,11 +169,6 @@ absl::StatusOr<PredictionInputs> ReadPredictionInputs(const internal::Run& run,
       inputs.rows, ReadRows(path, schema, *tokenizer,
                             inputs.labelled ? labels : std::vector<std::string>(), options, tick));
   return inputs;
-}
-
-int32_t ResolveMaxLength(int32_t asked, int64_t max_positions) {
-  return static_cast<int32_t>(
-      std::min<int64_t>(asked == 0 ? kDefaultMaxLength : asked, max_positions));
 }
 
 }  // namespace thaw

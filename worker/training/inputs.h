@@ -11,8 +11,12 @@
 #include "absl/status/statusor.h"
 #include "thaw/internal/trainer.pb.h"
 #include "worker/data/tokenized_dataset.h"
+#include "worker/model/config.h"
 
 namespace thaw {
+
+// Rows are cut at the spec's max_length, by default at 256 tokens, and never have more than the
+// model has positions. INVALID_ARGUMENT for a tokenizer whose ids the model has no rows for.
 
 // Called about once per thousand rows while something long is being read.
 using Tick = std::function<void()>;
@@ -26,8 +30,9 @@ struct TrainingInputs {
 // Reads what `run`, a training, names. Labels are those of the training dataset; rows are on the
 // validation side by hash of their text, unless there is a dataset for it. FAILED_PRECONDITION,
 // naming file and line, for a dataset that cannot be used.
-absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run, int32_t max_length,
-                                                  int threads, const Tick& tick);
+absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
+                                                  const ModelConfig& config, int threads,
+                                                  const Tick& tick);
 
 struct PredictionInputs {
   TokenizedDataset rows;
@@ -36,11 +41,7 @@ struct PredictionInputs {
 
 // Reads what `run`, a prediction, names. Labels are read only if all rows have a known one.
 absl::StatusOr<PredictionInputs> ReadPredictionInputs(const internal::Run& run,
-                                                      const std::vector<std::string>& labels,
-                                                      int32_t max_length, int threads,
+                                                      const ModelConfig& config, int threads,
                                                       const Tick& tick);
-
-// `asked`, or 256 if it is 0, but no more than the model has positions.
-int32_t ResolveMaxLength(int32_t asked, int64_t max_positions);
 
 }  // namespace thaw

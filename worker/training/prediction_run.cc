@@ -54,15 +54,13 @@ internal::Ended EndedAs(v1::AttemptEnd::Outcome outcome) {
 }
 
 absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptContext& context) {
-  const v1::Prediction& prediction = run.assignment().spec().prediction();
   Reporter reporter(context.sink, context.clock, context.point_interval_seconds);
   reporter.Beat();
   THAW_ASSIGN_OR_RETURN(auto model, LoadModel(run.model_dir(), std::nullopt));
   const std::vector<std::string>& labels = model->config().labels;
-  const int32_t max_length = ResolveMaxLength(prediction.max_length(), model->max_positions());
-  THAW_ASSIGN_OR_RETURN(const PredictionInputs inputs,
-                        ReadPredictionInputs(run, labels, max_length, at::get_num_threads(),
-                                             [&] { reporter.Beat(); }));
+  THAW_ASSIGN_OR_RETURN(
+      const PredictionInputs inputs,
+      ReadPredictionInputs(run, model->config(), at::get_num_threads(), [&] { reporter.Beat(); }));
   const TokenizedDataset& rows = inputs.rows;
   if (rows.rows() == 0) return absl::FailedPreconditionError("there are no rows to answer for");
   if (rows.truncated_rows > 0) {

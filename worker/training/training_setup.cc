@@ -29,8 +29,7 @@ absl::Status TrainingLoop::Prepare() {
   reporter_.Beat();
   THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(run_.model_dir() + "/config.json"));
   THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_text));
-  const int32_t max_length = ResolveMaxLength(training_.max_length(), config.max_positions);
-  THAW_ASSIGN_OR_RETURN(inputs_, ReadTrainingInputs(run_, max_length, at::get_num_threads(), tick));
+  THAW_ASSIGN_OR_RETURN(inputs_, ReadTrainingInputs(run_, config, at::get_num_threads(), tick));
   THAW_ASSIGN_OR_RETURN(model_, LoadModel(run_.model_dir(), HeadSpec{.labels = inputs_.labels,
                                                                      .seed = training_.seed()}));
   const v1::Batch& batch = training_.batch();
