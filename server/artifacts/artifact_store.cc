@@ -254,8 +254,13 @@ absl::StatusOr<OpenArtifactFile> ArtifactStore::OpenFile(const v1::Artifact& art
     verified = digest.ok() && digest->sha256 == file->sha256() && digest->size == file->size();
   }
   if (!open_file.fd.valid() || !verified) {
-    return WithReason(absl::DataLossError(absl::StrCat(full, " is not what was published")),
-                      "ARTIFACT_DAMAGED");
+    const std::string incident =
+        LogIncident("artifact_damaged", absl::StrCat(full, " is not what was published"));
+    return WithReason(
+        absl::DataLossError(absl::StrCat(path, " of ", artifact.id(),
+                                         " is damaged on the server's disk (incident ", incident,
+                                         "): upload it again, or ask the operator to restore it")),
+        "ARTIFACT_DAMAGED");
   }
   MutexLock lock(mutex_);
   verified_.emplace(artifact.id(), path);
