@@ -28,6 +28,25 @@ inline torch::Tensor EmptyLike(bool wanted, const torch::Tensor& tensor) {
   return wanted ? at::empty_like(tensor, at::MemoryFormat::Contiguous) : torch::Tensor();
 }
 
+// The gradient of a saved weight in the making. A leaf whose .grad is already there (the
+// trainables' views into one flat buffer) is added to in place, and autograd hears of no gradient:
+// at small steps, dense gradients made only to be added would cost more than computing them.
+struct WeightGradient {
+  torch::Tensor sum;  // undefined where none is wanted
+  bool adds = false;  // `sum` holds what must be kept
+
+  // What the backward pass returns for this weight.
+  torch::Tensor Returned() const { return adds ? torch::Tensor() : sum; }
+};
+inline WeightGradient WeightGradientOf(bool wanted, const torch::Tensor& weight) {
+  if (!wanted) return {};
+  if (weight.is_leaf() && !torch::GradMode::is_enabled()) {
+    const torch::Tensor& preset = weight.grad();
+    if (preset.defined() && preset.is_contiguous()) return {preset, true};
+  }
+  return {at::empty_like(weight, at::MemoryFormat::Contiguous), false};
+}
+
 // Keeps a plain struct with a graph node.
 template <typename T>
 struct Held : torch::CustomClassHolder {

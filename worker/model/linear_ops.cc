@@ -47,10 +47,9 @@ struct ProjectionsFunction : torch::autograd::Function<ProjectionsFunction> {
       const auto& [weight, bias] = inputs[i];
       const Tensor d = gradients[i].contiguous();
       if (results[0].defined()) Gemm(d, saved[1 + i], results[0], i > 0);
-      if (context->needs_input_grad(weight)) {
-        results[weight] = at::empty_like(saved[1 + i]);
-        Gemm(d.t(), x, results[weight]);
-      }
+      const auto d_weight = WeightGradientOf(context->needs_input_grad(weight), saved[1 + i]);
+      if (d_weight.sum.defined()) Gemm(d.t(), x, d_weight.sum, d_weight.adds);
+      results[weight] = d_weight.Returned();
       if (bias && context->needs_input_grad(*bias)) {
         results[*bias] = at::empty({d.size(1)}, d.options());
         Kernels().column_sums(d.size(0), d.size(1), Floats(d), Floats(results[*bias]));
@@ -80,15 +79,17 @@ struct MlpFunction : torch::autograd::Function<MlpFunction> {
     const Tensor &x = saved[0], &w1 = saved[1], &w2 = saved[2], &hidden = saved[3];
     const Tensor d = gradients[0].contiguous();
     variable_list results(5);
-    const bool needs_w2 = context->needs_input_grad(3);
-    Tensor activated = EmptyLike(needs_w2, hidden);
+    const auto d_w1 = WeightGradientOf(context->needs_input_grad(1), w1);
+    const auto d_w2 = WeightGradientOf(context->needs_input_grad(3), w2);
+    results[1] = d_w1.Returned();
+    results[3] = d_w2.Returned();
+    Tensor activated = EmptyLike(d_w2.sum.defined(), hidden);
     const Tensor d_hidden = at::empty_like(hidden);
     Gemm(d, w2, d_hidden);
     Kernels().activation_backward(HeldIn<ActivationKind>(context), hidden.size(0), hidden.size(1),
                                   Floats(hidden), Floats(d_hidden), Floats(activated));
-    if (needs_w2) {
-      results[3] = at::empty_like(w2);
-      Gemm(d.t(), activated, results[3]);
+    if (d_w2.sum.defined()) {
+      Gemm(d.t(), activated, d_w2.sum, d_w2.adds);
       activated.reset();
     }
     if (context->needs_input_grad(2)) {
@@ -96,10 +97,7 @@ struct MlpFunction : torch::autograd::Function<MlpFunction> {
       Kernels().column_sums(d_hidden.size(0), d_hidden.size(1), Floats(d_hidden),
                             Floats(results[2]));
     }
-    if (context->needs_input_grad(1)) {
-      results[1] = at::empty_like(w1);
-      Gemm(d_hidden.t(), x, results[1]);
-    }
+    if (d_w1.sum.defined()) Gemm(d_hidden.t(), x, d_w1.sum, d_w1.adds);
     if (context->needs_input_grad(0)) {
       results[0] = at::empty_like(x);
       Gemm(d_hidden, w1, results[0]);

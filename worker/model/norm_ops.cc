@@ -88,13 +88,15 @@ struct EmbeddingNormFunction : torch::autograd::Function<EmbeddingNormFunction> 
                                      Floats(results[3]), Floats(results[4]), nullptr);
     const Tensor* const indices[] = {&inputs.ids, &inputs.positions, &inputs.types};
     for (size_t i = 0; i < 3; ++i) {
-      if (!context->needs_input_grad(i)) continue;
-      results[i] = at::zeros_like(saved[2 + i]);
+      const auto table = WeightGradientOf(context->needs_input_grad(i), saved[2 + i]);
+      if (!table.sum.defined()) continue;
+      if (!table.adds) table.sum.zero_();
       Kernels().scatter_add(rows, columns,
                             indices[i]->defined() ? indices[i]->data_ptr<int64_t>() : nullptr,
-                            Floats(d_sum), Floats(results[i]));
+                            Floats(d_sum), Floats(table.sum));
+      if (i == 0 && inputs.padding_id >= 0) table.sum[inputs.padding_id].zero_();
+      results[i] = table.Returned();
     }
-    if (results[0].defined() && inputs.padding_id >= 0) results[0][inputs.padding_id].zero_();
     return results;
   }
 };

@@ -1,6 +1,7 @@
 // Differentiable operations on packed rows, each one autograd function that calls our kernels and
 // oneDNN's GEMM itself and saves little. fp32; matrices are contiguous, weights [out, in] as
-// in the checkpoints. Gradients are computed only where they are asked for.
+// in the checkpoints. Gradients are computed only where they are asked for; those of matrices are
+// added straight to a leaf's .grad where one is set before the backward pass.
 //
 // Results are the same bits from run to run. They do not depend on the number of threads, but for
 // what oneDNN's GEMM does: it may split sums by thread.

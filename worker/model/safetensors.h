@@ -84,7 +84,8 @@ struct TensorToWrite {
   const void* data = nullptr;
 };
 
-// Writes to a sibling, fsyncs and renames it over `path`; nothing is copied on the way.
+// Writes to a sibling and renames it over `path`; nothing is copied on the way. Not fsynced: what a
+// trainer writes counts only once the server has taken it over, and that fsyncs its own copy.
 absl::Status WriteSafetensors(const std::string& path, std::vector<TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata = {
                                   {"format", "pt"}});

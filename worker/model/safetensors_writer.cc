@@ -4,10 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/files.h"
 #include "common/base/id.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
@@ -79,16 +77,10 @@ absl::Status WriteSafetensors(const std::string& path, std::vector<TensorToWrite
     if (!status.ok()) break;
     status = WriteBytes(fd.get(), tensor.data, static_cast<size_t>(DataBytes(tensor)), temporary);
   }
-  if (status.ok() && fsync(fd.get()) != 0)
-    status = ErrnoStatus(errno, absl::StrCat("fsync of ", temporary));
   if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0)
     status = ErrnoStatus(errno, absl::StrCat("renaming to ", path));
-  if (!status.ok()) {
-    unlink(temporary.c_str());
-    return status;
-  }
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  return FsyncDirectory(parent.empty() ? "." : parent);
+  if (!status.ok()) unlink(temporary.c_str());
+  return status;
 }
 
 }  // namespace thaw

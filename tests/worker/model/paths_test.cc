@@ -67,6 +67,24 @@ TEST_F(Paths, AgreeWithDropoutForwardAndBackward) {
   }
 }
 
+TEST_F(Paths, GradientsAreAddedToThoseThatAreSet) {
+  const RunContext context{.training = true, .dropout = {7, 3, 1}};
+  const Outcome fresh = ForwardAndBackward(*model_, batch_, context);
+  std::map<std::string, void*> memory;
+  for (const Parameter& parameter : model_->parameters().all()) {
+    parameter.tensor.mutable_grad() = at::ones_like(parameter.tensor);
+    memory[parameter.name] = parameter.tensor.grad().data_ptr();
+  }
+  const Outcome added = ForwardAndBackward(*model_, batch_, context);
+  for (const auto& [name, gradient] : fresh.gradients) {
+    EXPECT_EQ(added.gradients.at(name).data_ptr(), memory[name]) << name;
+    const double size = gradient.abs().max().item<double>();
+    Tensor expected = gradient + 1;
+    if (name == "bert.embeddings.word_embeddings.weight") expected[0].zero_();  // padding: none
+    EXPECT_LT(MaxDifference(added.gradients.at(name), expected), 1e-6 * (1 + size)) << name;
+  }
+}
+
 TEST_F(Paths, DropoutFollowsItsKeyAndNothingElse) {
   const RunContext context{.training = true, .dropout = {7, 3, 1}};
   const Outcome first = ForwardAndBackward(*model_, batch_, context);
