@@ -165,8 +165,10 @@ class RpcFixture {
       v1::WriteRequest request;
       request.set_upload_id(upload->id());
       request.set_path(path);
-      request.set_data(bytes);
-      writer->Write(request);
+      for (size_t at = 0; at == 0 || at < bytes.size(); at += 512 << 10) {
+        request.set_data(bytes.substr(at, 512 << 10));
+        if (!writer->Write(request)) break;
+      }
       writer->WritesDone();
       const absl::Status status = FromGrpcStatus(writer->Finish());
       if (!status.ok()) return status;

@@ -1,0 +1,174 @@
+// What users do to jobs, over the wire.
+#include <set>
+#include <thread>
+
+#include "common/base/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/server/rpc/rpc_fixture.h"
+
+namespace thaw {
+namespace {
+
+using ::testing::HasSubstr;
+using Stub = v1::FineTuneService::Stub;
+
+class FineTuneServiceTest : public ::testing::Test, public RpcFixture {
+ protected:
+  template <typename Request>
+  Request For(const std::string& id) {
+    Request request;
+    request.set_id(id);
+    return request;
+  }
+};
+
+TEST_F(FineTuneServiceTest, ShowsEveryDefault) {
+  const v1::JobSpec spec = Spec("ann");
+  const auto job = Submit("ann", spec);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->state(), v1::Job::QUEUED);
+  EXPECT_EQ(job->owner(), "ann");
+  EXPECT_EQ(job->queue_position(), 1);
+  EXPECT_FALSE(job->state_reason().empty());
+  EXPECT_EQ(job->resolved_spec().training().batch().examples_per_step(), 16);
+  EXPECT_EQ(job->resolved_spec().training().seed(), 42);
+  const auto read = Call(jobs(), &Stub::GetJob, "ann", For<v1::GetJobRequest>(job->id()));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->id(), job->id());
+}
+
+TEST_F(FineTuneServiceTest, NamesEveryWrongField) {
+  v1::JobSpec spec = Spec("ann");
+  spec.set_priority(1000);
+  spec.mutable_training()->mutable_phases(0)->set_learning_rate(-1);
+  spec.set_base_model("model-0000000000000000");
+  const auto job = Submit("ann", spec);
+  EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument);
+  std::set<std::string> fields;
+  for (const FieldViolation& violation : ViolationsOf(job.status())) fields.insert(violation.field);
+  EXPECT_THAT(fields, ::testing::IsSupersetOf({"spec.priority", "spec.base_model",
+                                               "spec.training.phases[0].learning_rate"}));
+}
+
+TEST_F(FineTuneServiceTest, ValidatingStoresNothing) {
+  v1::CreateJobRequest request;
+  *request.mutable_spec() = Spec("ann");
+  request.set_validate_only(true);
+  const auto job = Call(jobs(), &Stub::CreateJob, "ann", request);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_TRUE(job->id().empty());
+  EXPECT_TRUE(job->has_resolved_spec());
+  EXPECT_EQ(Call(jobs(), &Stub::ListJobs, "ann", v1::ListJobsRequest())->jobs_size(), 0);
+}
+
+TEST_F(FineTuneServiceTest, ARetrySubmitsOnce) {
+  v1::JobSpec spec = Spec("ann");
+  std::vector<std::string> ids(16);
+  std::vector<std::thread> threads;
+  for (std::string& id : ids) {
+    threads.emplace_back([&] {
+      const auto job = Submit("ann", spec, "request-1");
+      if (job.ok()) id = job->id();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_FALSE(ids[0].empty());
+  EXPECT_THAT(ids, ::testing::Each(ids[0]));
+  spec.set_priority(1);
+  EXPECT_EQ(Submit("ann", spec, "request-1").status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(Submit("ann", spec, std::string(65, 'x')).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(FineTuneServiceTest, AcceptedJobsOutliveTheServer) {
+  const v1::JobSpec spec = Spec("ann");
+  std::set<std::string> accepted;
+  for (int i = 0; i < 20; ++i) accepted.insert(Submit("ann", spec)->id());
+  Stop();
+  Start();
+  std::set<std::string> found;
+  v1::ListJobsRequest request;
+  request.set_page_size(7);
+  do {
+    const auto page = Call(jobs(), &Stub::ListJobs, "ann", request);
+    ASSERT_TRUE(page.ok()) << page.status();
+    for (const v1::Job& job : page->jobs()) EXPECT_TRUE(found.insert(job.id()).second);
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_EQ(found, accepted);
+}
+
+TEST_F(FineTuneServiceTest, BoundsPages) {
+  for (const int size : {-1, 1001}) {
+    v1::ListJobsRequest request;
+    request.set_page_size(size);
+    EXPECT_EQ(Call(jobs(), &Stub::ListJobs, "ann", request).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(FineTuneServiceTest, CancelsPausesAndResumes) {
+  const v1::JobSpec spec = Spec("ann");
+  const std::string id = Submit("ann", spec)->id();
+  EXPECT_EQ(Call(jobs(), &Stub::PauseJob, "ann", For<v1::PauseJobRequest>(id))->state(),
+            v1::Job::PAUSED);
+  EXPECT_EQ(Call(jobs(), &Stub::ResumeJob, "ann", For<v1::ResumeJobRequest>(id))->state(),
+            v1::Job::QUEUED);
+  EXPECT_EQ(Call(jobs(), &Stub::CancelJob, "ann", For<v1::CancelJobRequest>(id))->state(),
+            v1::Job::CANCELLED);
+  EXPECT_TRUE(Call(jobs(), &Stub::CancelJob, "ann", For<v1::CancelJobRequest>(id)).ok());
+  EXPECT_EQ(Call(jobs(), &Stub::ResumeJob, "ann", For<v1::ResumeJobRequest>(id)).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  const auto events = Call(jobs(), &Stub::ListJobEvents, "ann", For<v1::ListJobEventsRequest>(id));
+  ASSERT_TRUE(events.ok()) << events.status();
+  for (int i = 0; i < events->events_size(); ++i) EXPECT_EQ(events->events(i).sequence(), i + 1);
+}
+
+TEST_F(FineTuneServiceTest, UpdatesOnlyWhatTheCallerHasSeen) {
+  const auto job = Submit("ann", Spec("ann"));
+  v1::UpdateJobRequest request;
+  request.set_id(job->id());
+  request.set_etag(job->etag());
+  request.mutable_spec()->set_priority(7);
+  (*request.mutable_spec()->mutable_labels())["team"] = "red";
+  request.mutable_update_mask()->add_paths("priority");
+  request.mutable_update_mask()->add_paths("labels");
+  const auto updated = Call(jobs(), &Stub::UpdateJob, "ann", request);
+  ASSERT_TRUE(updated.ok()) << updated.status();
+  EXPECT_EQ(updated->spec().priority(), 7);
+  EXPECT_EQ(updated->spec().labels().at("team"), "red");
+  EXPECT_EQ(Call(jobs(), &Stub::UpdateJob, "ann", request).status().code(),
+            absl::StatusCode::kAborted);
+  request.clear_etag();
+  request.mutable_spec()->set_priority(1000);
+  EXPECT_EQ(Call(jobs(), &Stub::UpdateJob, "ann", request).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  request.mutable_spec()->set_priority(1);
+  request.mutable_update_mask()->add_paths("base_model");
+  const auto refused = Call(jobs(), &Stub::UpdateJob, "ann", request);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+class FullQueueTest : public ::testing::Test, public RpcFixture {
+ protected:
+  static RpcServerOptions ShortQueue() {
+    RpcServerOptions options;
+    options.max_queued_jobs = 3;
+    return options;
+  }
+  FullQueueTest() : RpcFixture(ShortQueue()) {}
+};
+
+TEST_F(FullQueueTest, OverloadIsRefused) {
+  const v1::JobSpec spec = Spec("ann");
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Submit("ann", spec, absl::StrCat(i)).ok());
+  const absl::Status status = Submit("ann", spec).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(status), "QUEUE_FULL");
+  // A retry of what was accepted is still answered.
+  EXPECT_TRUE(Submit("ann", spec, "0").ok());
+}
+
+}  // namespace
+}  // namespace thaw
