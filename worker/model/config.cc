@@ -4,6 +4,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
 
@@ -176,6 +177,27 @@ ModelConfig ReadBert(FieldReader& reader) {
   return config;
 }
 
+// One line per architecture.
+struct Family {
+  const char* model_type;
+  const char* classifier_class;  // of transformers
+  ModelConfig (*read)(FieldReader&);
+};
+constexpr Family kFamilies[] = {{"bert", "BertForSequenceClassification", ReadBert}};
+
+const Family* FindFamily(absl::string_view model_type) {
+  for (const Family& family : kFamilies) {
+    if (model_type == family.model_type) return &family;
+  }
+  return nullptr;
+}
+
+std::string SupportedFamilies() {
+  return absl::StrJoin(kFamilies, ", ", [](std::string* out, const Family& family) {
+    out->append(family.model_type);
+  });
+}
+
 const char* ProblemName(ProblemType problem) {
   switch (problem) {
     case ProblemType::kSingleLabel:
@@ -199,11 +221,13 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
   FieldReader reader(*source);
   const std::string model_type = reader.Text("model_type", "");
   THAW_RETURN_IF_ERROR(reader.status());
-  if (model_type != "bert") {
-    return absl::UnimplementedError(
-        absl::StrCat("config.json: model_type \"", model_type, "\" is not supported, only bert"));
+  const Family* family = FindFamily(model_type);
+  if (family == nullptr) {
+    return absl::UnimplementedError(absl::StrCat("config.json: model_type \"", model_type,
+                                                 "\" is not supported, only ",
+                                                 SupportedFamilies()));
   }
-  ModelConfig config = ReadBert(reader);
+  ModelConfig config = family->read(reader);
   config.model_type = model_type;
   config.labels = ReadLabels(reader);
   config.problem = ReadProblem(reader, config.labels.size());
@@ -214,7 +238,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
 
 std::string ClassifierConfigJson(const ModelConfig& config) {
   json out = config.source;
-  out["architectures"] = {"BertForSequenceClassification"};
+  out["architectures"] = {FindFamily(config.model_type)->classifier_class};
   out["problem_type"] = ProblemName(config.problem);
   out["id2label"] = json::object();
   out["label2id"] = json::object();
