@@ -10,6 +10,7 @@
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/files.h"
@@ -150,9 +151,9 @@ sigset_t BlockSignals() {
   return signals;
 }
 
-// `listen` with the port that was chosen.
+// `listen` with the port that was chosen; a path of a Unix socket has none.
 std::string AddressWithPort(const std::string& listen, int port) {
-  if (port == 0) return listen;
+  if (port == 0 || absl::StartsWith(listen, "unix:")) return listen;
   return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
 }
 

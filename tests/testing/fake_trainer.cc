@@ -267,7 +267,7 @@ class FakeTraining {
     if (script_.Has("deaf")) return std::nullopt;
     requests_->WaitWhileHeld([this] { Beat(); });
     if (requests_->stop()) return EndedAs(v1::AttemptEnd::STOPPED);
-    if (requests_->pause()) {
+    if (requests_->pause() && !script_.Has("linger")) {
       if (spec_.has_training()) Checkpoint();
       return EndedAs(v1::AttemptEnd::PAUSED);
     }
