@@ -2,9 +2,13 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
+#include <fcntl.h>
 #include <google/protobuf/util/json_util.h>
+#include <stdio.h>
 #include <torch/version.h>
 
+#include <cerrno>
+#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -54,7 +58,11 @@ absl::Status WriteFiles(const std::string& directory, const CheckpointContents& 
   options.preserve_proto_field_names = true;
   const auto status = google::protobuf::util::MessageToJsonString(contents.state, &json, options);
   if (!status.ok()) return absl::InternalError(std::string(status.message()));
-  return WriteFileAtomically(directory + "/" + kStateFile, json);
+  std::ofstream file(directory + "/" + kStateFile, std::ios::binary);
+  file << json;
+  file.close();
+  if (!file) return absl::ResourceExhaustedError(absl::StrCat(directory, " cannot be written to"));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<MomentsByName> PairMoments(const TensorsByName& tensors,
@@ -85,7 +93,12 @@ absl::Status WriteCheckpoint(const std::string& directory, CheckpointContents co
   THAW_RETURN_IF_ERROR(RemoveTree(partial));
   THAW_RETURN_IF_ERROR(MakeDirectories(partial));
   THAW_RETURN_IF_ERROR(WriteFiles(partial, contents, moments));
-  return RenameWithoutReplacing(partial, directory);
+  // Nothing is fsynced: a checkpoint counts once the server has taken it over, and a host that dies
+  // before that loses the attempt with it.
+  if (renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, directory.c_str(), RENAME_NOREPLACE) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("renaming ", partial));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<CheckpointContents> ReadCheckpoint(const std::string& directory) {
