@@ -17,6 +17,8 @@ namespace thaw {
 namespace {
 
 constexpr int64_t kLogChunk = 64 << 10;
+// The server keeps no more of an attempt's output.
+constexpr int64_t kLogKept = int64_t{8} << 20;
 constexpr double kFirstBackoff = 0.1;
 constexpr double kLongestBackoff = 5;
 
@@ -55,8 +57,10 @@ absl::Status Agent::Run() {
   while (true) {
     state_.WaitUntilDue(interval);
     const bool draining = draining_;
+    Reap();
     // Drained: the server has been told, and nothing is held.
-    if (draining && reached && runs_.empty()) return absl::OkStatus();
+    const bool idle = runs_.empty() && state_.AttemptIds().empty();
+    if (draining && reached && idle) return absl::OkStatus();
     MeasureOutput();
     v1::SyncRequest request = state_.BuildRequest(options_.offer, draining);
     ReportOutput(&request);
@@ -79,7 +83,7 @@ absl::Status Agent::Run() {
       return status;
     }
     // With nothing to save there is nothing to wait for.
-    if (draining_ && runs_.empty() && !absl::IsCancelled(status)) return absl::OkStatus();
+    if (draining && idle && !absl::IsCancelled(status)) return absl::OkStatus();
     if (ReasonOf(status) == "SYNC_OUTDATED" || absl::IsCancelled(status)) {
       interval = 0;
       continue;
@@ -91,10 +95,23 @@ absl::Status Agent::Run() {
   }
 }
 
+void Agent::Reap() {
+  std::erase_if(leaving_, [](const auto& run) { return run->done(); });
+}
+
 void Agent::Carry(const v1::DesiredAttempt& order) {
   const auto found = runs_.find(order.attempt_id());
   if (found == runs_.end()) {
-    if (order.verdict() != v1::DesiredAttempt::RUN || draining_) return;
+    if (order.verdict() == v1::DesiredAttempt::FORGET) state_.Remove(order.attempt_id());
+    if (order.verdict() != v1::DesiredAttempt::RUN || !order.has_assignment()) return;
+    if (draining_) {
+      // Offered as we left: back to the queue at once instead of after a lease.
+      v1::AttemptEnd end;
+      end.set_outcome(v1::AttemptEnd::HANDED_BACK);
+      state_.Add(order.assignment());
+      state_.End(order.attempt_id(), end);
+      return;
+    }
     THAW_LOG(kInfo, "attempt_taken", {"job", order.job()}, {"attempt_id", order.attempt_id()},
              {"attempt", order.assignment().attempt()});
     runs_[order.attempt_id()] = std::make_unique<AttemptRun>(order.assignment(), options_.attempt,
@@ -102,6 +119,10 @@ void Agent::Carry(const v1::DesiredAttempt& order) {
     return;
   }
   if (order.verdict() == v1::DesiredAttempt::FORGET) {
+    // Its thread may wait for the network for a while; others must not.
+    found->second->Obey(v1::DesiredAttempt::FORGET);
+    state_.Remove(order.attempt_id());
+    leaving_.push_back(std::move(found->second));
     runs_.erase(found);
   } else {
     found->second->Obey(order.verdict());
@@ -110,8 +131,9 @@ void Agent::Carry(const v1::DesiredAttempt& order) {
 
 void Agent::MeasureOutput() {
   for (const auto& [id, run] : runs_) {
-    const int64_t size = SizeOf(run->log_file());
-    state_.SetLogPending(id, std::max<int64_t>(size - state_.LogCommitted(id), 0));
+    const int64_t committed = state_.LogCommitted(id);
+    const int64_t size = std::min(SizeOf(run->log_file()), kLogKept);
+    state_.SetLogPending(id, std::max<int64_t>(size - committed, 0));
   }
 }
 
@@ -120,6 +142,7 @@ void Agent::ReportOutput(v1::SyncRequest* request) {
     const auto found = runs_.find(report.attempt_id());
     if (found == runs_.end()) continue;
     const int64_t committed = state_.LogCommitted(report.attempt_id());
+    if (committed >= kLogKept) continue;
     std::string chunk = ReadChunk(found->second->log_file(), committed);
     if (chunk.empty()) continue;
     report.set_log_offset(committed);

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "common/base/clock.h"
@@ -36,6 +37,8 @@ class Agent {
   void Drain();
 
  private:
+  // Drops runs that were told to forget and have.
+  void Reap();
   void Carry(const v1::DesiredAttempt& order);
   void ReportOutput(v1::SyncRequest* request);
   void MeasureOutput();
@@ -46,7 +49,9 @@ class Agent {
   SyncState state_;
   ArtifactCache cache_;
   std::atomic<bool> draining_{false};
-  std::map<std::string, std::unique_ptr<AttemptRun>> runs_;  // by attempt id; Run's thread only
+  // Run's thread only.
+  std::map<std::string, std::unique_ptr<AttemptRun>> runs_;  // by attempt id
+  std::vector<std::unique_ptr<AttemptRun>> leaving_;         // forgotten, not done yet
 };
 
 }  // namespace thaw

@@ -1,17 +1,22 @@
 #include "worker/agent/attempt_run.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/base/unique_fd.h"
 #include "common/frames/frame.h"
+#include "worker/agent/clean_text.h"
 #include "worker/agent/exit_blame.h"
 
 namespace thaw {
@@ -23,7 +28,9 @@ using Verdict = v1::DesiredAttempt::Verdict;
 constexpr size_t kMostFramesWaiting = 256;
 // How often deadlines (hang, lease, stop) are looked at when nothing happens.
 constexpr double kLookSeconds = 0.25;
-constexpr int64_t kTailBytes = 16 << 10;
+constexpr int64_t kTailBytes = 4 << 10;
+// The server keeps 8 MiB of it; a disk should not be filled with the rest.
+constexpr int64_t kMostOutputBytes = int64_t{64} << 20;
 
 // Later orders must not soften earlier ones.
 int Rank(Verdict verdict) {
@@ -52,16 +59,25 @@ v1::AttemptEnd InfrastructureFailure(absl::string_view reason, const absl::Statu
   v1::AttemptEnd end = EndAs(v1::AttemptEnd::FAILED, step);
   end.mutable_failure()->set_blame(v1::Failure::INFRASTRUCTURE);
   end.mutable_failure()->set_reason(std::string(reason));
-  end.mutable_failure()->set_message(std::string(status.message()));
+  end.mutable_failure()->set_message(CleanText(status.message(), 2000));
   end.mutable_failure()->set_incident(LogIncident(reason, status.ToString()));
   end.mutable_failure()->set_step(step);
   return end;
 }
 
+int64_t SizeOf(const std::string& file) {
+  struct stat info {};
+  return stat(file.c_str(), &info) == 0 ? static_cast<int64_t>(info.st_size) : 0;
+}
+
 std::string TailOf(const std::string& file) {
-  const auto text = ReadFile(file, int64_t{1} << 30);
-  if (!text.ok()) return "";
-  return text->size() > kTailBytes ? text->substr(text->size() - kTailBytes) : *text;
+  const UniqueFd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  std::string tail(kTailBytes, '\0');
+  const ssize_t count = fd.valid() ? pread(fd.get(), tail.data(), tail.size(),
+                                           std::max<int64_t>(SizeOf(file) - kTailBytes, 0))
+                                   : 0;
+  tail.resize(count > 0 ? static_cast<size_t>(count) : 0);
+  return tail;
 }
 
 }  // namespace
@@ -72,10 +88,12 @@ AttemptRun::AttemptRun(const v1::Assignment& assignment, const AttemptOptions& o
       id_(assignment.attempt_id()),
       options_(options),
       directory_(absl::StrCat(options.attempts_dir, "/", assignment.attempt_id())),
+      work_dir_(directory_ + "/work"),
       state_(state),
       cache_(cache),
       link_(link),
-      clock_(clock) {
+      clock_(clock),
+      filter_(clock) {
   state_.Add(assignment_);
   thread_ = std::thread([this] { Main(); });
 }
@@ -105,12 +123,12 @@ bool AttemptRun::StopOrdered() const { return Rank(Ordered()) >= Rank(v1::Desire
 void AttemptRun::Main() {
   absl::StatusOr<internal::Run> run = Prepare();
   v1::AttemptEnd end;
-  if (StopOrdered()) {
-    end = EndAs(v1::AttemptEnd::STOPPED, 0);
-  } else if (Rank(Ordered()) > 0) {
+  if (const Verdict ordered = Ordered(); Rank(ordered) > 0) {
     // Nothing has run, so there is nothing to save.
-    const bool pause = Ordered() == v1::DesiredAttempt::PAUSE;
-    end = EndAs(pause ? v1::AttemptEnd::PAUSED : v1::AttemptEnd::HANDED_BACK, 0);
+    end = EndAs(StopOrdered()                          ? v1::AttemptEnd::STOPPED
+                : ordered == v1::DesiredAttempt::PAUSE ? v1::AttemptEnd::PAUSED
+                                                       : v1::AttemptEnd::HANDED_BACK,
+                0);
   } else if (!run.ok()) {
     end = InfrastructureFailure("INPUTS_NOT_FETCHED", run.status(), 0);
   } else {
@@ -119,22 +137,27 @@ void AttemptRun::Main() {
   uploads_.reset();
   process_.reset();
   pins_.clear();
+  if (end.failure().blame() == v1::Failure::INTERNAL && end.failure().incident().empty()) {
+    end.mutable_failure()->set_incident(LogIncident(
+        end.failure().reason(), absl::StrCat("attempt ", id_, ": ", end.failure().message(),
+                                             "; its output ends with: ", TailOf(log_file()))));
+  }
   THAW_LOG(kInfo, "attempt_ended", {"job", assignment_.job()}, {"attempt_id", id_},
            {"outcome", v1::AttemptEnd::Outcome_Name(end.outcome())}, {"step", end.step()},
            {"reason", end.failure().reason()});
   state_.End(id_, end);
+  done_ = true;
 }
 
 absl::StatusOr<internal::Run> AttemptRun::Prepare() {
   internal::Run run;
-  const std::string work_dir = absl::StrCat(directory_, "/work");
   THAW_RETURN_IF_ERROR(RemoveTree(directory_));
-  THAW_RETURN_IF_ERROR(MakeDirectories(work_dir, 0700));
+  THAW_RETURN_IF_ERROR(MakeDirectories(work_dir_, 0700));
   *run.mutable_assignment() = assignment_;
-  run.set_work_dir(work_dir);
+  run.set_work_dir(work_dir_);
   run.set_threads(options_.threads);
   const auto fetch = [this](const v1::Artifact& artifact, const std::string& directory) {
-    return link_.Download(id_, artifact, directory, [this] { return StopOrdered(); });
+    return link_.Download(id_, artifact, directory, [this] { return Rank(Ordered()) > 0; });
   };
   const auto bring = [&](bool wanted, const v1::Artifact& artifact,
                          std::string* directory) -> absl::Status {
@@ -171,52 +194,57 @@ v1::AttemptEnd AttemptRun::Supervise(const internal::Run& run) {
         absl::StrCat("a checkpoint could not be saved: ", status.message()));
     state_.AddEvent(id_, event);
   });
-  last_beat_ = clock_.BootMicros();
+  watch_ = std::make_unique<TrainerWatch>(options_.patience, clock_.BootMicros());
   internal::ToTrainer first;
   *first.mutable_run() = run;
   Send(first);
   state_.SetRunning(id_);
   std::thread reader([this, socket = process_->socket()] { ReadFrames(socket); });
-
-  while (true) {
-    internal::FromTrainer frame;
-    bool got = false;
-    bool at_end = false;
-    {
-      MutexLock lock(mutex_);
-      // An order that has not been passed on must not wait for a frame.
-      if (frames_.empty() && !frames_ended_ && Rank(ordered_) <= Rank(sent_))
-        changed_.WaitFor(mutex_, kLookSeconds);
-      if (!frames_.empty()) {
-        frame = std::move(frames_.front());
-        frames_.pop_front();
-        got = true;
-        changed_.SignalAll();
-      } else {
-        at_end = frames_ended_;
-      }
-    }
-    if (at_end) break;
-    if (got && why_killed_.empty() && !Handle(frame)) Kill(why_killed_);
-    SendOrders();
-    HoldWhileSilent();
-    const double silent = static_cast<double>(clock_.BootMicros() - last_beat_) * 1e-6;
-    const double allowed = std::max(options_.hang_seconds, 20 * median_step_seconds_);
-    if (why_killed_.empty() && !ended_ && !holding_ && silent > allowed) {
-      // A core dump, where the host keeps them, shows where it hangs.
-      process_->Signal(SIGABRT);
-      int unused = 0;
-      if (!process_->WaitFor(options_.stop_seconds, &unused)) process_->Signal(SIGKILL);
-      Kill(absl::StrCat("no sign of life for ", static_cast<int64_t>(silent), " s"));
-    }
-  }
+  WatchTrainer();
   int wait_status = 0;
-  if (!process_->WaitFor(options_.stop_seconds, &wait_status)) {
-    Kill("it closed its socket but did not end");
-    process_->WaitFor(options_.stop_seconds, &wait_status);
+  if (!process_->WaitFor(options_.patience.stop_seconds, &wait_status)) {
+    Kill(ended_ ? "" : "it closed its socket but did not end");
+    while (!process_->WaitFor(1, &wait_status)) process_->Signal(SIGKILL);
   }
   reader.join();
   return AfterExit(wait_status, memory_kills);
+}
+
+std::optional<internal::FromTrainer> AttemptRun::NextFrame(bool* at_end) {
+  MutexLock lock(mutex_);
+  // An order that has not been passed on must not wait for a frame.
+  if (frames_.empty() && !frames_ended_ && Rank(ordered_) <= Rank(sent_)) {
+    changed_.WaitFor(mutex_, kLookSeconds);
+  }
+  *at_end = frames_.empty() && frames_ended_;
+  if (frames_.empty()) return std::nullopt;
+  std::optional<internal::FromTrainer> frame = std::move(frames_.front());
+  frames_.pop_front();
+  changed_.SignalAll();
+  return frame;
+}
+
+void AttemptRun::WatchTrainer() {
+  bool at_end = false;
+  while (true) {
+    std::optional<internal::FromTrainer> frame = NextFrame(&at_end);
+    if (at_end) break;
+    // Nothing follows its last word, and nothing that a liar says counts.
+    if (frame && !ended_ && why_killed_.empty()) {
+      if (const absl::Status status = Handle(*frame); !status.ok()) Kill(status.message());
+    }
+    SendOrders();
+    HoldWhileSilent();
+    CheckOutput();
+    if (const auto measure = watch_->Due(clock_.BootMicros())) {
+      if (why_killed_.empty()) why_killed_ = measure->why;
+      held_in_vain_ = held_in_vain_ || measure->hand_back;
+      process_->Signal(measure->signal);
+    }
+  }
+  MutexLock lock(mutex_);
+  if (frames_status_.ok() || ended_ || held_in_vain_) return;
+  Kill(absl::StrCat("it sent what no trainer sends: ", frames_status_.message()));
 }
 
 void AttemptRun::ReadFrames(int socket) {
@@ -236,91 +264,90 @@ void AttemptRun::ReadFrames(int socket) {
   }
 }
 
-bool AttemptRun::Handle(internal::FromTrainer& frame) {
-  last_beat_ = clock_.BootMicros();
+absl::Status AttemptRun::Handle(internal::FromTrainer& frame) {
+  watch_->SignOfLife(clock_.BootMicros());
   switch (frame.frame_case()) {
     case internal::FromTrainer::kBeat: {
       v1::Progress& progress = *frame.mutable_beat()->mutable_progress();
-      EventFilter::Clean(&progress);
-      median_step_seconds_ = std::clamp(frame.beat().median_step_seconds(), 0.0, 3600.0);
-      last_step_ = std::max(last_step_, progress.step());
+      if (const absl::Status status = filter_.Check(&progress); !status.ok()) {
+        return Annotate(status, "it sent what no trainer sends");
+      }
+      watch_->SetMedianStep(frame.beat().median_step_seconds());
       state_.SetProgress(id_, progress);
-      return true;
+      return absl::OkStatus();
     }
     case internal::FromTrainer::kEvent: {
-      const absl::Status status = filter_.Check(frame.mutable_event());
-      if (!status.ok()) {
-        why_killed_ = absl::StrCat("it sent what no trainer sends: ", status.message());
-        return false;
+      if (const absl::Status status = filter_.Check(frame.mutable_event()); !status.ok()) {
+        return Annotate(status, "it sent what no trainer sends");
       }
       if (!state_.AddEvent(id_, frame.event())) {
-        why_killed_ = "it sent more events than can be kept";
-        return false;
+        return absl::ResourceExhaustedError("it sent more events than can be kept");
       }
-      return true;
+      return absl::OkStatus();
     }
-    case internal::FromTrainer::kCheckpointReady: {
-      const internal::CheckpointReady& ready = frame.checkpoint_ready();
-      if (!IsSafeRelativePath(ready.dir())) {
-        why_killed_ = "it named a checkpoint outside its work directory";
-        return false;
-      }
-      uploads_->Add(ready, absl::StrCat(directory_, "/work/", ready.dir()));
-      return true;
-    }
+    case internal::FromTrainer::kCheckpointReady:
+      return HandleCheckpoint(frame.checkpoint_ready());
     case internal::FromTrainer::kEnded:
-      if (!frame.ended().result_dir().empty() && !IsSafeRelativePath(frame.ended().result_dir())) {
-        why_killed_ = "it named a result outside its work directory";
-        return false;
-      }
       ended_ = frame.ended();
-      return true;
+      watch_->Ended(clock_.BootMicros());
+      return absl::OkStatus();
     case internal::FromTrainer::FRAME_NOT_SET:
       break;
   }
-  why_killed_ = "it sent a frame without content";
-  return false;
+  return absl::InvalidArgumentError("it sent a frame without content");
+}
+
+absl::Status AttemptRun::HandleCheckpoint(const internal::CheckpointReady& ready) {
+  if (!IsSafeRelativePath(ready.dir())) {
+    return absl::InvalidArgumentError("it named a checkpoint outside its work directory");
+  }
+  const std::string directory = absl::StrCat(work_dir_, "/", ready.dir());
+  const auto files = ListFiles(directory);
+  if (!files.ok() || files->empty()) {
+    return absl::InvalidArgumentError("it named a checkpoint that is not there");
+  }
+  uploads_->Add(ready, directory);
+  return absl::OkStatus();
 }
 
 void AttemptRun::Send(const internal::ToTrainer& frame) {
-  // A trainer that is gone shows at the other end of the socket.
-  WriteFrame(process_->socket(), frame).IgnoreError();
+  const absl::Status status = WriteFrame(process_->socket(), frame);
+  // One that is gone shows at the other end of the socket.
+  if (!status.ok() && !absl::IsUnavailable(status)) Kill("it does not read what it is told");
 }
 
 void AttemptRun::SendOrders() {
   const Verdict ordered = Ordered();
-  if (Rank(ordered) > Rank(sent_)) {
-    sent_ = ordered;
-    stop_sent_ = clock_.BootMicros();
-    internal::ToTrainer frame;
-    if (Rank(ordered) >= Rank(v1::DesiredAttempt::STOP)) {
+  if (Rank(ordered) <= Rank(sent_)) return;
+  sent_ = ordered;
+  internal::ToTrainer frame;
+  switch (ordered) {
+    case v1::DesiredAttempt::FORGET:
+      process_->Signal(SIGKILL);
+      return;
+    case v1::DesiredAttempt::STOP:
       frame.mutable_stop();
-    } else {
+      watch_->StopAsked(clock_.BootMicros());
+      break;
+    default:
       frame.mutable_pause();
-    }
-    Send(frame);
   }
-  const bool stopping = Rank(sent_) >= Rank(v1::DesiredAttempt::STOP);
-  const double since = static_cast<double>(clock_.BootMicros() - stop_sent_) * 1e-6;
-  if (stopping && !ended_ && why_killed_.empty() && since > options_.stop_seconds)
-    Kill("it did not stop when asked to");
+  Send(frame);
 }
 
 void AttemptRun::HoldWhileSilent() {
+  // Asked to end, it does, and waits for nothing.
   if (ended_ || sent_ != v1::DesiredAttempt::RUN) return;
   const bool expired = state_.LeaseExpired();
-  if (expired == holding_) {
-    if (holding_ && state_.SilentSeconds() > options_.hold_seconds && why_killed_.empty()) {
-      Kill("the server has been out of reach for too long");
-    }
-    return;
-  }
+  if (expired == holding_) return;
   holding_ = expired;
-  last_beat_ = clock_.BootMicros();
+  watch_->SetHeld(expired, clock_.BootMicros());
+  THAW_LOG(kWarning, expired ? "lease_expired" : "lease_regained", {"attempt_id", id_},
+           {"silent_seconds", state_.SilentSeconds()});
   internal::ToTrainer frame;
   if (expired) {
-    THAW_LOG(kWarning, "lease_expired", {"attempt_id", id_},
-             {"silent_seconds", state_.SilentSeconds()});
+    frame.mutable_write_checkpoint();
+    Send(frame);
     frame.mutable_hold();
   } else {
     frame.mutable_resume();
@@ -328,68 +355,73 @@ void AttemptRun::HoldWhileSilent() {
   Send(frame);
 }
 
-void AttemptRun::Kill(const std::string& why) {
-  if (why_killed_.empty()) why_killed_ = why;
+void AttemptRun::CheckOutput() {
+  const int64_t now = clock_.BootMicros();
+  if (now - output_checked_ < 1'000'000) return;
+  output_checked_ = now;
+  if (SizeOf(log_file()) > kMostOutputBytes) Kill("it wrote more than 64 MiB of output");
+}
+
+void AttemptRun::Kill(absl::string_view why) {
+  if (why_killed_.empty()) why_killed_ = std::string(why);
   process_->Signal(SIGKILL);
 }
 
 v1::AttemptEnd AttemptRun::AfterExit(int wait_status, int64_t memory_kills_before) {
-  if (Rank(sent_) >= Rank(v1::DesiredAttempt::STOP))
-    return EndAs(v1::AttemptEnd::STOPPED, last_step_);
-  {
-    MutexLock lock(mutex_);
-    if (!frames_status_.ok() && why_killed_.empty() && !ended_ &&
-        absl::IsDataLoss(frames_status_)) {
-      why_killed_ = absl::StrCat("it sent what no trainer sends: ", frames_status_.message());
-    }
-  }
-  if (!ended_ || !why_killed_.empty()) {
-    return BlameForExit({.wait_status = wait_status,
-                         .killed_by_worker = !why_killed_.empty(),
-                         .why_killed = why_killed_,
-                         .kernel_killed_for_memory =
-                             WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL &&
-                             why_killed_.empty() && KernelMemoryKills() > memory_kills_before,
-                         .last_step = last_step_,
-                         .output_tail = TailOf(log_file())});
-  }
+  if (StopOrdered()) return EndAs(v1::AttemptEnd::STOPPED, filter_.step());
+  if (held_in_vain_) return EndAs(v1::AttemptEnd::HANDED_BACK, filter_.step());
+  // Also after a crash: the next attempt should lose no more than it must.
   const absl::Status saved = uploads_->Drain([this] { return StopOrdered(); });
-  switch (ended_->end().outcome()) {
-    case v1::AttemptEnd::SUCCEEDED:
-      return FinishResult();
-    case v1::AttemptEnd::PAUSED:
-      if (!saved.ok()) return InfrastructureFailure("CHECKPOINT_NOT_SAVED", saved, last_step_);
-      return EndAs(
-          sent_ == v1::DesiredAttempt::PAUSE ? v1::AttemptEnd::PAUSED : v1::AttemptEnd::HANDED_BACK,
-          ended_->end().step());
-    default:
-      return ended_->end();
+  if (!ended_ || !why_killed_.empty()) {
+    const bool killed = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL;
+    return BlameForExit(
+        {.wait_status = wait_status,
+         .why_killed = why_killed_,
+         .kernel_killed_for_memory = killed && KernelMemoryKills() > memory_kills_before,
+         .last_step = filter_.step(),
+         .output_tail = TailOf(log_file())});
   }
+  v1::AttemptEnd end = EndAsSaid(*ended_, Rank(sent_) > 0, filter_.step());
+  if (end.outcome() == v1::AttemptEnd::SUCCEEDED) return PublishResult();
+  if (end.outcome() == v1::AttemptEnd::PAUSED) {
+    if (!saved.ok()) return InfrastructureFailure("CHECKPOINT_NOT_SAVED", saved, end.step());
+    if (sent_ != v1::DesiredAttempt::PAUSE) end.set_outcome(v1::AttemptEnd::HANDED_BACK);
+  }
+  return end;
 }
 
-v1::AttemptEnd AttemptRun::FinishResult() {
-  const int64_t step = ended_->end().step();
+v1::AttemptEnd AttemptRun::PublishResult() {
+  const int64_t step = filter_.step();
+  const std::string& name = ended_->result_dir();
+  const std::string directory = absl::StrCat(work_dir_, "/", name);
+  if (!IsSafeRelativePath(name)) {
+    return BlameForLie("it named a result outside its work directory", step);
+  }
+  if (const auto files = ListFiles(directory); !files.ok() || files->empty()) {
+    return BlameForLie("it named a result that is not there", step);
+  }
+  v1::FinishUploadRequest finish;
+  for (const auto& [metric, value] : ended_->metrics()) {
+    if (!std::isfinite(value)) {
+      return BlameForLie("it gave its result a figure that is not finite", step);
+    }
+    (*finish.mutable_result()->mutable_metrics())[CleanText(metric, 64)] = value;
+  }
+  finish.mutable_result();
   // Nothing follows the terminal event, so everything that goes before it must be committed.
   while (!state_.WaitAcknowledged(id_, kLookSeconds)) {
     if (StopOrdered()) return EndAs(v1::AttemptEnd::STOPPED, step);
   }
-  v1::FinishUploadRequest finish;
-  *finish.mutable_result()->mutable_metrics() = ended_->metrics();
-  const std::string result = absl::StrCat(directory_, "/work/", ended_->result_dir());
-  while (true) {
-    const absl::Status status =
-        link_.Publish(id_, result, finish, [this] { return StopOrdered(); });
-    if (status.ok()) return EndAs(v1::AttemptEnd::SUCCEEDED, step);
-    if (StopOrdered() || ReasonOf(status) == "JOB_CANCELLED")
-      return EndAs(v1::AttemptEnd::STOPPED, step);
-    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status) &&
-        !absl::IsAborted(status)) {
-      return InfrastructureFailure("RESULT_NOT_SAVED", status, step);
-    }
-    // A finished result is worth waiting for, as long as the attempt is ours.
-    MutexLock lock(mutex_);
-    changed_.WaitFor(mutex_, 1);
+  const absl::Status status =
+      link_.Publish(id_, directory, finish, [this] { return StopOrdered(); });
+  if (status.ok()) return EndAs(v1::AttemptEnd::SUCCEEDED, step);
+  if (StopOrdered() || ReasonOf(status) == "JOB_CANCELLED") {
+    return EndAs(v1::AttemptEnd::STOPPED, step);
   }
+  if (absl::IsInvalidArgument(status)) {
+    return BlameForLie(absl::StrCat("its result cannot be taken: ", status.message()), step);
+  }
+  return InfrastructureFailure("RESULT_NOT_SAVED", status, step);
 }
 
 }  // namespace thaw

@@ -1,6 +1,7 @@
 // One attempt on this worker, from its inputs to its end.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "worker/agent/server_link.h"
 #include "worker/agent/sync_state.h"
 #include "worker/agent/trainer_process.h"
+#include "worker/agent/trainer_watch.h"
 #include "worker/agent/uploads.h"
 
 namespace thaw {
@@ -27,25 +29,23 @@ struct AttemptOptions {
   std::string trainer;       // path of the program
   std::string attempts_dir;  // each attempt gets <attempts_dir>/<attempt id>
   int threads = 0;           // for the trainer; 0: it decides
-  // No sign of life for max(this, 20 median steps) is a hang.
-  double hang_seconds = 120;
-  // How long a trainer is held after the lease has ended, waiting for the server.
-  double hold_seconds = 600;
-  // Between a request to stop and SIGKILL.
-  double stop_seconds = 10;
+  TrainerPatience patience;
 };
 
-// Owns a thread that prepares, starts, watches, uploads and reports through `state`. Everything
-// given by reference must outlive it.
+// Owns a thread that prepares, starts, watches, uploads and reports through `state`, to which it
+// adds the attempt at once. Everything given by reference must outlive it.
 class AttemptRun {
  public:
   AttemptRun(const v1::Assignment& assignment, const AttemptOptions& options, SyncState& state,
              ArtifactCache& cache, ServerLink& link, const Clock& clock);
-  // Stops the trainer if it still runs, and removes the attempt's files.
+  // Forgets, waits for done() and removes the attempt's files.
   ~AttemptRun();
 
-  // Does what the server asks; STOP and FORGET outrank what came before. Returns at once.
+  // Does what the server asks; STOP outranks PAUSE and HAND_BACK, and FORGET, which kills the
+  // trainer at once, everything. Returns at once.
   void Obey(v1::DesiredAttempt::Verdict verdict);
+  // Nothing of it runs any more.
+  bool done() const { return done_; }
   // The trainer's log.
   std::string log_file() const { return directory_ + "/trainer.log"; }
 
@@ -53,22 +53,31 @@ class AttemptRun {
   void Main();
   absl::StatusOr<internal::Run> Prepare();
   v1::AttemptEnd Supervise(const internal::Run& run);
-  // False once the trainer is not to be believed any more; why_killed_ says why.
-  bool Handle(internal::FromTrainer& frame);
+  // Passes frames on until the trainer has closed its socket or can no longer be believed.
+  void WatchTrainer();
+  // The next frame, if one comes within the time of a look; `at_end` once none will.
+  std::optional<internal::FromTrainer> NextFrame(bool* at_end);
+  void ReadFrames(int socket);
+  // An error says why the trainer is not to be believed any more.
+  absl::Status Handle(internal::FromTrainer& frame);
+  absl::Status HandleCheckpoint(const internal::CheckpointReady& ready);
   void SendOrders();
   void HoldWhileSilent();
-  v1::AttemptEnd FinishResult();
-  v1::AttemptEnd AfterExit(int wait_status, int64_t memory_kills_before);
-  void ReadFrames(int socket);
-  bool StopOrdered() const;
-  v1::DesiredAttempt::Verdict Ordered() const;
+  void CheckOutput();
   void Send(const internal::ToTrainer& frame);
-  void Kill(const std::string& why);
+  // SIGKILL; the first reason given counts.
+  void Kill(absl::string_view why);
+  v1::AttemptEnd AfterExit(int wait_status, int64_t memory_kills_before);
+  v1::AttemptEnd PublishResult();
+
+  v1::DesiredAttempt::Verdict Ordered() const;
+  bool StopOrdered() const;
 
   const v1::Assignment assignment_;
   const std::string id_;
   const AttemptOptions& options_;
   const std::string directory_;
+  const std::string work_dir_;  // the trainer's
   SyncState& state_;
   ArtifactCache& cache_;
   ServerLink& link_;
@@ -85,16 +94,16 @@ class AttemptRun {
   std::vector<ArtifactCache::Pin> pins_;
   std::unique_ptr<TrainerProcess> process_;
   std::unique_ptr<CheckpointUploads> uploads_;
+  std::unique_ptr<TrainerWatch> watch_;
   EventFilter filter_;
   v1::DesiredAttempt::Verdict sent_ = v1::DesiredAttempt::RUN;
   std::optional<internal::Ended> ended_;
-  std::string why_killed_;
-  int64_t last_step_ = 0;
-  int64_t last_beat_ = 0;  // BootMicros
-  int64_t stop_sent_ = 0;  // BootMicros; 0: not yet
-  double median_step_seconds_ = 0;
+  std::string why_killed_;     // empty: nothing is held against the trainer
+  bool held_in_vain_ = false;  // the server was away for too long
   bool holding_ = false;
+  int64_t output_checked_ = 0;  // BootMicros
 
+  std::atomic<bool> done_{false};
   std::thread thread_;
 };
 

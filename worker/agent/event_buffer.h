@@ -11,8 +11,9 @@
 namespace thaw {
 
 // Numbers events from 1 without gaps and keeps each until the server has committed it. Metric
-// points are joined and, when the server has been away for long, thinned (the newest always stays),
-// so memory is bounded; other kinds never are. Not thread-safe.
+// points are joined and, when the server has been away for long, thinned, so that memory is
+// bounded: evaluations and the last point of each phase stay, and the loss_sum and loss_units of
+// what went are in the next point. Other kinds are never touched. Not thread-safe.
 class EventBuffer {
  public:
   // False if so many other events wait that no honest trainer can have sent them; nothing is added
@@ -33,6 +34,8 @@ class EventBuffer {
   bool JoinPoints(const v1::Event& event);
 
   std::deque<v1::WorkerEvent> events_;  // in order, none acknowledged
+  int64_t bytes_ = 0;                   // of events_, about
+  int64_t newest_bytes_ = 0;            // of events_.back(), about
   int64_t next_sequence_ = 1;
   int64_t handed_out_ = 0;  // highest sequence ever copied out
 };

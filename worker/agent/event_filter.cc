@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "worker/agent/clean_text.h"
 
 namespace thaw {
 namespace {
@@ -14,14 +15,10 @@ constexpr int kMostValues = 256;
 // A Sync carries 512 KiB of events, and one event must fit beside others.
 constexpr size_t kLargestEvent = 384 << 10;
 constexpr size_t kNamesKept = 2000;
+// A trainer runs on our machine: what it says of the time can be off by a wait, not by a day.
+constexpr int64_t kMostClockSkewSeconds = 86400;
 
-void CleanText(std::string* text) {
-  if (text->size() > kLongestText) text->resize(kLongestText);
-  for (char& c : *text) {
-    const unsigned char byte = static_cast<unsigned char>(c);
-    if ((byte < ' ' && c != '\t') || byte == 0x7f) c = ' ';
-  }
-}
+void Clean(std::string* text, size_t longest = kLongestText) { *text = CleanText(*text, longest); }
 
 bool IsSeriesName(const std::string& name) {
   if (name.empty() || name.size() > kLongestName) return false;
@@ -34,7 +31,8 @@ bool IsSeriesName(const std::string& name) {
 absl::Status CheckPoints(const v1::MetricPoints& points, int64_t* last_step) {
   if (points.points().empty()) return absl::InvalidArgumentError("metric points without a point");
   for (const v1::MetricPoint& point : points.points()) {
-    if (point.step() <= *last_step) {
+    // Loss and evaluation of one step come apart.
+    if (point.step() < *last_step || !std::isfinite(point.seconds())) {
       return absl::InvalidArgumentError(
           absl::StrCat("a metric point of step ", point.step(), " after one of step ", *last_step));
     }
@@ -44,7 +42,7 @@ absl::Status CheckPoints(const v1::MetricPoints& points, int64_t* last_step) {
           absl::StrCat("a metric point of ", point.values_size(), " values"));
     }
     for (const v1::MetricValue& value : point.values()) {
-      if (!IsSeriesName(value.name()) || value.group().size() > kLongestName) {
+      if (!IsSeriesName(value.name()) || CleanText(value.group(), kLongestName) != value.group()) {
         return absl::InvalidArgumentError("a metric without a proper name");
       }
       if (!std::isfinite(value.value())) {
@@ -56,33 +54,48 @@ absl::Status CheckPoints(const v1::MetricPoints& points, int64_t* last_step) {
   return absl::OkStatus();
 }
 
+// A time that no calendar knows cannot be shown.
+void CorrectTime(int64_t now_micros, google::protobuf::Timestamp* time) {
+  const int64_t now = now_micros / 1'000'000;
+  const bool sound = time->seconds() >= now - kMostClockSkewSeconds &&
+                     time->seconds() <= now + kMostClockSkewSeconds && time->nanos() >= 0 &&
+                     time->nanos() <= 999'999'999;
+  if (sound) return;
+  time->set_seconds(now);
+  time->set_nanos(static_cast<int32_t>(now_micros % 1'000'000 * 1000));
+}
+
 }  // namespace
 
 absl::Status EventFilter::Check(v1::Event* event) {
   event->clear_sequence();
   event->clear_attempt();
+  CorrectTime(clock_.WallMicros(), event->mutable_time());
   switch (event->kind_case()) {
     case v1::Event::kMetricPoints:
-      if (absl::Status status = CheckPoints(event->metric_points(), &last_step_); !status.ok())
+      if (absl::Status status = CheckPoints(event->metric_points(), &point_step_); !status.ok())
         return status;
       break;
     case v1::Event::kPhaseStart: {
       v1::PhaseStart* phase = event->mutable_phase_start();
-      CleanText(phase->mutable_name());
+      Clean(phase->mutable_name());
       // Huge models would not fit; the count of parameters stays exact.
       if (phase->trainable_names_size() > static_cast<int>(kNamesKept)) {
         phase->mutable_trainable_names()->DeleteSubrange(
             static_cast<int>(kNamesKept),
             phase->trainable_names_size() - static_cast<int>(kNamesKept));
       }
-      for (std::string& name : *phase->mutable_trainable_names()) CleanText(&name);
-      for (const v1::GroupRate& rate : phase->rates()) {
+      for (std::string& name : *phase->mutable_trainable_names()) Clean(&name);
+      for (v1::GroupRate& rate : *phase->mutable_rates()) {
+        Clean(rate.mutable_group(), kLongestName);
         if (!std::isfinite(rate.learning_rate()))
           return absl::InvalidArgumentError("a learning rate is not finite");
       }
       break;
     }
     case v1::Event::kEvaluationEnd:
+      if (!std::isfinite(event->evaluation_end().epoch()))
+        return absl::InvalidArgumentError("an evaluation whose epoch is not finite");
       for (const auto& [name, value] : event->evaluation_end().values()) {
         if (!IsSeriesName(name) || !std::isfinite(value)) {
           return absl::InvalidArgumentError(
@@ -91,11 +104,11 @@ absl::Status EventFilter::Check(v1::Event* event) {
       }
       break;
     case v1::Event::kWarning:
-      CleanText(event->mutable_warning()->mutable_reason());
-      CleanText(event->mutable_warning()->mutable_message());
+      Clean(event->mutable_warning()->mutable_reason(), kLongestName);
+      Clean(event->mutable_warning()->mutable_message());
       break;
     case v1::Event::kLogLine:
-      CleanText(event->mutable_log_line()->mutable_text());
+      Clean(event->mutable_log_line()->mutable_text());
       break;
     default:
       return absl::InvalidArgumentError("an event of a kind that is not a trainer's to send");
@@ -107,7 +120,12 @@ absl::Status EventFilter::Check(v1::Event* event) {
   return absl::OkStatus();
 }
 
-void EventFilter::Clean(v1::Progress* progress) {
+absl::Status EventFilter::Check(v1::Progress* progress) {
+  if (progress->step() < progress_step_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step ", progress->step(), " after step ", progress_step_));
+  }
+  progress_step_ = progress->step();
   const auto finite = [](double value) { return std::isfinite(value) ? value : 0; };
   progress->set_epoch(finite(progress->epoch()));
   progress->set_loss(finite(progress->loss()));
@@ -117,8 +135,9 @@ void EventFilter::Clean(v1::Progress* progress) {
   progress->set_tokens_per_second(finite(progress->tokens_per_second()));
   progress->set_eta_seconds(finite(progress->eta_seconds()));
   progress->set_trainable_share(finite(progress->trainable_share()));
-  CleanText(progress->mutable_phase_name());
-  CleanText(progress->mutable_metric_name());
+  Clean(progress->mutable_phase_name());
+  Clean(progress->mutable_metric_name(), kLongestName);
+  return absl::OkStatus();
 }
 
 }  // namespace thaw

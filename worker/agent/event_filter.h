@@ -2,24 +2,37 @@
 // what it says is checked before it goes any further.
 #pragma once
 
+#include <cstdint>
+
 #include "absl/status/status.h"
+#include "common/base/clock.h"
 #include "thaw/v1/event.pb.h"
 #include "thaw/v1/job.pb.h"
 
 namespace thaw {
 
+// One attempt's. Not thread-safe.
 class EventFilter {
  public:
-  // Cleans `event` (control characters, overlong text) or refuses it: a kind that a trainer may not
-  // send, a number that is not finite, a step that goes back, too many values. INVALID_ARGUMENT
-  // says what was wrong; the trainer is not to be believed any further then.
+  // `clock` must outlive it.
+  explicit EventFilter(const Clock& clock) : clock_(clock) {}
+
+  // Cleans `event` (control characters, overlong text, an absurd time) or refuses it: a kind that a
+  // trainer may not send, a number that is not finite, a step that goes back, too many values.
+  // INVALID_ARGUMENT says what was wrong; the trainer is not to be believed any further then.
   absl::Status Check(v1::Event* event);
 
-  // Numbers that are not finite become 0, text is cut.
-  static void Clean(v1::Progress* progress);
+  // Numbers that are not finite become 0, text is cut. INVALID_ARGUMENT for a step that is negative
+  // or goes back.
+  absl::Status Check(v1::Progress* progress);
+
+  // Newest optimizer step of Progress.
+  int64_t step() const { return progress_step_; }
 
  private:
-  int64_t last_step_ = 0;
+  const Clock& clock_;
+  int64_t point_step_ = 0;
+  int64_t progress_step_ = 0;
 };
 
 }  // namespace thaw

@@ -72,6 +72,13 @@ int RunWorker(const Flags& flags) {
   const auto devices = thaw::FindDevices(flags.devices);
   if (!devices.ok())
     return Fail(absl::StrCat("--devices ", flags.devices, ": ", devices.status().message()));
+  // Blocked before the first thread (gRPC starts some), so that only the listener below hears them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
   auto link = thaw::ConnectToServer(flags.server);
   if (!link.ok()) return Fail(std::string(link.status().message()));
 
@@ -82,8 +89,8 @@ int RunWorker(const Flags& flags) {
   options.attempt.trainer = flags.trainer;
   options.attempt.attempts_dir = flags.work_dir + "/attempts";
   options.attempt.threads = flags.threads;
-  options.attempt.hang_seconds = flags.hang_seconds;
-  options.attempt.hold_seconds = flags.hold_seconds;
+  options.attempt.patience.hang_seconds = flags.hang_seconds;
+  options.attempt.patience.hold_seconds = flags.hold_seconds;
   options.offer.set_version(THAW_VERSION);
   options.offer.set_host(HostName());
   options.offer.set_slots(flags.slots);
@@ -92,14 +99,6 @@ int RunWorker(const Flags& flags) {
   if (const absl::Status status = thaw::RemoveTree(options.attempt.attempts_dir); !status.ok()) {
     return Fail(std::string(status.message()));
   }
-
-  // Blocked in every thread, so that only the one below hears them.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
 
   thaw::Agent agent(options, **link, thaw::RealClock());
   std::thread listener([&] {

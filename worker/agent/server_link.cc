@@ -35,6 +35,7 @@ class GrpcServerLink final : public ServerLink {
     context->set_deadline(std::chrono::system_clock::now() + kSyncDeadline);
     {
       MutexLock lock(mutex_);
+      if (std::exchange(cancel_next_, false)) return absl::CancelledError("cancelled");
       syncing_ = context;
     }
     v1::SyncResponse response;
@@ -49,7 +50,11 @@ class GrpcServerLink final : public ServerLink {
 
   void CancelSync() override {
     MutexLock lock(mutex_);
-    if (syncing_) syncing_->TryCancel();
+    if (syncing_) {
+      syncing_->TryCancel();
+    } else {
+      cancel_next_ = true;
+    }
   }
 
   absl::Status Download(const std::string& attempt_id, const v1::Artifact& artifact,
@@ -62,6 +67,9 @@ class GrpcServerLink final : public ServerLink {
   absl::Status Publish(const std::string& attempt_id, const std::string& directory,
                        const v1::FinishUploadRequest& finish,
                        const std::function<bool()>& cancelled) override {
+    TransferOptions options = OptionsFor(attempt_id, cancelled);
+    // What is done is worth waiting for, as long as the attempt is ours.
+    options.retry_seconds = 86400;
     v1::CreateUploadRequest request;
     request.set_kind(finish.has_result() ? v1::Artifact::RESULT : v1::Artifact::CHECKPOINT);
     request.set_attempt_id(attempt_id);
@@ -71,9 +79,7 @@ class GrpcServerLink final : public ServerLink {
       paths.push_back(absl::StrCat(directory, "/", entry.path));
       THAW_ASSIGN_OR_RETURN(*request.add_files(), DescribeFile(paths.back(), entry.path));
     }
-    return UploadArtifact(artifacts_.get(), std::move(request), paths, finish,
-                          OptionsFor(attempt_id, cancelled))
-        .status();
+    return UploadArtifact(artifacts_.get(), std::move(request), paths, finish, options).status();
   }
 
  private:
@@ -93,6 +99,7 @@ class GrpcServerLink final : public ServerLink {
   const std::unique_ptr<v1::ArtifactService::Stub> artifacts_;
   Mutex mutex_;
   std::shared_ptr<grpc::ClientContext> syncing_ THAW_GUARDED_BY(mutex_);
+  bool cancel_next_ THAW_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace

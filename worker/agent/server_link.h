@@ -18,7 +18,7 @@ class ServerLink {
   virtual ~ServerLink() = default;
   // Blocks while the server holds the call, at most 40 s.
   virtual absl::StatusOr<v1::SyncResponse> Sync(const v1::SyncRequest& request) = 0;
-  // Ends a Sync that is under way with CANCELLED.
+  // Ends the Sync that is under way, or the next one if there is none, with CANCELLED.
   virtual void CancelSync() = 0;
   // Brings every file of an input of the attempt to `directory`, verified.
   virtual absl::Status Download(const std::string& attempt_id, const v1::Artifact& artifact,

@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,6 +85,11 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(
     return ErrnoStatus(errno, "making a socket pair");
   UniqueFd ours(sockets[0]);
   UniqueFd theirs(sockets[1]);
+  // One that never reads must not stop whoever writes to it.
+  const timeval patience = {.tv_sec = 30, .tv_usec = 0};
+  if (setsockopt(ours.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0) {
+    return ErrnoStatus(errno, "setting a socket's time limit");
+  }
   UniqueFd log(
       open(command.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!log.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", command.log_file));

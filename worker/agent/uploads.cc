@@ -1,5 +1,6 @@
 #include "worker/agent/uploads.h"
 
+#include <iterator>
 #include <utility>
 
 #include "common/base/files.h"
@@ -34,14 +35,15 @@ void CheckpointUploads::Add(const internal::CheckpointReady& checkpoint,
   {
     MutexLock lock(mutex_);
     waiting_.push_back({checkpoint, directory});
-    for (auto it = waiting_.begin();
-         waiting_.size() > kMostWaiting && it != std::prev(waiting_.end());) {
-      if (it->checkpoint.best()) {
-        ++it;
-        continue;
+    if (waiting_.size() > kMostWaiting) {
+      // Of the three the first that is neither newest nor newest best.
+      auto victim = waiting_.begin();
+      if (victim->checkpoint.best() && !std::next(victim)->checkpoint.best() &&
+          !waiting_.back().checkpoint.best()) {
+        ++victim;
       }
-      dropped.push_back(std::move(*it));
-      it = waiting_.erase(it);
+      dropped.push_back(std::move(*victim));
+      waiting_.erase(victim);
     }
     changed_.SignalAll();
   }
