@@ -67,6 +67,23 @@ class AttemptRunTest : public ::testing::Test {
     run_ = std::make_unique<AttemptRun>(assignment_, options_, state_, cache_, link_, RealClock());
   }
 
+  // One Sync: everything acknowledged, the lease as given. The report that it carried.
+  v1::AttemptReport SyncOnce(int32_t lease_millis) {
+    const v1::SyncRequest request = state_.BuildRequest(v1::WorkerOffer(), false);
+    v1::SyncResponse response;
+    response.set_incarnation(request.incarnation());
+    response.set_number(request.number());
+    response.mutable_lease()->set_seconds(lease_millis / 1000);
+    response.mutable_lease()->set_nanos(lease_millis % 1000 * 1'000'000);
+    const v1::AttemptReport& report = request.attempts(0);
+    if (!report.events().empty()) sequence_ = report.events().rbegin()->sequence();
+    response.add_attempts()->set_attempt_id(kAttempt);
+    response.mutable_attempts(0)->set_verdict(v1::DesiredAttempt::RUN);
+    response.mutable_attempts(0)->set_acknowledged_sequence(sequence_);
+    state_.Apply(response);
+    return report;
+  }
+
   // Syncs as the agent would, everything acknowledged, until the attempt has ended.
   v1::AttemptEnd WaitForEnd(v1::DesiredAttempt::Verdict verdict = v1::DesiredAttempt::RUN,
                             int64_t after_events = 0) {
@@ -125,6 +142,12 @@ TEST_F(AttemptRunTest, MapsWhatGoesWrong) {
                         {"exit-at-3", v1::AttemptEnd::CRASHED, "ended with code"},
                         {"hang-at-3", v1::AttemptEnd::CRASHED, "no sign of life"},
                         {"lie-frame", v1::AttemptEnd::CRASHED, "no trainer sends"},
+                        {"lie-huge", v1::AttemptEnd::CRASHED, "no trainer sends"},
+                        {"lie-event", v1::AttemptEnd::CRASHED, "not a trainer's to send"},
+                        {"lie-path", v1::AttemptEnd::CRASHED, "outside its work directory"},
+                        {"lie-result", v1::AttemptEnd::CRASHED, "a result that is not there"},
+                        {"oom-at-3", v1::AttemptEnd::OUT_OF_MEMORY, ""},
+                        {"fail-user", v1::AttemptEnd::FAILED, "told to fail"},
                         {"lie-nan", v1::AttemptEnd::CRASHED, "not finite"},
                         {"lie-steps", v1::AttemptEnd::CRASHED, "after step"}};
   for (const Case& one : cases) {
@@ -159,6 +182,29 @@ TEST_F(AttemptRunTest, PausesWithACheckpointAndStopsWithoutAResult) {
   Start("slow");
   EXPECT_EQ(WaitForEnd(v1::DesiredAttempt::STOP, 1).outcome(), v1::AttemptEnd::STOPPED);
   EXPECT_EQ(link_.results(), 0);
+}
+
+TEST_F(AttemptRunTest, WithoutALeaseItHoldsAndGoesBackToTheQueueWhenNobodyComes) {
+  options_.patience.hold_seconds = 0.3;
+  Start("slow");
+  while (SyncOnce(200).progress().step() < 2) state_.WaitUntilDue(0.02);
+  while (!run_->done()) state_.WaitUntilDue(0.05);  // nobody syncs any more
+  EXPECT_EQ(WaitForEnd().outcome(), v1::AttemptEnd::HANDED_BACK);
+  EXPECT_EQ(link_.results(), 0);
+}
+
+TEST_F(AttemptRunTest, AHeldTrainerGoesOnWhenTheServerIsBack) {
+  Start("slow");
+  while (SyncOnce(100).progress().step() < 2) state_.WaitUntilDue(0.02);
+  // Beats without steps show that it holds.
+  int64_t step = -1;
+  for (int looks = 0; looks < 200 && step != SyncOnce(0).progress().step(); ++looks) {
+    step = SyncOnce(0).progress().step();
+    state_.WaitUntilDue(0.5);
+  }
+  EXPECT_LT(step, 20);
+  EXPECT_EQ(WaitForEnd().outcome(), v1::AttemptEnd::SUCCEEDED);
+  EXPECT_EQ(link_.results(), 1);
 }
 
 TEST_F(AttemptRunTest, ADeafTrainerIsKilled) {
