@@ -26,9 +26,9 @@ struct NewJob {
 };
 
 struct JobFilter {
-  std::string owner;  // empty: everybody's
-  std::vector<v1::Job::State> states;
-  std::map<std::string, std::string> labels;
+  std::string owner = {};                          // empty: everybody's
+  std::vector<v1::Job::State> states = {};         // empty: all
+  std::map<std::string, std::string> labels = {};  // all of them
 };
 
 template <typename T>
