@@ -128,8 +128,8 @@ ExitCode RunMetrics(const Session& session, const MetricsOptions& options) {
     }
     std::printf("%s%s%s\n", Printable(series.name()).c_str(), series.group().empty() ? "" : " of ",
                 Printable(series.group()).c_str());
-    const std::string plot =
-        PlotCurve(points, {}, std::min(session.console->width(), 90), kPlotHeight);
+    const std::string plot = PlotCurve(series.name() == "loss" ? Smoothed(points) : points, {},
+                                       std::min(session.console->width(), 90), kPlotHeight);
     if (!plot.empty()) {
       std::printf("%s\n", plot.c_str());
     } else if (!points.empty()) {

@@ -187,8 +187,8 @@ void JobView::ShowProgress(const v1::Progress& progress) {
 void JobView::ShowEnd(const v1::Job& job) {
   console_->ClearStatus();
   const std::string plot =
-      PlotCurve(losses_, phases_, std::min(console_->width(), 90), kPlotHeight);
-  if (!plot.empty()) console_->Line(absl::StrCat("loss by step, phases marked\n", plot));
+      PlotCurve(Smoothed(losses_), phases_, std::min(console_->width(), 90), kPlotHeight);
+  if (!plot.empty()) console_->Line(absl::StrCat("loss by step, smoothed; phases below\n", plot));
   std::string line = absl::StrCat(job.id(), "  ", StateName(job.state()));
   if (job.start_time().seconds() > 0 && job.end_time().seconds() > 0) {
     const double seconds =

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -32,6 +33,11 @@ class Canvas {
   void Set(int x, int y) {
     cells_[static_cast<size_t>(y / 4 * width_ + x / 2)] |= kDots[x % 2][y % 4];
   }
+  // From the dot after the first point to the last point, without gaps.
+  void Line(int x0, int y0, int x1, int y1) {
+    const int steps = std::max(x1 - x0, std::abs(y1 - y0));
+    for (int i = 1; i <= steps; ++i) Set(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps);
+  }
   std::string Row(int row) const {
     std::string text;
     for (int x = 0; x < width_; ++x) {
@@ -48,6 +54,26 @@ class Canvas {
 };
 
 }  // namespace
+
+std::vector<PlotPoint> Smoothed(const std::vector<PlotPoint>& points) {
+  const size_t reach = points.size() / 40;
+  std::vector<PlotPoint> smoothed;
+  for (size_t i = 0; i < points.size(); ++i) {
+    const size_t begin = i - std::min(i, reach);
+    const size_t end = std::min(points.size(), i + reach + 1);
+    double sum = 0;
+    int count = 0;
+    for (size_t j = begin; j < end; ++j) {
+      if (!std::isfinite(points[j].value)) continue;
+      sum += points[j].value;
+      ++count;
+    }
+    smoothed.push_back(
+        {points[i].step,
+         sum / (count > 0 ? count : NAN)});  // NaN, and not drawn, where there is none
+  }
+  return smoothed;
+}
 
 std::string PlotCurve(const std::vector<PlotPoint>& points, const std::vector<PlotMark>& marks,
                       int width, int height) {
@@ -85,10 +111,7 @@ std::string PlotCurve(const std::vector<PlotPoint>& points, const std::vector<Pl
     const DotColumn& column = columns[static_cast<size_t>(x)];
     if (column.count == 0) continue;
     const int y = row_of(column.sum / column.count);
-    for (int between = previous_x + 1; previous_x >= 0 && between < x; ++between) {
-      canvas.Set(between,
-                 previous_y + (y - previous_y) * (between - previous_x) / (x - previous_x));
-    }
+    if (previous_x >= 0) canvas.Line(previous_x, previous_y, x, y);
     canvas.Set(x, y);
     previous_x = x;
     previous_y = y;
@@ -98,7 +121,7 @@ std::string PlotCurve(const std::vector<PlotPoint>& points, const std::vector<Pl
   for (int row = 0; row < height; ++row) {
     const bool labelled = row == 0 || row == height - 1 || row == height / 2;
     const double value = high - range * row / (height - 1);
-    absl::StrAppend(&plot, labelled ? absl::StrFormat("%7.3g ┤", value) : "        │",
+    absl::StrAppend(&plot, labelled ? absl::StrFormat("%7.2g ┤", value) : "        │",
                     canvas.Row(row), "\n");
   }
   std::string axis;

@@ -185,7 +185,11 @@ absl::StatusOr<v1::Artifact> FindModel(const Session& session, const std::string
   const absl::StatusOr<v1::Artifact> model = artifacts.Find(v1::Artifact::MODEL, id_or_name);
   if (!absl::IsNotFound(model.status())) return model;
   const absl::StatusOr<v1::Artifact> result = artifacts.Find(v1::Artifact::RESULT, id_or_name);
-  return absl::IsNotFound(result.status()) ? model : result;
+  if (!absl::IsNotFound(result.status())) return result;
+  const absl::StatusOr<std::string> job = FindJob(session, id_or_name);
+  if (absl::IsNotFound(job.status())) return model.status();
+  if (!job.ok()) return job.status();
+  return FindModel(session, *job);
 }
 
 ExitCode FollowJob(const Session& session, const std::string& job) {

@@ -149,7 +149,7 @@ ExitCode RunSubmit(const Session& session, const SubmitOptions& options) {
     }
     if (options.validate_only) {
       std::printf("%s\nvalid; nothing was submitted\n", SpecToJson(job.resolved_spec()).c_str());
-    } else {
+    } else if (!options.watch) {
       std::printf("%s  %s%s%s\n", job.id().c_str(), v1::Job::State_Name(job.state()).c_str(),
                   job.state_reason().empty() ? "" : ": ", Printable(job.state_reason()).c_str());
     }

@@ -41,6 +41,18 @@ TEST(LossPlotTest, LeavesOutWhatCannotBeDrawn) {
   EXPECT_NE(PlotCurve({{1, 1}, {2, NAN}, {3, 1}}, {}, 80, 8), "");
 }
 
+TEST(LossPlotTest, SmoothingAveragesNeighboursAndKeepsSteps) {
+  std::vector<PlotPoint> noisy;
+  for (int step = 0; step < 200; ++step) noisy.push_back({step, step % 2 == 0 ? 1.0 : 3.0});
+  const std::vector<PlotPoint> smooth = Smoothed(noisy);
+  ASSERT_EQ(smooth.size(), noisy.size());
+  for (size_t i = 10; i < 190; ++i) {
+    EXPECT_EQ(smooth[i].step, noisy[i].step);
+    EXPECT_NEAR(smooth[i].value, 2, 0.2);
+  }
+  EXPECT_EQ(Smoothed({{1, 5}})[0].value, 5);
+}
+
 TEST(LossPlotTest, MarksOutsideTheCurveDoNoHarm) {
   EXPECT_NE(PlotCurve(Falling(20), {{-5, "0"}, {1000, "9"}}, 60, 4), "");
 }
