@@ -87,7 +87,7 @@ absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptC
   }
   reporter.progress().set_rows_done(rows.rows());
   reporter.progress().set_eta_seconds(0);
-  reporter.Beat();
+  reporter.BeatNow();
   internal::Ended ended = EndedAs(v1::AttemptEnd::SUCCEEDED);
   ended.set_result_dir("result");
   const std::string directory = run.work_dir() + "/" + ended.result_dir();

@@ -41,8 +41,11 @@ double Reporter::SecondsSinceStart() const {
 
 void Reporter::Beat() {
   const double now = SecondsSinceStart();
-  if (last_beat_ >= 0 && now - last_beat_ < kBeatInterval) return;
-  last_beat_ = now;
+  if (last_beat_ < 0 || now - last_beat_ >= kBeatInterval) BeatNow();
+}
+
+void Reporter::BeatNow() {
+  last_beat_ = SecondsSinceStart();
   progress_.set_memory_bytes(ResidentBytes());
   sink_->Beat(progress_, MedianStepSeconds());
 }

@@ -44,6 +44,8 @@ class Reporter {
 
   // A sign of life, left out if the one before is less than half a second old.
   void Beat();
+  // The same in any case: at the end, so that what is last seen is true.
+  void BeatNow();
   void StepDone(const StepReport& report);
   // Sends the newest step's point if it has not been sent.
   void FlushPoint();

@@ -269,6 +269,8 @@ absl::Status TrainingLoop::Checkpoint() {
 
 absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   reporter_.FlushPoint();
+  reporter_.progress().set_eta_seconds(0);
+  reporter_.BeatNow();
   if (trainables_) {
     trainables_->Release();
     trainables_.reset();

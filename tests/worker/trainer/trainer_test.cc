@@ -1,0 +1,169 @@
+#include <c10/util/Exception.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <functional>
+#include <new>
+#include <stdexcept>
+
+#include "common/base/files.h"
+#include "tests/worker/trainer/trainer_process.h"
+#include "tests/worker/training/toy_job.h"
+#include "torch/types.h"
+#include "worker/trainer/attempt.h"
+#include "worker/trainer/process.h"
+
+namespace thaw {
+namespace {
+
+constexpr char kEndless[] =
+    "validation_fraction: 0 phases { selector { everything: true } learning_rate: 1e-6 steps: "
+    "1000000 } checkpoint { every_steps: 1000000 }";
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  TrainerTest()
+      : model_(MakeToyModel(FreshDirectory("model"), 0.1)),
+        dataset_(MakeToyDataset(FreshDirectory("dataset"), 60, 5)) {}
+
+  internal::Run Job(const std::string& training) {
+    internal::Run run = ToyTraining(model_, dataset_, training);
+    run.set_threads(1);
+    return run;
+  }
+
+  // Reads until the first metric point: it trains.
+  static void ReceiveUntilTraining(TrainerProcess* trainer) {
+    while (const auto frame = trainer->Receive()) {
+      if (frame->event().has_metric_points()) return;
+    }
+    FAIL() << "the trainer ended before its first step";
+  }
+
+  const std::string model_;
+  const std::string dataset_;
+};
+
+TEST_F(TrainerTest, TrainsAndExitsWithZero) {
+  const internal::Run run =
+      Job("validation_fraction: 0.2 phases { selector { head_only: true } learning_rate: 0.01 "
+          "epochs: 1 "
+          "}");
+  TrainerProcess trainer;
+  trainer.SendRun(run);
+  const auto first = trainer.Receive();
+  ASSERT_TRUE(first.has_value());
+  EXPECT_TRUE(first->has_beat());
+  const auto ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended.has_value());
+  EXPECT_EQ(ended->end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended->ShortDebugString();
+  EXPECT_TRUE(Exists(run.work_dir() + "/" + ended->result_dir() + "/model.safetensors"));
+  EXPECT_EQ(trainer.Wait(), 0);
+}
+
+TEST_F(TrainerTest, PredictsAndExitsWithZero) {
+  const internal::Run run = ToyPrediction(model_, dataset_, "");
+  TrainerProcess trainer;
+  trainer.SendRun(run);
+  const auto ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended.has_value());
+  EXPECT_EQ(ended->end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended->ShortDebugString();
+  EXPECT_TRUE(Exists(run.work_dir() + "/result/predictions.jsonl"));
+  EXPECT_EQ(trainer.Wait(), 0);
+}
+
+TEST_F(TrainerTest, ExitsWhenTheWorkerIsGone) {
+  TrainerProcess trainer;
+  trainer.SendRun(Job(kEndless));
+  ReceiveUntilTraining(&trainer);
+  trainer.CloseSocket();
+  EXPECT_EQ(trainer.Wait(), 0);
+}
+
+TEST_F(TrainerTest, HoldsResumesChecksAndPauses) {
+  TrainerProcess trainer;
+  trainer.SendRun(Job(kEndless));
+  ReceiveUntilTraining(&trainer);
+  internal::ToTrainer frame;
+  frame.mutable_hold();
+  trainer.Send(frame);
+  frame.mutable_write_checkpoint();
+  trainer.Send(frame);
+  int64_t checkpoint_step = 0;
+  while (checkpoint_step == 0) {
+    const auto answer = trainer.Receive();
+    ASSERT_TRUE(answer.has_value());
+    checkpoint_step = answer->checkpoint_ready().step();
+  }
+  frame.mutable_resume();
+  trainer.Send(frame);
+  frame.mutable_pause();
+  trainer.Send(frame);
+  const auto ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended.has_value());
+  EXPECT_EQ(ended->end().outcome(), v1::AttemptEnd::PAUSED);
+  EXPECT_GE(ended->end().step(), checkpoint_step);
+  EXPECT_EQ(trainer.Wait(), 0);
+}
+
+TEST_F(TrainerTest, AFailedJobIsNoFailedTrainer) {
+  internal::Run run = Job(kEndless);
+  run.set_model_dir(FreshDirectory("empty"));
+  TrainerProcess trainer;
+  trainer.SendRun(run);
+  const auto ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended.has_value());
+  EXPECT_EQ(ended->end().outcome(), v1::AttemptEnd::FAILED);
+  EXPECT_FALSE(ended->end().failure().message().empty());
+  EXPECT_EQ(trainer.Wait(), 0);
+}
+
+TEST_F(TrainerTest, WithoutAnAssignmentExitsWithOne) {
+  {
+    TrainerProcess trainer;
+    trainer.CloseSocket();
+    const int status = trainer.Wait();
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
+  }
+  TrainerProcess trainer;
+  internal::ToTrainer frame;
+  frame.mutable_stop();
+  trainer.Send(frame);
+  const int status = trainer.Wait();
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
+}
+
+struct ExceptionCase {
+  std::function<void()> thrower;
+  v1::AttemptEnd::Outcome outcome;
+  v1::Failure::Blame blame;
+};
+
+TEST(CatchExceptions, EachBecomesAnEnd) {
+  const std::vector<ExceptionCase> cases = {
+      {[] { throw std::bad_alloc(); }, v1::AttemptEnd::OUT_OF_MEMORY, v1::Failure::RESOURCE},
+      {[] { torch::empty({int64_t{1} << 50}); }, v1::AttemptEnd::OUT_OF_MEMORY,
+       v1::Failure::RESOURCE},
+      {[] {
+         torch::ones({2, 3}).matmul(torch::ones({2, 3}));
+       },
+       v1::AttemptEnd::FAILED, v1::Failure::INTERNAL},
+      {[] { throw std::runtime_error("odd"); }, v1::AttemptEnd::FAILED, v1::Failure::INTERNAL}};
+  for (const ExceptionCase& test : cases) {
+    const internal::Ended ended = CatchExceptions(
+        [&] {
+          test.thrower();
+          return internal::Ended();
+        },
+        [] { return 7; });
+    EXPECT_EQ(ended.end().outcome(), test.outcome) << ended.ShortDebugString();
+    EXPECT_EQ(ended.end().failure().blame(), test.blame);
+    EXPECT_EQ(ended.end().step(), 7);
+  }
+}
+
+TEST(UsableCores, IsAtLeastOne) { EXPECT_GE(UsableCores(), 1); }
+
+}  // namespace
+}  // namespace thaw
