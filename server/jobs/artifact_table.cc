@@ -12,6 +12,7 @@ namespace {
 using v1::Artifact;
 
 constexpr char kCreateUploadCall[] = "CreateUpload";
+constexpr size_t kMaxPageBytes = 3 << 20;  // an answer fits into one message
 
 absl::Status NoArtifact(const std::string& id) {
   return absl::NotFoundError(absl::StrCat("there is no artifact \"", id, "\""));
@@ -89,18 +90,22 @@ absl::StatusOr<Page<Artifact>> ListArtifacts(Reader& reader, const std::string& 
   THAW_ASSIGN_OR_RETURN(const int64_t before, ParsePageToken(page_token, filter));
   Page<Artifact> page;
   int64_t last = 0;
+  size_t bytes = 0;
   Statement rows = reader.connection().Prepare(
       "SELECT number, body FROM artifacts WHERE number < ?1 AND (?2 = '' OR owner = ?2) "
       "AND (?3 = 0 OR kind = ?3) AND kind != 4 ORDER BY number DESC LIMIT ?4");
   rows.Int(before).Text(owner).Int(kind).Int(page_size + 1);
   while (rows.Step()) {
-    if (static_cast<int>(page.items.size()) == page_size) {
+    Artifact artifact = ParseArtifact(rows.GetBlob(1));
+    artifact.clear_files();
+    bytes += artifact.ByteSizeLong();
+    if (static_cast<int>(page.items.size()) == page_size ||
+        (bytes > kMaxPageBytes && !page.items.empty())) {
       page.next_page_token = MakePageToken(last, filter);
       break;
     }
     last = rows.GetInt(0);
-    page.items.push_back(ParseArtifact(rows.GetBlob(1)));
-    page.items.back().clear_files();
+    page.items.push_back(std::move(artifact));
   }
   THAW_RETURN_IF_ERROR(rows.status());
   return page;

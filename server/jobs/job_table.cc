@@ -18,6 +18,7 @@ using v1::Artifact;
 using v1::Job;
 
 constexpr char kCreateJobCall[] = "CreateJob";
+constexpr size_t kMaxPageBytes = 3 << 20;  // an answer fits into one message
 
 struct SpecReference {
   std::string field;
@@ -100,9 +101,12 @@ absl::StatusOr<Job> ApplyUserInput(Transaction& transaction, const std::string& 
   return LoadWhole(transaction, owner, id);
 }
 
-bool HasState(const JobFilter& filter, Job::State state) {
-  return filter.states.empty() ||
-         std::find(filter.states.begin(), filter.states.end(), state) != filter.states.end();
+// A bit for each state that is wanted.
+int64_t StateMask(const JobFilter& filter) {
+  if (filter.states.empty()) return -1;
+  int64_t mask = 0;
+  for (Job::State state : filter.states) mask |= int64_t{1} << state;
+  return mask;
 }
 
 bool HasLabels(const JobFilter& filter, const v1::JobSpec& spec) {
@@ -179,23 +183,27 @@ absl::StatusOr<Page<Job>> ListJobs(Reader& reader, const JobFilter& filter, int 
   THAW_ASSIGN_OR_RETURN(const int64_t before, ParsePageToken(page_token, text));
   Page<Job> page;
   int64_t last = 0;
+  size_t bytes = 0;
   // An empty owner matches all: the comparison is then decided by the second parameter alone.
   Statement rows = reader.connection().Prepare(
       "SELECT " THAW_JOB_COLUMNS
-      " FROM jobs WHERE number < ?1 AND (?2 = '' OR owner = ?2) ORDER BY number DESC");
-  rows.Int(before).Text(filter.owner);
+      " FROM jobs WHERE number < ?1 AND (?2 = '' OR owner = ?2) AND ((1 << state) & ?3) != 0 "
+      "ORDER BY number DESC");
+  rows.Int(before).Text(filter.owner).Int(StateMask(filter));
   while (rows.Step()) {
     const JobRow row = ReadJobRow(rows);
-    if (!HasState(filter, row.life.state)) continue;
     THAW_ASSIGN_OR_RETURN(JobSpecs specs, LoadSpecs(reader, row.number));
     if (!HasLabels(filter, specs.spec)) continue;
-    if (static_cast<int>(page.items.size()) == page_size) {
+    Shorten(&specs.spec);
+    Job job = ToJob(row, &specs);
+    job.clear_resolved_spec();
+    bytes += job.ByteSizeLong();
+    if (static_cast<int>(page.items.size()) == page_size ||
+        (bytes > kMaxPageBytes && !page.items.empty())) {
       page.next_page_token = MakePageToken(last, text);
       break;
     }
-    Shorten(&specs.spec);
-    page.items.push_back(ToJob(row, &specs));
-    page.items.back().clear_resolved_spec();
+    page.items.push_back(std::move(job));
     last = row.number;
   }
   THAW_RETURN_IF_ERROR(rows.status());

@@ -218,7 +218,7 @@ v1::DesiredAttempt::Verdict Dispatcher::Impl::VerdictOn(const Live& live,
                                                         const Worker& worker) const {
   if (live.job_state == v1::Job::CANCELLING) return v1::DesiredAttempt::STOP;
   if (live.job_state == v1::Job::PAUSING) return v1::DesiredAttempt::PAUSE;
-  if (worker.record.draining) return v1::DesiredAttempt::HAND_BACK;
+  if (worker.draining()) return v1::DesiredAttempt::HAND_BACK;
   return v1::DesiredAttempt::RUN;
 }
 

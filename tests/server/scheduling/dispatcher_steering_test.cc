@@ -195,6 +195,20 @@ TEST(Drain, AWorkerThatLeavesGetsNoWork) {
   EXPECT_TRUE(worker.attempts.empty());
 }
 
+TEST(Drain, AWorkerThatLeavesIsToldToHandBack) {
+  Cluster cluster;
+  const std::string job = cluster.Submit();
+  SimWorker worker("w");
+  cluster.RunOn(worker);
+  worker.draining = true;
+  cluster.Sync(worker);
+  EXPECT_EQ(worker.only().verdict, DesiredAttempt::HAND_BACK);
+  SimWorker::End(worker.only(), AttemptEnd::HANDED_BACK);
+  cluster.Sync(worker);
+  EXPECT_EQ(cluster.State(job), Job::QUEUED);
+  EXPECT_TRUE(worker.attempts.empty());
+}
+
 struct EndCase {
   AttemptEnd::Outcome outcome;
   v1::Failure::Blame blame;
