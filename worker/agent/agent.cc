@@ -20,7 +20,7 @@ constexpr int64_t kLogChunk = 64 << 10;
 // The server keeps no more of an attempt's output.
 constexpr int64_t kLogKept = int64_t{8} << 20;
 constexpr double kFirstBackoff = 0.1;
-constexpr double kLongestBackoff = 5;
+constexpr double kLongestBackoff = 2;
 
 int64_t SizeOf(const std::string& file) {
   struct stat info {};
@@ -53,21 +53,20 @@ void Agent::Drain() {
 absl::Status Agent::Run() {
   double backoff = kFirstBackoff;
   double interval = 0;
-  bool reached = false;
+  bool told = false;  // the server knows that we leave
   while (true) {
+    const bool idle = runs_.empty() && state_.AttemptIds().empty();
+    if (told && idle) return absl::OkStatus();
     state_.WaitUntilDue(interval);
     const bool draining = draining_;
     Reap();
-    // Drained: the server has been told, and nothing is held.
-    const bool idle = runs_.empty() && state_.AttemptIds().empty();
-    if (draining && reached && idle) return absl::OkStatus();
     MeasureOutput();
     v1::SyncRequest request = state_.BuildRequest(options_.offer, draining);
     ReportOutput(&request);
     const absl::StatusOr<v1::SyncResponse> response = link_.Sync(request);
     if (response.ok()) {
       backoff = kFirstBackoff;
-      reached = draining;
+      told = draining;
       for (const v1::DesiredAttempt& order : state_.Apply(*response)) Carry(order);
       interval = static_cast<double>(response->next_sync().seconds()) +
                  response->next_sync().nanos() * 1e-9;
