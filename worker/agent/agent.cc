@@ -60,6 +60,10 @@ absl::Status Agent::Run() {
     state_.WaitUntilDue(interval);
     const bool draining = draining_;
     Reap();
+    // Also without the server's word, which may be out of reach.
+    for (const auto& [id, run] : runs_) {
+      if (draining) run->Obey(v1::DesiredAttempt::HAND_BACK);
+    }
     MeasureOutput();
     v1::SyncRequest request = state_.BuildRequest(options_.offer, draining);
     ReportOutput(&request);

@@ -180,5 +180,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  // Trainers run in directories of their own.
+  flags.work_dir = std::filesystem::absolute(flags.work_dir).string();
+  flags.trainer = std::filesystem::absolute(flags.trainer).string();
   return RunWorker(flags);
 }

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -71,8 +72,10 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
     syscall(SYS_close_range, kTrainerSocket + 1, ~0u, 0);
     execve(program, arguments, environment);
   }
-  constexpr char kMessage[] = "the trainer program could not be started\n";
-  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+  const char* reason = strerrordesc_np(errno);
+  for (const char* text : {"cannot run ", program, ": ", reason != nullptr ? reason : "?", "\n"}) {
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, strlen(text));
+  }
   _exit(kCouldNotStart);
 }
 

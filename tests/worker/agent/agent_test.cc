@@ -111,7 +111,6 @@ class PlayedServer final : public ServerLink {
     response.mutable_lease()->set_seconds(90);
     response.mutable_next_sync()->set_nanos(20'000'000);
     draining_seen_ = draining_seen_ || request.draining();
-    if (request.draining() && verdict_ == Verdict::RUN) verdict_ = Verdict::HAND_BACK;
     bool held = false;
     for (const v1::AttemptReport& report : request.attempts()) {
       held = true;
