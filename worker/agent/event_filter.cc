@@ -15,6 +15,8 @@ constexpr int kMostValues = 256;
 // A Sync carries 512 KiB of events, and one event must fit beside others.
 constexpr size_t kLargestEvent = 384 << 10;
 constexpr size_t kNamesKept = 2000;
+// 64 phases of 10,000,000 steps are the most that a job can ask for.
+constexpr int64_t kMostSteps = 1'000'000'000;
 // A trainer runs on our machine: what it says of the time can be off by a wait, not by a day.
 constexpr int64_t kMostClockSkewSeconds = 86400;
 
@@ -32,7 +34,7 @@ absl::Status CheckPoints(const v1::MetricPoints& points, int64_t* last_step) {
   if (points.points().empty()) return absl::InvalidArgumentError("metric points without a point");
   for (const v1::MetricPoint& point : points.points()) {
     // Loss and evaluation of one step come apart.
-    if (point.step() < *last_step || !std::isfinite(point.seconds())) {
+    if (point.step() < *last_step || point.step() > kMostSteps || !std::isfinite(point.seconds())) {
       return absl::InvalidArgumentError(
           absl::StrCat("a metric point of step ", point.step(), " after one of step ", *last_step));
     }
@@ -121,7 +123,7 @@ absl::Status EventFilter::Check(v1::Event* event) {
 }
 
 absl::Status EventFilter::Check(v1::Progress* progress) {
-  if (progress->step() < progress_step_) {
+  if (progress->step() < progress_step_ || progress->step() > kMostSteps) {
     return absl::InvalidArgumentError(
         absl::StrCat("step ", progress->step(), " after step ", progress_step_));
   }

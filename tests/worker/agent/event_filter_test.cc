@@ -79,6 +79,8 @@ TEST(EventFilterTest, RefusesStepsThatGoBack) {
   }
   progress.set_step(7);
   EXPECT_FALSE(filter.Check(&progress).ok());
+  progress.set_step(std::numeric_limits<int64_t>::max());
+  EXPECT_FALSE(filter.Check(&progress).ok());
   progress.set_step(-1);
   EXPECT_FALSE(filter.Check(&progress).ok());
   EXPECT_EQ(filter.step(), 8);
