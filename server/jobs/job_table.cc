@@ -105,7 +105,9 @@ absl::StatusOr<Job> ApplyUserInput(Transaction& transaction, const std::string& 
 int64_t StateMask(const JobFilter& filter) {
   if (filter.states.empty()) return -1;
   int64_t mask = 0;
-  for (Job::State state : filter.states) mask |= int64_t{1} << state;
+  for (Job::State state : filter.states) {
+    if (Job::State_IsValid(state)) mask |= int64_t{1} << state;
+  }
   return mask;
 }
 

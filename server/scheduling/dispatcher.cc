@@ -21,6 +21,12 @@ void RunActions(const Actions& actions) {
   for (const auto& action : actions) action();
 }
 
+// A held Sync is no sign of life: the next one must come while the lease stands.
+DispatcherOptions WithHangWithinLease(DispatcherOptions options) {
+  options.idle_hang_seconds = std::min(options.idle_hang_seconds, options.lease_seconds / 3);
+  return options;
+}
+
 }  // namespace
 
 Dispatcher::Dispatcher(Store& store, const Clock& clock, DispatcherOptions options)
@@ -42,7 +48,7 @@ void Dispatcher::Tick() { impl_->Tick(); }
 int64_t Dispatcher::NextDeadline() const { return impl_->NextDeadline(); }
 
 Dispatcher::Impl::Impl(Store& store, const Clock& clock, DispatcherOptions options)
-    : store_(store), clock_(clock), options_(options) {}
+    : store_(store), clock_(clock), options_(WithHangWithinLease(options)) {}
 
 Dispatcher::Impl::~Impl() { Stop(); }
 

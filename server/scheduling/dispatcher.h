@@ -38,7 +38,8 @@ struct DispatcherOptions {
   double lease_seconds = 90;
   // Added before its jobs go to others, for clocks and messages on their way.
   double grace_seconds = 30;
-  // How long an idle worker's Sync is held back. Below every proxy's idle timeout.
+  // How long an idle worker's Sync is held back; at most a third of the lease. Below every proxy's
+  // idle timeout.
   double idle_hang_seconds = 20;
   // Between the Syncs of a busy worker; grows with the live attempts, by a second per
   // `attempts_per_second`.

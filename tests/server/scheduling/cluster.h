@@ -18,19 +18,14 @@ using Reply = std::shared_ptr<std::optional<absl::StatusOr<v1::SyncResponse>>>;
 
 class Cluster {
  public:
-  Cluster() {
+  explicit Cluster(DispatcherOptions options = DispatcherOptions()) : options_(options) {
+    options_.run_thread = false;
     fixture_.AddArtifacts();
     StartDispatcher();
   }
 
-  static DispatcherOptions Options() {
-    DispatcherOptions options;
-    options.run_thread = false;
-    return options;
-  }
-
   void StartDispatcher() {
-    dispatcher_ = std::make_unique<Dispatcher>(fixture_.store(), fixture_.clock(), Options());
+    dispatcher_ = std::make_unique<Dispatcher>(fixture_.store(), fixture_.clock(), options_);
     ASSERT_TRUE(dispatcher_->Start().ok());
     Settle();
   }
@@ -116,6 +111,7 @@ class Cluster {
   StoreFixture& fixture() { return fixture_; }
 
  private:
+  DispatcherOptions options_;
   StoreFixture fixture_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::map<void*, uint64_t> tickets_;

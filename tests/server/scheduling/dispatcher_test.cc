@@ -51,6 +51,16 @@ TEST(Dispatcher, AHeldSyncIsAnsweredWithNothingAfterTheHang) {
   EXPECT_EQ((**reply)->next_sync().seconds(), 0);
 }
 
+TEST(Dispatcher, TheHangStaysWithinTheLease) {
+  DispatcherOptions options;
+  options.lease_seconds = 6;
+  Cluster cluster(options);
+  SimWorker worker("w");
+  const Reply reply = cluster.Send(worker.Request());
+  cluster.Advance(2.1);
+  EXPECT_TRUE(reply->has_value());
+}
+
 TEST(Dispatcher, AnAttemptIsOnDiskBeforeItIsOffered) {
   Cluster cluster;
   cluster.Submit();
