@@ -172,7 +172,7 @@ TEST_F(ArtifactServiceTest, BoundsTransfersAndEndsStalledOnes) {
   std::vector<std::unique_ptr<grpc::ClientWriter<v1::WriteRequest>>> writers;
   std::vector<v1::WriteResponse> responses(2);
   for (int i = 0; i < 2; ++i) {
-    contexts.push_back(As("ann"));
+    contexts.push_back(As(i == 0 ? "ann" : "bob"));
     writers.push_back(files().Write(contexts.back().get(), &responses[i]));
   }
   // Both slots are taken once the server has begun the two calls, and free again once it has
