@@ -66,6 +66,7 @@ TransferOptions OptionsFor(const Caller& caller, const TransferProgress& progres
     AddAccessToken(caller.access_token(), context);
   };
   options.progress = progress;
+  options.wait = [&caller](double seconds) { WaitToCallAgain(caller.channel().get(), seconds); };
   return options;
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -58,7 +57,7 @@ absl::Status Caller::Call(Repeat repeat,
     const double wait = backoff.Next();
     const double passed = static_cast<double>(RealClock().BootMicros() - begin) * 1e-6;
     if (passed + wait > options_.retry_seconds) return Explain(status);
-    std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+    WaitToCallAgain(channel_.get(), wait);
   }
 }
 

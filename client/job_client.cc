@@ -6,6 +6,7 @@
 #include "common/base/clock.h"
 #include "common/base/id.h"
 #include "common/base/status.h"
+#include "common/rpc/channel.h"
 #include "common/rpc/status.h"
 #include "thaw/v1/fine_tune_service.grpc.pb.h"
 #include "thaw/v1/worker_service.grpc.pb.h"
@@ -18,6 +19,7 @@ using v1::WorkerService;
 
 constexpr int kPageSize = 200;
 constexpr double kLongestReconnectWait = 5;
+constexpr double kLookForStopSeconds = 0.1;
 
 template <typename Request>
 Request WithId(const std::string& id) {
@@ -152,9 +154,12 @@ absl::Status JobClient::WatchJob(
     const double allowed =
         seen_snapshot ? options.reconnect_seconds : caller_->options().retry_seconds;
     if (static_cast<double>(now - broken_since) * 1e-6 >= allowed) return caller_->Explain(status);
-    MutexLock lock(mutex_);
-    if (!stopped_) stopped_signal_.WaitFor(mutex_, backoff.Next());
-    if (stopped_) return absl::CancelledError("the watch was stopped");
+    const int64_t again = now + static_cast<int64_t>(backoff.Next() * 1e6);
+    do {
+      WaitToCallAgain(caller_->channel().get(), kLookForStopSeconds);
+      MutexLock lock(mutex_);
+      if (stopped_) return absl::CancelledError("the watch was stopped");
+    } while (RealClock().BootMicros() < again);
   }
 }
 
@@ -162,7 +167,6 @@ void JobClient::StopWatching() {
   MutexLock lock(mutex_);
   stopped_ = true;
   for (grpc::ClientContext* context : watches_) context->TryCancel();
-  stopped_signal_.SignalAll();
 }
 
 absl::StatusOr<std::vector<v1::Event>> JobClient::ListJobEvents(const std::string& id,

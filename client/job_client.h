@@ -81,7 +81,6 @@ class JobClient {
   const std::unique_ptr<Stubs> stubs_;
 
   Mutex mutex_;
-  CondVar stopped_signal_;
   bool stopped_ THAW_GUARDED_BY(mutex_) = false;
   std::vector<grpc::ClientContext*> watches_ THAW_GUARDED_BY(mutex_);
 };

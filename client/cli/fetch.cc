@@ -1,9 +1,11 @@
 #include <cstdio>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
+#include "common/base/files.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -12,6 +14,11 @@ ExitCode RunFetch(const Session& session, const FetchOptions& options) {
   THAW_ASSIGN_OR_RETURN(const v1::Artifact found, FindModel(session, options.job_or_result));
   THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                         session.client->artifacts().GetArtifact(found.id()));
+  // The server's word alone must not choose where files are written.
+  if (options.directory.empty() &&
+      (!IsSafeRelativePath(artifact.id()) || absl::StrContains(artifact.id(), '/'))) {
+    return absl::DataLossError(absl::StrCat("the server names an unsafe id: ", artifact.id()));
+  }
   const std::string directory = options.directory.empty() ? artifact.id() : options.directory;
   const absl::Status status = session.client->artifacts().Fetch(
       artifact, directory, ShowTransfer(session.console, absl::StrCat("fetching ", artifact.id())));

@@ -76,7 +76,8 @@ absl::StatusOr<std::string> Readable(absl::string_view line, const v1::InlineTex
   }
   std::string text = absl::StrCat(Printable(answer["label"].get<std::string>()), "  ",
                                   FormatShare(answer["score"].get<double>()));
-  const int row = answer.value("row", -1);
+  const auto number = answer.find("row");
+  const int row = number != answer.end() && number->is_number_integer() ? number->get<int>() : -1;
   if (row >= 0 && row < texts.values_size()) {
     absl::StrAppend(&text, "  ", Clip(Printable(texts.values(row)), 100));
   }

@@ -18,12 +18,11 @@ struct MethodDefaults {
   double epochs;
   double learning_rate;
 };
-constexpr MethodDefaults kMethods[] = {{Method::kHead, "head", 3, 2e-3},
-                                       {Method::kPartial, "partial", 2, 3e-4},
-                                       {Method::kGradual, "gradual", 1, 3e-4},
-                                       {Method::kFull, "full", 2, 2e-4}};
-constexpr double kGradualHeadRate = 2e-3;
-constexpr double kEpochsPerBlock = 0.3;
+constexpr MethodDefaults kMethods[] = {{Method::kHead, "head", 2, 5e-3},
+                                       {Method::kPartial, "partial", 2, 5e-4},
+                                       {Method::kGradual, "gradual", 1, 1e-3},
+                                       {Method::kFull, "full", 2, 1e-4}};
+constexpr double kEpochsPerBlock = 0.25;
 
 v1::Phase SlantedPhase(absl::string_view name, double learning_rate, double decay, double epochs) {
   v1::Phase phase;
@@ -68,8 +67,7 @@ std::vector<v1::Phase> MethodProgram(Method method, int blocks, const MethodOpti
     case Method::kGradual: {
       const double passes =
           options.epochs_per_block > 0 ? options.epochs_per_block : kEpochsPerBlock;
-      const double head_rate = options.learning_rate > 0 ? options.learning_rate : kGradualHeadRate;
-      add("head", head_rate, 1, passes)->set_head_only(true);
+      add("head", rate, 1, passes)->set_head_only(true);
       const int stride = (blocks + kMostPhases - 3) / (kMostPhases - 2);
       for (int last = stride; last <= blocks; last += stride) {
         add(absl::StrCat("last ", last, last == 1 ? " block" : " blocks"), rate, kUlmfitDecay,

@@ -202,8 +202,9 @@ void CheckPhases(const v1::Training& training, const v1::Artifact* model, int64_
     }
     const int64_t warmup = phase.schedule().warmup_steps();
     if (rows > 0 && warmup > 0 && phase.epochs() > 0) {
-      const double steps = std::ceil(phase.epochs() * static_cast<double>(rows) /
-                                     training.batch().examples_per_step());
+      const int64_t batch = training.batch().examples_per_step();
+      const double steps =
+          std::ceil(phase.epochs() * static_cast<double>((rows + batch - 1) / batch));
       if (static_cast<double>(warmup) >= steps) {
         problems->Add(absl::StrCat(field, ".schedule.warmup_steps"),
                       absl::StrCat(warmup, " of at most ", static_cast<int64_t>(steps),

@@ -266,6 +266,15 @@ TEST_F(CliTest, FetchBringsTheResultOfAJob) {
   const ProgramRun run = Thaw({"fetch", "job-1", "--to", directory_ + "/out"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_TRUE(Exists(directory_ + "/out/predictions.jsonl"));
+  // Where files go is not for the server to say.
+  v1::Artifact hostile;
+  hostile.set_id(directory_ + "/elsewhere");
+  hostile.set_kind(v1::Artifact::RESULT);
+  server_.AddArtifact(hostile, {{"authorized_keys", "mine"}});
+  job.set_result(hostile.id());
+  server_.AddJob(job);
+  EXPECT_THAT(Thaw({"fetch", "job-1"}).err, HasSubstr("unsafe id"));
+  EXPECT_FALSE(Exists(directory_ + "/elsewhere"));
   AddJob("job-2", v1::Job::RUNNING);
   EXPECT_THAT(Thaw({"fetch", "job-2"}).err, HasSubstr("job-2 is RUNNING and has no result"));
 }
