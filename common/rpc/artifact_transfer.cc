@@ -62,7 +62,11 @@ class Advance {
     THAW_RETURN_IF_ERROR(CheckCancelled());
     const double still = static_cast<double>(RealClock().BootMicros() - moved_micros_) * 1e-6;
     if (!MayGoOn(status) || still >= options_.retry_seconds) return status;
-    std::this_thread::sleep_for(std::chrono::duration<double>(wait_seconds_));
+    if (options_.wait) {
+      options_.wait(wait_seconds_);
+    } else {
+      std::this_thread::sleep_for(std::chrono::duration<double>(wait_seconds_));
+    }
     wait_seconds_ = std::min(2.0, wait_seconds_ * 2);
     return CheckCancelled();
   }

@@ -20,6 +20,8 @@ struct TransferOptions {
   std::function<void(int64_t done, int64_t total)> progress;
   // Asked between chunks; true ends the transfer with CANCELLED. May be empty.
   std::function<bool()> cancelled;
+  // Waits so many seconds between two tries; empty: sleeps. See WaitToCallAgain.
+  std::function<void(double seconds)> wait;
   // How long a transfer that does not advance is tried again.
   double retry_seconds = 60;
 };

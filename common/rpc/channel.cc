@@ -1,5 +1,8 @@
 #include "common/rpc/channel.h"
 
+#include <chrono>
+#include <thread>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -13,10 +16,10 @@ namespace {
 
 constexpr int kKeepaliveMillis = 30'000;
 constexpr int kKeepaliveTimeoutMillis = 10'000;
-constexpr int kFirstReconnectMillis = 200;
-constexpr int kLongestReconnectMillis = 2'000;
-// gRPC gives a connection attempt, handshakes included, as long as its "minimal back-off".
-constexpr int kConnectMillis = 10'000;
+// Between the starts of two connection attempts, and how long each may take, handshakes included:
+// gRPC knows only one number for both.
+constexpr int kFirstReconnectMillis = 1'000;
+constexpr int kLongestReconnectMillis = 3'000;
 
 absl::StatusOr<std::string> ReadPem(const std::string& path) {
   if (path.empty()) return std::string();
@@ -70,11 +73,20 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& 
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMillis);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMillis);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kFirstReconnectMillis);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMillis);
   // A channel of its own for every caller, so that transfers do not queue behind short calls.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return grpc::CreateCustomChannel(address, credentials, arguments);
+}
+
+void WaitToCallAgain(grpc::Channel* channel, double seconds) {
+  const std::chrono::microseconds wait(static_cast<int64_t>(seconds * 1e6));
+  if (channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) {
+    std::this_thread::sleep_for(wait);
+  } else {
+    channel->WaitForConnected(std::chrono::system_clock::now() + wait);
+  }
 }
 
 absl::StatusOr<std::string> ReadAccessToken(const std::string& path) {

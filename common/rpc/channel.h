@@ -32,6 +32,11 @@ bool IsLoopbackAddress(absl::string_view address);
 absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
                                                              const TlsFiles& tls);
 
+// Between two calls on `channel` of which the first could not be sent: waits `seconds`, or until it
+// is connected. Sleeping would not do, as gRPC brings a connection up only while somebody waits in
+// it.
+void WaitToCallAgain(grpc::Channel* channel, double seconds);
+
 // The access token in the first line of a file; FAILED_PRECONDITION with the remedy.
 absl::StatusOr<std::string> ReadAccessToken(const std::string& path);
 

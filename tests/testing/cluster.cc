@@ -108,7 +108,7 @@ void Cluster::StartServer() {
                                seconds("--lease", options_.lease_seconds),
                                seconds("--grace", options_.grace_seconds),
                                seconds("--idle_hang", options_.idle_hang_seconds),
-          seconds("--busy_interval", options_.busy_interval_seconds),
+                               seconds("--busy_interval", options_.busy_interval_seconds),
                                seconds("--retry_backoff", options_.retry_backoff_seconds)},
       directory() + "/thawd.log");
   Patience patience;

@@ -33,6 +33,9 @@ class GrpcServerLink final : public ServerLink {
     auto context = std::make_shared<grpc::ClientContext>();
     AddAccessToken(access_token_, context.get());
     context->set_deadline(std::chrono::system_clock::now() + kSyncDeadline);
+    // A server that was away is found as soon as it is back, and gRPC makes connections, those of
+    // the transfers too, only while somebody waits in it. Who leaves need not wait.
+    context->set_wait_for_ready(!request.draining());
     {
       MutexLock lock(mutex_);
       if (std::exchange(cancel_next_, false)) return absl::CancelledError("cancelled");

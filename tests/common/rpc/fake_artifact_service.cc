@@ -178,9 +178,11 @@ grpc::Status FakeArtifactService::Read(grpc::ServerContext* context, const v1::R
     }
     v1::ReadResponse response;
     response.set_data(bytes.substr(at, kFakeChunkBytes));
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      bytes_read_ += static_cast<int64_t>(response.data().size());
+    }
     if (!writer->Write(response)) break;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    bytes_read_ += static_cast<int64_t>(response.data().size());
   }
   return grpc::Status::OK;
 }

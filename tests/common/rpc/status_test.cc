@@ -107,6 +107,27 @@ TEST(RpcStatusTest, DetailsStayBelowWhatPeersTake) {
   }
 }
 
+TEST(RpcStatusTest, BytesThatAreNoTextDoNotLoseTheDetails) {
+  const struct {
+    std::string bytes;
+    std::string text;
+  } cases[] = {{"a\xFF"
+                "b",
+                "a?b"},
+               {"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80", "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80"},
+               {"cut \xE2\x82", "cut ??"},
+               {"\xED\xA0\x80", "???"},
+               {"\xC0\x80\xF4\x90\x80\x80", "??????"}};
+  for (const auto& one : cases) {
+    const grpc::Status status = ToGrpcStatus(InvalidField("files", one.bytes));
+    google::rpc::Status details;
+    ASSERT_TRUE(details.ParseFromString(status.error_details()));
+    EXPECT_EQ(details.message(), "files: " + one.text);
+    ASSERT_EQ(ViolationsOf(FromGrpcStatus(status)).size(), 1u);
+    EXPECT_EQ(ViolationsOf(FromGrpcStatus(status))[0].description, one.text);
+  }
+}
+
 TEST(RpcStatusTest, DetailsThatCannotBeReadAreIgnored) {
   google::rpc::Status foreign;
   foreign.add_details()->set_type_url("type.googleapis.com/google.rpc.BadRequest");
