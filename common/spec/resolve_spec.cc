@@ -74,7 +74,7 @@ void FillTraining(const v1::Artifact* model, v1::Training* training) {
   SetDefault(optimizer, &v1::Optimizer::has_weight_decay, &v1::Optimizer::set_weight_decay, 0.01);
   v1::Batch* batch = training->mutable_batch();
   if (batch->examples_per_step() == 0) batch->set_examples_per_step(16);
-  if (batch->tokens_per_micro_step() == 0) batch->set_tokens_per_micro_step(4096);
+  if (batch->tokens_per_micro_step() == 0) batch->set_tokens_per_micro_step(2048);
   if (training->max_length() == 0) training->set_max_length(DefaultMaxLength(model));
   SetDefault(training, &v1::Training::has_seed, &v1::Training::set_seed, uint64_t{42});
   SetDefault(training, &v1::Training::has_max_grad_norm, &v1::Training::set_max_grad_norm, 1.0);
