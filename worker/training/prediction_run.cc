@@ -57,6 +57,15 @@ absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptC
   Reporter reporter(context.sink, context.clock, context.point_interval_seconds);
   reporter.Beat();
   THAW_ASSIGN_OR_RETURN(auto model, LoadModel(run.model_dir(), std::nullopt));
+  // The logits of others are no distribution over the labels.
+  if (const ProblemType problem = model->config().problem; problem != ProblemType::kSingleLabel) {
+    return InvalidField(
+        "prediction.model",
+        absl::StrCat(
+            "its config.json says ",
+            problem == ProblemType::kRegression ? "regression" : "multi_label_classification",
+            "; give a model for single_label_classification, or train this one first"));
+  }
   const std::vector<std::string>& labels = model->config().labels;
   THAW_ASSIGN_OR_RETURN(
       const PredictionInputs inputs,

@@ -74,11 +74,14 @@ absl::StatusOr<internal::Ended> TrainingLoop::Run() {
                               "max_runtime was over before the first optimizer step: give more"),
                           "MAX_RUNTIME");
       }
+      // The result's weights may not have been evaluated yet.
+      const internal::ProgramState& state = program_->state();
+      if (inputs_.validation.rows() > 0 && !(KeepsBest() ? state.has_best() : state.evaluated())) {
+        THAW_RETURN_IF_ERROR(Evaluate());
+        if (context_.control->ShouldEnd()) continue;  // for the boundary
+      }
       reporter_.Warn("MAX_RUNTIME", absl::StrCat("max_runtime is over after optimizer step ",
                                                  step(), ": the job ends with what it has"));
-      if (!program_->state().has_best() && inputs_.validation.rows() > 0) {
-        THAW_RETURN_IF_ERROR(Evaluate());
-      }
       return Finish();
     }
     THAW_RETURN_IF_ERROR(Turn(action));
@@ -170,9 +173,8 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
 }
 
 absl::Status TrainingLoop::Evaluate() {
-  const int64_t tokens = std::max(training_.batch().tokens_per_micro_step(), 1);
   const std::optional<torch::Tensor> logits =
-      AllLogits(model_.get(), inputs_.validation, tokens, [this](int64_t) {
+      AllLogits(model_.get(), inputs_.validation, TokensPerMicroStep(), [this](int64_t) {
         reporter_.Beat();
         return !context_.control->ShouldEnd();
       });
@@ -280,9 +282,7 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
       const std::vector<std::string> trainable_names,
       SelectParameters(training_.phases(reporter_.progress().phase() - 1).selector(),
                        model_->groups()));
-  const v1::Evaluation& evaluation = training_.evaluation();
-  const bool keep_best = !evaluation.has_keep_best() || evaluation.keep_best();
-  const bool best = keep_best && changed_->has_best();
+  const bool best = KeepsBest() && changed_->has_best();
   if (best) THAW_RETURN_IF_ERROR(changed_->RestoreBest());
   internal::Ended ended = End(v1::AttemptEnd::SUCCEEDED);
   ended.set_result_dir("result");
@@ -313,10 +313,20 @@ bool TrainingLoop::OutOfTime() const {
          static_cast<double>(left.seconds()) + 1e-9 * static_cast<double>(left.nanos());
 }
 
+bool TrainingLoop::KeepsBest() const {
+  return !training_.evaluation().has_keep_best() || training_.evaluation().keep_best();
+}
+
+int32_t TrainingLoop::TokensPerMicroStep() const {
+  const int32_t divisor = std::max(run_.assignment().micro_step_divisor(), 1);
+  return std::max(training_.batch().tokens_per_micro_step() / divisor, 1);
+}
+
 void TrainingLoop::UpdateProgress() {
   v1::Progress& progress = reporter_.progress();
   const internal::ProgramState& state = program_->state();
-  const int phase = std::min(state.phase(), training_.phases_size() - 1);
+  // Between two phases the one that has ended: the next may never begin.
+  const int phase = state.phase() - (!state.in_phase() && state.phase() > 0 ? 1 : 0);
   progress.set_step(state.step());
   progress.set_total_steps(program_->total_steps());
   progress.set_phase(phase + 1);

@@ -63,6 +63,8 @@ class TrainingLoop {
   absl::StatusOr<internal::Ended> Finish();
   internal::Ended End(v1::AttemptEnd::Outcome outcome) const;
   bool OutOfTime() const;
+  bool KeepsBest() const;
+  int32_t TokensPerMicroStep() const;  // less after running out of memory
   void UpdateProgress();
 
   const internal::Run& run_;

@@ -32,13 +32,11 @@ absl::Status TrainingLoop::Prepare() {
   THAW_ASSIGN_OR_RETURN(inputs_, ReadTrainingInputs(run_, config, at::get_num_threads(), tick));
   THAW_ASSIGN_OR_RETURN(model_, LoadModel(run_.model_dir(), HeadSpec{.labels = inputs_.labels,
                                                                      .seed = training_.seed()}));
-  const v1::Batch& batch = training_.batch();
-  const int32_t divisor = std::max(run_.assignment().micro_step_divisor(), 1);
-  THAW_ASSIGN_OR_RETURN(plan_, BatchPlan::Create(&inputs_.training,
-                                                 {.examples_per_step = batch.examples_per_step(),
-                                                  .tokens_per_micro_step = std::max(
-                                                      batch.tokens_per_micro_step() / divisor, 1)},
-                                                 training_.seed()));
+  THAW_ASSIGN_OR_RETURN(
+      plan_, BatchPlan::Create(&inputs_.training,
+                               {.examples_per_step = training_.batch().examples_per_step(),
+                                .tokens_per_micro_step = TokensPerMicroStep()},
+                               training_.seed()));
   const bool has_validation = inputs_.validation.rows() > 0;
   for (const v1::Phase& phase : training_.phases()) {
     if (phase.has_plateau() && !has_validation) {

@@ -33,7 +33,7 @@ TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
         {"name": "phase 2", "selector": {"last_blocks": 2}, "learning_rate": 0.0001, "learning_rate_decay": 1,
          "schedule": {"shape": "CONSTANT"}, "steps": 100, "optimizer_state": "KEEP"}],
       "optimizer": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01},
-      "batch": {"examples_per_step": 16, "tokens_per_micro_step": 4096},
+      "batch": {"examples_per_step": 16, "tokens_per_micro_step": 2048},
       "max_length": 256, "seed": 42, "max_grad_norm": 1,
       "evaluation": {"metric": "ACCURACY", "every_epochs": 1, "keep_best": true},
       "checkpoint": {"every_steps": 200}},
@@ -145,6 +145,15 @@ TEST(ResolveSpecTest, RefusesATrainingThatItsArtifactsDoNotCarry) {
        {"spec.training.phases[0].schedule.warmup_steps", "7 of at most 7", [](auto* s, auto*) {
           s->mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(7);
         }}});
+}
+
+TEST(ResolveSpecTest, CountsTheShorterLastStepOfEveryEpochBeforeItRefusesAWarmUp) {
+  v1::JobSpec spec = TrainingExample();
+  spec.mutable_training()->mutable_phases(0)->set_epochs(3);  // of 100 rows by 16: 7 steps each
+  spec.mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(20);
+  EXPECT_TRUE(ResolveSpec(spec, ContextExample()).ok());
+  spec.mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(21);
+  EXPECT_FALSE(ResolveSpec(spec, ContextExample()).ok());
 }
 
 TEST(ResolveSpecTest, RefusesAPredictionThatItsArtifactsDoNotCarry) {

@@ -192,6 +192,9 @@ TEST_F(TrainingTest, PatienceEndsTheJob) {
   EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED);
   EXPECT_THAT(sink.Phases(), SizeIs(1));
   EXPECT_THAT(sink.Evaluations(), SizeIs(4));
+  // The phase that never began is not spoken of.
+  EXPECT_EQ(ended.metrics().at("trainable_parameters"), sink.Phases()[0].trainable_parameters());
+  EXPECT_EQ(sink.progress.phase(), 1);
 }
 
 TEST_F(TrainingTest, NonFiniteLossNamesStepAndLines) {
@@ -271,6 +274,50 @@ TEST_F(TrainingTest, OutOfTimeKeepsTheBest) {
   const internal::Ended nothing = RunAttempt(run, &sink, &control, clock);
   EXPECT_EQ(nothing.end().outcome(), v1::AttemptEnd::FAILED);
   EXPECT_EQ(nothing.end().failure().reason(), "MAX_RUNTIME");
+}
+
+TEST_F(TrainingTest, OutOfTimeTheFiguresAreThoseOfTheResult) {
+  internal::Run run =
+      Job("validation_fraction: 0.2 phases { selector { everything: true } learning_rate: 0.01 "
+          "steps: 1000 } evaluation { every_epochs: 0.27 keep_best: false }");
+  run.mutable_assignment()->mutable_runtime_left()->set_seconds(10);
+  FakeClock clock;
+  RecordingSink sink;
+  Control control;
+  sink.on_point = [&](const v1::MetricPoint&) { clock.AdvanceSeconds(2.5); };
+  const internal::Ended ended = RunAttempt(run, &sink, &control, clock);
+  ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+  const auto evaluations = sink.Evaluations();
+  ASSERT_THAT(evaluations, SizeIs(2));
+  EXPECT_EQ(evaluations[0].step(), 3);
+  EXPECT_EQ(evaluations[1].step(), ended.end().step());
+  EXPECT_EQ(ended.metrics().at("loss"), evaluations[1].values().at("loss"));
+}
+
+// Moves with every look at it, so that every beat is passed on.
+class RestlessClock final : public Clock {
+ public:
+  int64_t WallMicros() const override { return BootMicros(); }
+  int64_t BootMicros() const override { return micros_ += 1'000'000; }
+
+ private:
+  mutable int64_t micros_ = 0;
+};
+
+TEST_F(TrainingTest, ShortOfMemoryEvaluationTakesSmallerBatchesToo) {
+  const auto beats = [&](int divisor) {
+    internal::Run run =
+        Job("validation_fraction: 0.5 phases { selector { head_only: true } learning_rate: 0.01 "
+            "steps: 1 } batch { examples_per_step: 1 tokens_per_micro_step: 4096 }");
+    run.mutable_assignment()->set_micro_step_divisor(divisor);
+    const RestlessClock clock;
+    RecordingSink sink;
+    Control control;
+    EXPECT_EQ(RunAttempt(run, &sink, &control, clock).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+    return sink.beats;
+  };
+  // Some fifty rows of ten tokens: one batch, or one for each.
+  EXPECT_GT(beats(1024), beats(1) + 20);
 }
 
 TEST_F(TrainingTest, TruncationIsToldOf) {
