@@ -1,5 +1,6 @@
 // thawd: opens the parts in order, waits for a signal, closes them in the opposite order.
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -16,6 +17,7 @@
 #include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/rpc/channel.h"
 #include "nlohmann/json.hpp"
 #include "server/artifacts/artifact_store.h"
 #include "server/artifacts/attempt_logs.h"
@@ -68,8 +70,8 @@ void DefineFlags(CLI::App& app, ServerFlags& flags) {
          "is required")
       ->capture_default_str();
   app.add_option("--metrics_listen", flags.metrics_listen,
-                 "host:port for /metrics, which Prometheus reads over plain HTTP; keep it on "
-                 "loopback; empty: none")
+                 "loopback host:port for /metrics, which Prometheus reads over plain HTTP; empty: "
+                 "none")
       ->capture_default_str();
   app.add_option("--port_file", flags.port_file,
                  "when ready, the chosen addresses are written here as JSON: {\"listen\", "
@@ -182,7 +184,22 @@ void WaitForStop(const sigset_t& signals, RpcServer& rpc) {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
+absl::Status CheckMetricsAddress(const std::string& address) {
+  // The library would take a list of addresses.
+  if (address.empty() || (IsLoopbackAddress(address) && !absl::StrContains(address, ','))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--metrics_listen ", address,
+      " is beyond this machine, and /metrics asks nobody who they are: give a loopback address and "
+      "let a proxy with TLS or Prometheus on this machine read it"));
+}
+
 absl::Status Serve(ServerFlags flags, const sigset_t& signals) {
+  THAW_RETURN_IF_ERROR(CheckMetricsAddress(flags.metrics_listen));
+  // Jobs, texts, logs and artifacts are nobody's but this user's, also in a directory that others
+  // may enter.
+  umask(0077);
   if (flags.artifact_dir.empty()) flags.artifact_dir = flags.data_dir + "/artifacts";
   THAW_RETURN_IF_ERROR(
       Annotate(MakeDirectories(flags.data_dir, 0700), "--data_dir cannot be used"));

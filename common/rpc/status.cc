@@ -20,11 +20,32 @@ constexpr size_t kMostDescriptionBytes = 300;
 constexpr size_t kMostMessageBytes = 1000;
 constexpr size_t kMostDetailBytes = 5000;
 
-// At most `limit` bytes, cut between characters.
+// Length of the UTF-8 character that `text` begins with; 0 if it begins with none.
+size_t CharacterLength(absl::string_view text) {
+  const auto first = static_cast<unsigned char>(text[0]);
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) return 0;
+  }
+  const auto second = static_cast<unsigned char>(text[1]);
+  const bool beyond = (first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F) ||
+                      (first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F);
+  return beyond ? 0 : length;
+}
+
+// At most `limit` bytes, cut between characters. A caller's bytes that are no UTF-8 become '?': the
+// details could not travel with them.
 std::string Shortened(absl::string_view text, size_t limit) {
-  if (text.size() <= limit) return std::string(text);
-  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
-  return absl::StrCat(text.substr(0, limit), "…");
+  std::string clean;
+  while (!text.empty()) {
+    const size_t length = CharacterLength(text);
+    if (clean.size() + std::max<size_t>(length, 1) > limit) return absl::StrCat(clean, "…");
+    absl::StrAppend(&clean, length == 0 ? "?" : text.substr(0, length));
+    text.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return clean;
 }
 
 google::rpc::BadRequest BadRequestOf(const std::vector<FieldViolation>& violations) {

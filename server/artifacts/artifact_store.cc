@@ -168,6 +168,7 @@ absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
         columns.label_column().empty() ? "label" : columns.label_column());
   } else if (artifact.kind() == v1::Artifact::MODEL ||
              (artifact.kind() == v1::Artifact::RESULT && has_config)) {
+    MutexLock lock(summarizing_);
     THAW_ASSIGN_OR_RETURN(*artifact.mutable_model(), SummarizeModel(directory, artifact));
   }
   return artifact;

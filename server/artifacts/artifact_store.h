@@ -96,6 +96,8 @@ class ArtifactStore {
   DiskBudget budget_;
   UploadStaging staging_;
 
+  // Held while a model is summarized: a header made for it takes hundreds of megabytes.
+  mutable Mutex summarizing_;
   mutable Mutex mutex_;
   CondVar changed_;
   bool stopping_ THAW_GUARDED_BY(mutex_) = false;

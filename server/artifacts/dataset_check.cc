@@ -12,12 +12,46 @@
 namespace thaw {
 namespace {
 
+// Two bytes of a dataset can earn a hundred of report, which nobody reserved: hence the limit.
 class IssueFile {
  public:
-  IssueFile(std::string path, std::string dataset_file)
-      : path_(std::move(path)), dataset_file_(std::move(dataset_file)) {}
+  IssueFile(std::string path, std::string dataset_file, int64_t max_bytes)
+      : path_(std::move(path)), dataset_file_(std::move(dataset_file)), max_bytes_(max_bytes) {}
 
   absl::Status Add(const DatasetIssue& issue) {
+    if (bytes_ < max_bytes_) return Append(issue);
+    ++omitted_;
+    last_ = issue;
+    return absl::OkStatus();
+  }
+
+  // Nothing was added.
+  void Clear() {
+    out_.close();
+    out_.clear();
+    bytes_ = omitted_ = 0;
+    (void)RemoveTree(path_ + ".part");
+  }
+
+  // What was added becomes the report; nothing added: no report.
+  absl::Status Publish() {
+    if (!out_.is_open()) return RemoveTree(path_);
+    if (omitted_ > 0) {
+      last_.field.clear();
+      last_.reason = absl::StrCat("is the last of ", omitted_,
+                                  " more that this report has no room for: mend those above, then "
+                                  "upload again");
+      THAW_RETURN_IF_ERROR(Append(last_));
+    }
+    out_.close();
+    if (out_.fail() || rename((path_ + ".part").c_str(), path_.c_str()) != 0) {
+      return absl::ResourceExhaustedError(absl::StrCat("writing ", path_, " failed"));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Append(const DatasetIssue& issue) {
     if (!out_.is_open()) out_.open(path_ + ".part", std::ios::trunc | std::ios::binary);
     v1::DatasetIssue line;
     line.set_path(dataset_file_);
@@ -30,31 +64,18 @@ class IssueFile {
       return absl::InternalError("an issue cannot be written as JSON");
     }
     out_ << json << '\n';
+    bytes_ += static_cast<int64_t>(json.size()) + 1;
     return out_.good() ? absl::OkStatus()
                        : absl::ResourceExhaustedError(absl::StrCat("writing ", path_, " failed"));
   }
 
-  // Nothing was added.
-  void Clear() {
-    out_.close();
-    out_.clear();
-    (void)RemoveTree(path_ + ".part");
-  }
-
-  // What was added becomes the report; nothing added: no report.
-  absl::Status Publish() {
-    if (!out_.is_open()) return RemoveTree(path_);
-    out_.close();
-    if (out_.fail() || rename((path_ + ".part").c_str(), path_.c_str()) != 0) {
-      return absl::ResourceExhaustedError(absl::StrCat("writing ", path_, " failed"));
-    }
-    return absl::OkStatus();
-  }
-
- private:
   const std::string path_;
   const std::string dataset_file_;
+  const int64_t max_bytes_;
   std::ofstream out_;
+  int64_t bytes_ = 0;
+  int64_t omitted_ = 0;
+  DatasetIssue last_;  // of those omitted
 };
 
 void FillSummary(const DatasetSummary& scanned, bool labelled, v1::DatasetSummary* summary) {
@@ -74,7 +95,7 @@ void FillSummary(const DatasetSummary& scanned, bool labelled, v1::DatasetSummar
 }  // namespace
 
 absl::Status CheckDataset(const std::string& directory, const std::string& report_path,
-                          v1::Artifact* dataset) {
+                          v1::Artifact* dataset, int64_t max_report_bytes) {
   const std::string& file = dataset->files(0).path();
   const std::string path = absl::StrCat(directory, "/", file);
   DatasetSchema schema;
@@ -83,7 +104,7 @@ absl::Status CheckDataset(const std::string& directory, const std::string& repor
   DatasetSummary scanned;
   int64_t missing_labels = 0;
   bool labelled = true;
-  IssueFile issues(report_path, file);
+  IssueFile issues(report_path, file, max_report_bytes);
   const auto scan = [&] {
     return ScanDataset(
         path, schema, DatasetLimits(),

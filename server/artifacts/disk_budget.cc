@@ -25,10 +25,11 @@ void DiskBudget::Reservation::Release(int64_t bytes) {
   budget_->promised_ -= bytes;
 }
 
-absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes) {
+absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes, bool of_running_job) {
   THAW_ASSIGN_OR_RETURN(const int64_t free, FreeBytes(path_));
   MutexLock lock(mutex_);
-  const int64_t left = std::max<int64_t>(0, free - min_free_bytes_ - promised_);
+  const int64_t kept = of_running_job ? min_free_bytes_ / 4 : min_free_bytes_;
+  const int64_t left = std::max<int64_t>(0, free - kept - promised_);
   if (bytes > left) {
     return WithReason(
         absl::ResourceExhaustedError(absl::StrCat(

@@ -32,12 +32,13 @@ class DiskBudget {
     int64_t bytes_ = 0;
   };
 
-  // `min_free_bytes` of the file system that holds `path` are never given away.
+  // `min_free_bytes` of the file system that holds `path` are kept for running jobs.
   DiskBudget(std::string path, int64_t min_free_bytes)
       : path_(std::move(path)), min_free_bytes_(min_free_bytes) {}
 
-  // RESOURCE_EXHAUSTED when the disk cannot hold `bytes` besides what is promised already.
-  absl::StatusOr<Reservation> Reserve(int64_t bytes);
+  // RESOURCE_EXHAUSTED when the disk cannot hold `bytes` besides what is promised already. What a
+  // running job leaves may use three quarters of min_free_bytes, or uploads could starve it.
+  absl::StatusOr<Reservation> Reserve(int64_t bytes, bool of_running_job = false);
 
   // RESOURCE_EXHAUSTED when less than min_free_bytes is left: no new work then.
   absl::Status CheckNotShort() const;

@@ -130,17 +130,20 @@ const UploadRecord& UploadStaging::Publication::upload() const { return entry_->
 const std::string& UploadStaging::Publication::directory() const { return entry_->directory; }
 
 absl::Status UploadStaging::Publication::Verify() {
+  {
+    // All sizes before the first hash: what is incomplete must cost nothing.
+    MutexLock lock(entry_->mutex);
+    for (int i = 0; i < upload().request.files_size(); ++i) {
+      const v1::File& announced = upload().request.files(i);
+      if (entry_->files[i].written == announced.size()) continue;
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            announced.path(), " has ", entry_->files[i].written, " of ",
+                            announced.size(), " bytes: Write the rest, then finish again")),
+                        "UPLOAD_INCOMPLETE");
+    }
+  }
   for (int i = 0; i < upload().request.files_size(); ++i) {
     const v1::File& announced = upload().request.files(i);
-    {
-      MutexLock lock(entry_->mutex);
-      if (entry_->files[i].written != announced.size()) {
-        return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                              announced.path(), " has ", entry_->files[i].written, " of ",
-                              announced.size(), " bytes: Write the rest, then finish again")),
-                          "UPLOAD_INCOMPLETE");
-      }
-    }
     const std::string path = entry_->PathOf(i);
     THAW_ASSIGN_OR_RETURN(const FileDigest digest, DigestFile(path));
     if (digest.sha256 == announced.sha256() && digest.size == announced.size()) continue;
@@ -235,7 +238,8 @@ absl::StatusOr<v1::Upload> UploadStaging::Create(const std::string& owner,
       std::make_shared<StagedEntry>(record, absl::StrCat(options_.directory, "/", record.id));
   int64_t total = 0;
   for (const v1::File& file : request.files()) total += file.size();
-  THAW_ASSIGN_OR_RETURN(DiskBudget::Reservation reservation, budget_.Reserve(total));
+  THAW_ASSIGN_OR_RETURN(DiskBudget::Reservation reservation,
+                        budget_.Reserve(total, !request.attempt_id().empty()));
   for (int i = 0; i < request.files_size(); ++i) {
     const std::string path = entry->PathOf(i);
     THAW_RETURN_IF_ERROR(MakeDirectories(std::filesystem::path(path).parent_path().string()));

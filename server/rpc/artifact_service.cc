@@ -45,15 +45,15 @@ grpc::Status ArtifactServiceImpl::Write(grpc::ServerContext* context,
   return Answer(parts_.metrics, "Write", [&]() -> absl::Status {
     // Once before anything is read, and in Receive again for the upload that the first message
     // names.
-    THAW_RETURN_IF_ERROR(parts_.authorizer.Authorize(*context, "Write").status());
-    return Receive(context, reader, response);
+    THAW_ASSIGN_OR_RETURN(const Caller caller, parts_.authorizer.Authorize(*context, "Write"));
+    return Receive(context, caller.owner, reader, response);
   });
 }
 
-absl::Status ArtifactServiceImpl::Receive(grpc::ServerContext* context,
+absl::Status ArtifactServiceImpl::Receive(grpc::ServerContext* context, const std::string& owner,
                                           grpc::ServerReader<v1::WriteRequest>* reader,
                                           v1::WriteResponse* response) {
-  THAW_ASSIGN_OR_RETURN(Transfers::Slot slot, parts_.transfers.Begin(context));
+  THAW_ASSIGN_OR_RETURN(Transfers::Slot slot, parts_.transfers.Begin(context, owner));
   v1::WriteRequest message;
   if (!reader->Read(&message)) return InvalidField("upload_id", "is missing: no message came");
   THAW_RETURN_IF_ERROR(
@@ -69,7 +69,7 @@ absl::Status ArtifactServiceImpl::Receive(grpc::ServerContext* context,
     }
     THAW_RETURN_IF_ERROR(writer->Append(message.data()));
     parts_.metrics.AddBytesWritten(static_cast<int64_t>(message.data().size()));
-    slot.Progressed();
+    if (!message.data().empty()) slot.Progressed();
   } while (reader->Read(&message));
   THAW_ASSIGN_OR_RETURN(const int64_t committed, writer->Commit());
   response->set_committed_size(committed);
@@ -142,7 +142,7 @@ grpc::Status ArtifactServiceImpl::Read(grpc::ServerContext* context, const v1::R
 absl::Status ArtifactServiceImpl::Send(grpc::ServerContext* context, const v1::Artifact& artifact,
                                        const v1::ReadRequest& request,
                                        grpc::ServerWriter<v1::ReadResponse>* writer) {
-  THAW_ASSIGN_OR_RETURN(Transfers::Slot slot, parts_.transfers.Begin(context));
+  THAW_ASSIGN_OR_RETURN(Transfers::Slot slot, parts_.transfers.Begin(context, artifact.owner()));
   THAW_ASSIGN_OR_RETURN(const OpenArtifactFile file,
                         parts_.artifacts.OpenFile(artifact, request.path()));
   if (request.offset() < 0 || request.offset() > file.size) {
@@ -193,7 +193,7 @@ grpc::Status ArtifactServiceImpl::GetDatasetReport(grpc::ServerContext* context,
                        " is still being read through: ask GetArtifact until it is "
                        "READY or REJECTED"));
     }
-    THAW_ASSIGN_OR_RETURN(Transfers::Slot slot, parts_.transfers.Begin(context));
+    THAW_ASSIGN_OR_RETURN(Transfers::Slot slot, parts_.transfers.Begin(context, caller.owner));
     return ReadDatasetReport(parts_.artifacts.ReportPath(dataset.id()),
                              [&](const v1::DatasetIssue& issue) {
                                slot.Progressed();

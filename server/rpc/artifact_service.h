@@ -33,8 +33,8 @@ class ArtifactServiceImpl final : public v1::ArtifactService::Service {
                                 grpc::ServerWriter<v1::DatasetIssue>* writer) override;
 
  private:
-  absl::Status Receive(grpc::ServerContext* context, grpc::ServerReader<v1::WriteRequest>* reader,
-                       v1::WriteResponse* response);
+  absl::Status Receive(grpc::ServerContext* context, const std::string& owner,
+                       grpc::ServerReader<v1::WriteRequest>* reader, v1::WriteResponse* response);
   absl::Status Send(grpc::ServerContext* context, const v1::Artifact& artifact,
                     const v1::ReadRequest& request, grpc::ServerWriter<v1::ReadResponse>* writer);
   absl::StatusOr<v1::Artifact> Find(const Caller& caller, const std::string& id);

@@ -122,6 +122,7 @@ absl::StatusOr<Caller> Authorizer::Authorize(const grpc::ServerContextBase& cont
                                              absl::string_view rpc,
                                              const CallObject& object) const {
   THAW_ASSIGN_OR_RETURN(const Identity identity, Identify(context));
+  THAW_RETURN_IF_ERROR(threads_.Attribute(context, identity.name));
   const auto rule = Rules().find(std::string(rpc));
   if (rule == Rules().end() || !Allows(rule->second, identity.role)) {
     return Denied(absl::StrCat("the credential of ", identity.name, " may not call ", rpc));

@@ -17,6 +17,7 @@
 #include "grpcpp/server_context.h"
 #include "server/jobs/store.h"
 #include "server/rpc/access_tokens.h"
+#include "server/rpc/call_threads.h"
 
 namespace thaw {
 
@@ -39,13 +40,15 @@ struct Caller {
 // Thread-safe. What it is given outlives it.
 class Authorizer {
  public:
-  Authorizer(const AccessTokens& tokens, Store& store) : tokens_(tokens), store_(store) {}
+  Authorizer(const AccessTokens& tokens, Store& store, CallThreads& threads)
+      : tokens_(tokens), store_(store), threads_(threads) {}
 
   // UNAUTHENTICATED without a valid credential, PERMISSION_DENIED with one that may not make this
-  // call. `rpc` is the method's name. A worker names its attempt in the metadata thaw-attempt when
-  // the object is an upload or artifact: the upload must be that attempt's, the artifact one of its
-  // inputs, and the attempt live. A foreign upload is NOT_FOUND; other foreign objects are found
-  // out by passing `scope` on. Reads the store if there is an object.
+  // call, RESOURCE_EXHAUSTED while its other calls hold their share of the threads. `rpc` is the
+  // method's name. A worker names its attempt in the metadata thaw-attempt when the object is an
+  // upload or artifact: the upload must be that attempt's, the artifact one of its inputs, and the
+  // attempt live. A foreign upload is NOT_FOUND; other foreign objects are found out by passing
+  // `scope` on. Reads the store if there is an object.
   absl::StatusOr<Caller> Authorize(const grpc::ServerContextBase& context, absl::string_view rpc,
                                    const CallObject& object = {}) const;
 
@@ -59,6 +62,7 @@ class Authorizer {
 
   const AccessTokens& tokens_;
   Store& store_;
+  CallThreads& threads_;
 };
 
 }  // namespace thaw

@@ -13,6 +13,10 @@ namespace thaw {
 namespace {
 
 constexpr int64_t kMaxLogBytes = 256 << 10;
+// Of a spec without its inline texts: also of fields that this server does not know, which are kept
+// for those who do.
+constexpr size_t kMaxSpecBytes = 256 << 10;
+constexpr int kMaxMaskPaths = 3;
 
 absl::StatusOr<v1::JobSpec> Resolve(const ServerParts& parts, const Caller& caller,
                                     const v1::JobSpec& spec) {
@@ -25,6 +29,13 @@ absl::StatusOr<v1::JobSpec> Resolve(const ServerParts& parts, const Caller& call
     return absl::OkStatus();
   }));
   return ResolveSpec(spec, context);
+}
+
+absl::Status CheckSize(const v1::JobSpec& spec) {
+  const size_t bytes = spec.ByteSizeLong() - spec.prediction().texts().ByteSizeLong();
+  if (bytes <= kMaxSpecBytes) return absl::OkStatus();
+  return InvalidField("spec", absl::StrCat("has ", bytes, " bytes besides its texts: give at most ",
+                                           kMaxSpecBytes));
 }
 
 absl::Status CheckRoom(const ServerParts& parts) {
@@ -47,6 +58,7 @@ absl::StatusOr<v1::Job> SubmitJob(const ServerParts& parts, const Caller& caller
   if (request.request_id().size() > 64) {
     return InvalidField("request_id", "is longer than 64 bytes: shorten it");
   }
+  THAW_RETURN_IF_ERROR(CheckSize(request.spec()));
   if (!request.request_id().empty() && !request.validate_only()) {
     auto earlier = parts.store.Read([&](Reader& reader) {
       return FindJobByRequest(reader, caller.owner, request.request_id(), request.spec());
@@ -80,6 +92,10 @@ absl::StatusOr<v1::Job> ChangeJob(const ServerParts& parts, const Caller& caller
   THAW_ASSIGN_OR_RETURN(const v1::Job before, parts.store.Read([&](Reader& reader) {
     return GetJob(reader, caller.scope, request.id());
   }));
+  if (request.update_mask().paths_size() > kMaxMaskPaths) {
+    return InvalidField("update_mask", absl::StrCat("has ", request.update_mask().paths_size(),
+                                                    " paths: name each field once"));
+  }
   v1::JobSpec after = before.spec();
   for (const std::string& path : request.update_mask().paths()) {
     if (path == "priority") after.set_priority(request.spec().priority());

@@ -19,6 +19,7 @@
 #include "server/rpc/access_tokens.h"
 #include "server/rpc/artifact_service.h"
 #include "server/rpc/authorizer.h"
+#include "server/rpc/call_threads.h"
 #include "server/rpc/fine_tune_service.h"
 #include "server/rpc/server_parts.h"
 #include "server/rpc/sync_calls.h"
@@ -105,7 +106,10 @@ class RpcServer::Impl {
        const Clock& clock)
       : options_(options),
         tokens_(std::move(tokens)),
-        authorizer_(*tokens_, store),
+        threads_({.max_per_caller = (options.max_transfers + kThreadsForOtherCalls) / 2,
+                  .stall_seconds = options.stall_seconds},
+                 clock),
+        authorizer_(*tokens_, store, threads_),
         transfers_(options.max_transfers, options.stall_seconds, clock),
         parts_{store,      dispatcher, artifacts,
                logs,       metrics,    authorizer_,
@@ -124,6 +128,9 @@ class RpcServer::Impl {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     SetLimits(options_, &builder);
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> observers;
+    observers.push_back(threads_.Observer());
+    builder.experimental().SetInterceptorCreators(std::move(observers));
     builder.AddListeningPort(options_.listen, credentials, &port_);
     builder.RegisterService(&fine_tune_);
     builder.RegisterService(&artifact_);
@@ -168,6 +175,7 @@ class RpcServer::Impl {
  private:
   const RpcServerOptions options_;
   const std::unique_ptr<AccessTokens> tokens_;
+  CallThreads threads_;
   const Authorizer authorizer_;
   Transfers transfers_;
   std::atomic<bool> accepting_{true};

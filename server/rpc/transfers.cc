@@ -1,5 +1,7 @@
 #include "server/rpc/transfers.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
@@ -31,8 +33,20 @@ Transfers::~Transfers() {
   thread_.join();
 }
 
-absl::StatusOr<Transfers::Slot> Transfers::Begin(grpc::ServerContext* context) {
+absl::StatusOr<Transfers::Slot> Transfers::Begin(grpc::ServerContext* context,
+                                                 const std::string& owner) {
   MutexLock lock(mutex_);
+  const auto of_owner =
+      static_cast<size_t>(std::count_if(calls_.begin(), calls_.end(), [&](const auto& numbered) {
+        return numbered.second.owner == owner;
+      }));
+  if (of_owner >= limit_ - limit_ / 4) {
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat(owner, " has ", of_owner,
+                                                  " uploads and downloads under way, which is all "
+                                                  "that one owner may: wait for one to end")),
+        "TOO_MANY_TRANSFERS");
+  }
   if (calls_.size() >= limit_) {
     return WithReason(
         absl::ResourceExhaustedError(absl::StrCat(calls_.size(),
@@ -41,7 +55,7 @@ absl::StatusOr<Transfers::Slot> Transfers::Begin(grpc::ServerContext* context) {
         "TOO_MANY_TRANSFERS");
   }
   const int64_t number = next_number_++;
-  calls_[number] = {context, clock_.BootMicros()};
+  calls_[number] = {context, owner, clock_.BootMicros()};
   return Slot(this, number);
 }
 

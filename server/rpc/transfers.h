@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "absl/status/statusor.h"
@@ -37,12 +38,14 @@ class Transfers {
   Transfers(int limit, double stall_seconds, const Clock& clock);
   ~Transfers();
 
-  // RESOURCE_EXHAUSTED when `limit` are under way. `context` lives as long as the slot.
-  absl::StatusOr<Slot> Begin(grpc::ServerContext* context);
+  // RESOURCE_EXHAUSTED when `limit` are under way, or three quarters of them for `owner` alone.
+  // `context` lives as long as the slot.
+  absl::StatusOr<Slot> Begin(grpc::ServerContext* context, const std::string& owner);
 
  private:
   struct Call {
     grpc::ServerContext* context;
+    std::string owner;
     int64_t progress_micros;
   };
   void CancelStalled();

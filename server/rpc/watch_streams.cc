@@ -1,5 +1,6 @@
 #include "server/rpc/watch_streams.h"
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>
@@ -219,6 +220,16 @@ grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchStreams::Watch(
       refusal.Update(WithReason(
           absl::ResourceExhaustedError(absl::StrCat(
               streams_.size(), " streams are open, which is all that the server takes: try later")),
+          "TOO_MANY_WATCHERS"));
+    }
+    const auto of_owner = static_cast<size_t>(
+        std::count_if(streams_.begin(), streams_.end(),
+                      [&](const StreamPtr& other) { return other->scope_ == stream->scope_; }));
+    if (!stream->scope_.empty() && of_owner >= options_.max_streams_per_owner) {
+      refusal.Update(WithReason(
+          absl::ResourceExhaustedError(absl::StrCat(
+              of_owner, " streams of ", stream->scope_,
+              " are open, which is all that one owner may have: close those that nobody reads")),
           "TOO_MANY_WATCHERS"));
     }
     if (stopping_) refusal.Update(Stopping());

@@ -26,6 +26,8 @@ struct WatchOptions {
   double heartbeat_seconds = 15;
   // More are RESOURCE_EXHAUSTED.
   size_t max_streams = 5000;
+  // More of one owner are, too; an admin may have all.
+  size_t max_streams_per_owner = 1000;
   // How long Stop lets a message that is on its way go out before it cancels the call.
   double stop_seconds = 1;
 };

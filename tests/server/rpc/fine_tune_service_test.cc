@@ -170,5 +170,22 @@ TEST_F(FullQueueTest, OverloadIsRefused) {
   EXPECT_TRUE(Submit("ann", spec, "0").ok());
 }
 
+TEST_F(FineTuneServiceTest, WhatTheServerDoesNotKnowIsBoundedToo) {
+  v1::JobSpec spec = Spec("ann");
+  spec.GetReflection()->MutableUnknownFields(&spec)->AddLengthDelimited(
+      1000, std::string(300 << 10, 'x'));
+  const auto large = Submit("ann", spec);
+  EXPECT_EQ(large.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(large.status().message()), HasSubstr("besides its texts"));
+
+  const auto job = Submit("ann", Spec("ann"));
+  ASSERT_TRUE(job.ok()) << job.status();
+  auto update = For<v1::UpdateJobRequest>(job->id());
+  for (int i = 0; i < 1000; ++i) update.mutable_update_mask()->add_paths("labels");
+  const auto updated = Call(jobs(), &Stub::UpdateJob, "ann", update);
+  EXPECT_EQ(updated.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(updated.status().message()), HasSubstr("update_mask"));
+}
+
 }  // namespace
 }  // namespace thaw

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
@@ -118,6 +120,11 @@ TEST_F(ThawdTest, SaysWhyItCannotRun) {
   std::vector<std::string> beyond = Flags("beyond");
   beyond[3] = "0.0.0.0:0";
   ExpectOneLine(beyond, 1, "--tls_cert");
+  for (const char* address : {"0.0.0.0:0", "[::]:0", "127.0.0.1:0,0.0.0.0:0", "0"}) {
+    std::vector<std::string> metrics = Flags("beyond");
+    metrics[5] = address;
+    ExpectOneLine(metrics, 1, "--metrics_listen");
+  }
 
   nlohmann::json addresses;
   const pid_t pid = Start("first", &addresses);
@@ -128,6 +135,20 @@ TEST_F(ThawdTest, SaysWhyItCannotRun) {
   taken[3] = "127.0.0.1:0";
   taken[5] = addresses["metrics_listen"];
   ExpectOneLine(taken, 1, "--metrics_listen");
+  EXPECT_EQ(Stop(pid, SIGTERM), 0);
+}
+
+TEST_F(ThawdTest, WhatItWritesIsNobodyElses) {
+  // Others may enter a directory that was there before.
+  ASSERT_TRUE(MakeDirectories(directory_.path() + "/open", 0755).ok());
+  nlohmann::json addresses;
+  const pid_t pid = Start("open", &addresses);
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(directory_.path() + "/open")) {
+    struct stat info {};
+    ASSERT_EQ(lstat(entry.path().c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 077, 0u) << entry.path();
+  }
   EXPECT_EQ(Stop(pid, SIGTERM), 0);
 }
 
