@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/files.h"
 #include "common/base/id.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
@@ -107,6 +109,13 @@ void Agent::Carry(const v1::DesiredAttempt& order) {
   if (found == runs_.end()) {
     if (order.verdict() == v1::DesiredAttempt::FORGET) state_.Remove(order.attempt_id());
     if (order.verdict() != v1::DesiredAttempt::RUN || !order.has_assignment()) return;
+    // It becomes the name of a directory that is emptied: the server's word alone must not lead
+    // elsewhere.
+    if (order.attempt_id() != order.assignment().attempt_id() ||
+        !IsSafeRelativePath(order.attempt_id()) || absl::StrContains(order.attempt_id(), '/')) {
+      THAW_LOG(kError, "attempt_refused", {"job", order.job()}, {"attempt_id", order.attempt_id()});
+      return;
+    }
     if (draining_) {
       // Offered as we left: back to the queue at once instead of after a lease.
       v1::AttemptEnd end;

@@ -278,5 +278,20 @@ TEST_F(AgentTest, AnOfferThatMeetsADrainIsHandedBack) {
   EXPECT_TRUE(server.ends_.empty() || server.ends_[0].outcome() == v1::AttemptEnd::HANDED_BACK);
 }
 
+TEST_F(AgentTest, AnIdThatLeadsElsewhereIsRefused) {
+  const std::string kept = dir_.path() + "/kept";
+  ASSERT_TRUE(MakeDirectories(kept).ok());
+  ASSERT_TRUE(WriteFileAtomically(kept + "/file", "of somebody else").ok());
+  v1::Assignment assignment = Work("ok");
+  assignment.set_attempt_id("../kept");
+  PlayedServer server(assignment);
+  Start(server);
+  ASSERT_TRUE(server.WaitFor([&] { return server.syncs_ > 2; }));
+  agent_->Drain();
+  EXPECT_TRUE(Join().ok());
+  EXPECT_TRUE(Exists(kept + "/file"));
+  EXPECT_TRUE(server.ends_.empty());
+}
+
 }  // namespace
 }  // namespace thaw
