@@ -1,6 +1,7 @@
 #include "server/rpc/access_tokens.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -25,6 +26,11 @@ absl::StatusOr<std::string> ReadOrMakeToken(const std::string& path) {
   if (stat(path.c_str(), &info) != 0 || (info.st_mode & 077) != 0) {
     return absl::FailedPreconditionError(
         absl::StrCat(path, " can be read by others than its owner: chmod 600 ", path));
+  }
+  // Whoever could put the file there would know what is in it.
+  if (info.st_uid != geteuid()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        path, " belongs to another user: remove it, the server will write a fresh one"));
   }
   THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 4096));
   const std::string token(absl::StripAsciiWhitespace(text));

@@ -29,9 +29,9 @@ struct Identity {
 class AccessTokens {
  public:
   // data_dir/access_token (an admin's) and data_dir/worker_token hold a token each; they are
-  // written with fresh ones if they are not there, and refused if others than their owner may read
-  // them. `owners_file` may be empty; its lines are "owner:sha256 of the token in hex", blank, or
-  // comments that begin with '#'.
+  // written with fresh ones if they are not there, and refused if they are another user's or others
+  // than their owner may read them. `owners_file` may be empty; its lines are "owner:sha256 of the
+  // token in hex", blank, or comments that begin with '#'.
   static absl::StatusOr<std::unique_ptr<AccessTokens>> Load(const std::string& data_dir,
                                                             const std::string& owners_file);
 

@@ -16,6 +16,9 @@ constexpr int kMaxAttempts = 1'024;
 constexpr int kMaxSlots = 1'024;
 constexpr int kMaxDevices = 1'024;
 constexpr size_t kMaxEventBytes = 1 << 20;
+// These become part of the job, which is read and written as a whole.
+constexpr size_t kMaxEndBytes = 64 << 10;
+constexpr size_t kMaxProgressBytes = 16 << 10;
 
 bool IsHexId(absl::string_view id) {
   return id.size() == 32 && std::all_of(id.begin(), id.end(), [](char c) {
@@ -57,6 +60,14 @@ void CheckReport(const v1::AttemptReport& report, const std::string& field,
   if (report.state() == v1::AttemptReport::ENDED &&
       report.end().outcome() == v1::AttemptEnd::OUTCOME_UNSPECIFIED) {
     violations->push_back({field + ".end.outcome", "is not set, although the attempt has ended"});
+  }
+  if (report.end().ByteSizeLong() > kMaxEndBytes) {
+    violations->push_back(
+        {field + ".end", absl::StrCat("takes more than ", kMaxEndBytes, " bytes")});
+  }
+  if (report.progress().ByteSizeLong() > kMaxProgressBytes) {
+    violations->push_back(
+        {field + ".progress", absl::StrCat("takes more than ", kMaxProgressBytes, " bytes")});
   }
   size_t bytes = 0;
   int64_t last = 0;

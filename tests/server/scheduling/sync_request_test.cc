@@ -56,6 +56,15 @@ TEST(SyncRequest, EveryWrongFieldIsNamed) {
          r.mutable_attempts(0)->mutable_events(0)->mutable_event()->mutable_log_line()->set_text(
              std::string(2 << 20, 'x'));
        }},
+      {"attempts[0].end",
+       [](Request& r) {
+         r.mutable_attempts(0)->mutable_end()->mutable_failure()->set_message(
+             std::string(100 << 10, 'x'));
+       }},
+      {"attempts[0].progress",
+       [](Request& r) {
+         r.mutable_attempts(0)->mutable_progress()->set_phase_name(std::string(100 << 10, 'x'));
+       }},
       {"attempts[1].attempt_id", [](Request& r) { *r.add_attempts() = r.attempts(0); }},
   };
   for (const Case& test : cases) {
