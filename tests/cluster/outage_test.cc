@@ -153,6 +153,7 @@ TEST(OutageTest, AStalledWorkersAttemptIsFencedOnceReplaced) {
   const auto results = cluster.Artifacts(v1::Artifact::RESULT);
   ASSERT_EQ(results.size(), 1u);
   EXPECT_EQ(results[0].id(), job.result());
+  EXPECT_EQ(cluster.Metric("thaw_leases_lost_total"), 1);
   cluster.CheckHistory(id);
   cluster.CheckLosses(id, 40);
   ExpectSawEverything(cluster, watch, id);

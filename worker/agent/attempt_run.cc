@@ -306,7 +306,11 @@ absl::Status AttemptRun::HandleCheckpoint(const internal::CheckpointReady& ready
   if (!files.ok() || files->empty()) {
     return absl::InvalidArgumentError("it named a checkpoint that is not there");
   }
-  uploads_->Add(ready, directory);
+  // What was reported up to it must not be lost with this worker: the next attempt goes on after
+  // it.
+  uploads_->Add(ready, directory, [this, reported = state_.LastSequence(id_)] {
+    return state_.WaitAcknowledged(id_, reported, kLookSeconds);
+  });
   return absl::OkStatus();
 }
 
@@ -409,7 +413,7 @@ v1::AttemptEnd AttemptRun::PublishResult() {
   }
   finish.mutable_result();
   // Nothing follows the terminal event, so everything that goes before it must be committed.
-  while (!state_.WaitAcknowledged(id_, kLookSeconds)) {
+  while (!state_.WaitAcknowledged(id_, state_.LastSequence(id_), kLookSeconds)) {
     if (StopOrdered()) return EndAs(v1::AttemptEnd::STOPPED, step);
   }
   const absl::Status status =

@@ -29,6 +29,10 @@ class EventBuffer {
 
   bool empty() const { return events_.empty(); }
   int64_t last_sequence() const { return next_sequence_ - 1; }
+  // Everything up to here is committed.
+  int64_t acknowledged() const {
+    return events_.empty() ? last_sequence() : events_.front().sequence() - 1;
+  }
 
  private:
   bool JoinPoints(const v1::Event& event);

@@ -73,11 +73,17 @@ void SyncState::Remove(const std::string& attempt_id) {
   changed_.SignalAll();
 }
 
-bool SyncState::WaitAcknowledged(const std::string& attempt_id, double seconds) {
+int64_t SyncState::LastSequence(const std::string& attempt_id) const {
+  MutexLock lock(mutex_);
+  const auto found = attempts_.find(attempt_id);
+  return found == attempts_.end() ? 0 : found->second.events.last_sequence();
+}
+
+bool SyncState::WaitAcknowledged(const std::string& attempt_id, int64_t sequence, double seconds) {
   MutexLock lock(mutex_);
   const auto done = [&]() {
     const auto found = attempts_.find(attempt_id);
-    return found == attempts_.end() || found->second.events.empty();
+    return found == attempts_.end() || found->second.events.acknowledged() >= sequence;
   };
   if (done()) return true;
   HurryLocked();

@@ -29,8 +29,11 @@ class SyncState {
   // The last thing an attempt says. It is reported until the server answers FORGET.
   void End(const std::string& attempt_id, const v1::AttemptEnd& end);
   void Remove(const std::string& attempt_id);
-  // Waits up to `seconds` for every event of the attempt to be committed; true if they are.
-  bool WaitAcknowledged(const std::string& attempt_id, double seconds);
+  // Waits up to `seconds` for the attempt's events up to `sequence` to be committed; true if they
+  // are.
+  bool WaitAcknowledged(const std::string& attempt_id, int64_t sequence, double seconds);
+  // Of the attempt's newest event; 0 if there is none.
+  int64_t LastSequence(const std::string& attempt_id) const;
 
   // ---- from the Sync loop
   // The next request. From now on its answer, and only its answer, counts.

@@ -30,11 +30,11 @@ CheckpointUploads::~CheckpointUploads() {
 }
 
 void CheckpointUploads::Add(const internal::CheckpointReady& checkpoint,
-                            const std::string& directory) {
+                            const std::string& directory, std::function<bool()> may_begin) {
   std::deque<Item> dropped;
   {
     MutexLock lock(mutex_);
-    waiting_.push_back({checkpoint, directory});
+    waiting_.push_back({checkpoint, directory, std::move(may_begin)});
     if (waiting_.size() > kMostWaiting) {
       // Of the three the first that is neither newest nor newest best.
       auto victim = waiting_.begin();
@@ -78,6 +78,8 @@ void CheckpointUploads::Main() {
       MutexLock lock(mutex_);
       return stop_;
     };
+    while (!stopped() && !item.may_begin()) {
+    }
     const absl::Status status = link_.Publish(attempt_id_, item.directory, finish, stopped);
     RemoveTree(item.directory).IgnoreError();
     if (!status.ok() && !stopped() && ReasonOf(status) != "ATTEMPT_STALE") on_failure_(status);

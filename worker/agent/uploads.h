@@ -23,7 +23,10 @@ class CheckpointUploads {
   // Abandons what is not done.
   ~CheckpointUploads();
 
-  void Add(const internal::CheckpointReady& checkpoint, const std::string& directory);
+  // Publishes it once `may_begin` says so; that is asked until it does and may wait a little.
+  void Add(
+      const internal::CheckpointReady& checkpoint, const std::string& directory,
+      std::function<bool()> may_begin = [] { return true; });
   // Waits until everything is published or has failed, or `cancelled` says stop. OK if the newest
   // one is published.
   absl::Status Drain(const std::function<bool()>& cancelled);
@@ -32,6 +35,7 @@ class CheckpointUploads {
   struct Item {
     internal::CheckpointReady checkpoint;
     std::string directory;
+    std::function<bool()> may_begin;
   };
   void Main();
 
