@@ -1,8 +1,9 @@
 // The directories that jobs read and leave:
-//   <directory>/{models,datasets,results,checkpoints}/<id>/…   published, never changed, with
-//   manifest.json <directory>/reports/<dataset>.jsonl                        every bad line of a
-//   dataset <directory>/uploads/<upload>/…                             on their way in
-//   <directory>/trash/…                                        on their way out
+// - <directory>/{models,datasets,results,checkpoints}/<id>/…: published with a manifest.json
+//   (docs/manifest_format.md), never changed;
+// - <directory>/reports/<dataset>.jsonl: every bad line of a dataset;
+// - <directory>/uploads/<upload>/…: on their way in;
+// - <directory>/trash/…: on their way out.
 //
 // Promises: nobody sees half of an artifact: every size and hash is checked, files and directories
 // are fsynced, the directory is renamed into place, and only then one transaction makes the row
