@@ -219,7 +219,10 @@ absl::Status TrainingLoop::EndPhase() {
 absl::StatusOr<std::optional<internal::Ended>> TrainingLoop::Boundary() {
   reporter_.Beat();
   const int64_t every = training_.checkpoint().every_steps();
-  if (every > 0 && step() > 0 && step() % every == 0 && checkpoint_step_ != step()) {
+  // An evaluation that is due comes first: going on from before it would tell of it, and of the
+  // steps in its metric points, twice.
+  const bool evaluates = program_->Next() == Program::Action::kEvaluate;
+  if (every > 0 && step() > 0 && step() % every == 0 && checkpoint_step_ != step() && !evaluates) {
     THAW_RETURN_IF_ERROR(Checkpoint());
   }
   Control::Requests requests;

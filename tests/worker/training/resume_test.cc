@@ -7,6 +7,7 @@
 #include <random>
 #include <set>
 
+#include "tests/testing/fake_clock.h"
 #include "tests/worker/training/toy_job.h"
 
 namespace thaw {
@@ -132,6 +133,33 @@ TEST_F(ResumeTest, AfterAPauseBetweenStepsAndTwice) {
   for (const auto& [step, value] : straight.Series("loss_units")) straight_units += value;
   EXPECT_DOUBLE_EQ(loss_sum, straight_sum);
   EXPECT_EQ(loss_units, straight_units);
+}
+
+TEST_F(ResumeTest, FromAnEvaluationNothingIsToldTwice) {
+  // Steps so fast that points sum several of them, and checkpoints where evaluations are due.
+  const auto train = [](const internal::Run& run, RecordingSink* sink) {
+    Control control;
+    const FakeClock clock;
+    EXPECT_EQ(
+        RunTraining(run, {.sink = sink, .control = &control, .clock = &clock}).end().outcome(),
+        v1::AttemptEnd::SUCCEEDED);
+  };
+  internal::Run first_run = Job(6);
+  RecordingSink first, resumed;
+  train(first_run, &first);
+  ASSERT_EQ(first.checkpoints[0].step(), 6);
+  ASSERT_EQ(first.Evaluations()[0].step(), 6);
+  internal::Run resumed_run = Job(6);
+  resumed_run.set_checkpoint_dir(first_run.work_dir() + "/" + first.checkpoints[0].dir());
+  train(resumed_run, &resumed);
+  EXPECT_EQ(resumed.Evaluations()[0].step(), 11);
+  double units = 0, expected = 0;
+  for (const auto& [step, value] : first.Series("loss_units")) {
+    expected += value;
+    if (step <= 6) units += value;
+  }
+  for (const auto& [step, value] : resumed.Series("loss_units")) units += value;
+  EXPECT_EQ(units, expected);
 }
 
 TEST_F(ResumeTest, BeforeTheFirstStep) {
