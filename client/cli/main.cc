@@ -285,7 +285,8 @@ void AddCompletion(CLI::App* root, CommandLine* line) {
 
 void AddGlobalFlags(CLI::App* app, CommandLine* line) {
   app->add_option("--server", line->connection.server,
-                  "host:port; default THAW_SERVER, then 127.0.0.1:7433");
+                  "host:port; default THAW_SERVER, then the server of this machine, then "
+                  "127.0.0.1:7433");
   app->add_option("--token_file", line->connection.token_file,
                   "file of the access token; default THAW_TOKEN_FILE, then the one of thaw up");
   app->add_option("--ca", line->connection.ca_file,
