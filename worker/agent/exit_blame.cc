@@ -20,6 +20,7 @@ constexpr int kCouldNotStart = 127;
 
 constexpr size_t kLongestMessage = 2000;
 constexpr size_t kLongestReason = 64;
+constexpr size_t kLongestIncident = 64;
 
 std::string LastLine(absl::string_view text) {
   std::string last;
@@ -99,10 +100,12 @@ v1::AttemptEnd EndAsSaid(const internal::Ended& ended, bool pause_asked, int64_t
       const v1::Failure& failure = said.failure();
       const bool known = v1::Failure::Blame_IsValid(failure.blame()) &&
                          failure.blame() != v1::Failure::BLAME_UNSPECIFIED;
-      return EndWith(said.outcome(), known ? failure.blame() : v1::Failure::INTERNAL,
-                     IsReason(failure.reason()) ? failure.reason() : "TRAINER_FAILED",
-                     failure.message().empty() ? "the trainer gave no reason" : failure.message(),
-                     step);
+      v1::AttemptEnd end = EndWith(
+          said.outcome(), known ? failure.blame() : v1::Failure::INTERNAL,
+          IsReason(failure.reason()) ? failure.reason() : "TRAINER_FAILED",
+          failure.message().empty() ? "the trainer gave no reason" : failure.message(), step);
+      end.mutable_failure()->set_incident(CleanText(failure.incident(), kLongestIncident));
+      return end;
     }
     default:
       return BlameForLie("it said that it ended in a way that is not for it to choose", step);

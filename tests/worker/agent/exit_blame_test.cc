@@ -117,10 +117,12 @@ TEST(ExitBlameTest, AFailureIsKeptButCleaned) {
   failure->set_blame(v1::Failure::DATA);
   failure->set_reason("NON_FINITE_LOSS");
   failure->set_message("line 3\nis bad");
+  failure->set_incident("0123456789ab");
   v1::AttemptEnd end = EndAsSaid(ended, false, 0);
   EXPECT_EQ(end.failure().blame(), v1::Failure::DATA);
   EXPECT_EQ(end.failure().reason(), "NON_FINITE_LOSS");
   EXPECT_EQ(end.failure().message(), "line 3 is bad");
+  EXPECT_EQ(end.failure().incident(), "0123456789ab") << "the id that the attempt's log names";
   failure->set_blame(static_cast<v1::Failure::Blame>(77));
   failure->set_reason("not a reason");
   failure->set_message(std::string(100'000, 'x'));
