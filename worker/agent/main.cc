@@ -30,7 +30,7 @@ struct Flags {
   std::string name;
   std::string work_dir;
   std::string trainer;
-  std::string devices = "auto";
+  std::string devices = "cpu";
   int slots = 1;
   int threads = 0;
   double cache_gib = 20;
@@ -153,7 +153,9 @@ int main(int argc, char** argv) {
   app.add_option("--work_dir", flags.work_dir, "scratch space and cache; one worker each")
       ->capture_default_str();
   app.add_option("--trainer", flags.trainer, "the trainer program")->capture_default_str();
-  app.add_option("--devices", flags.devices, "auto, cpu or cuda")
+  app.add_option("--devices", flags.devices,
+                 "cpu, cuda, or auto: GPUs where the driver is there. Trainers compute on CPUs and "
+                 "refuse work that was placed on a GPU")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--slots", flags.slots, "attempts at a time")

@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/status.h"
 #include "worker/training/failure.h"
 #include "worker/training/prediction_run.h"
 
@@ -39,6 +40,15 @@ internal::Ended CatchExceptions(const std::function<internal::Ended()>& attempt,
 }
 
 internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context) {
+  // Never on the CPU behind the back of somebody who asked for a GPU.
+  if (run.assignment().spec().resources().device_kind() == v1::Resources::CUDA) {
+    return FailedEnd(
+        WithReason(absl::UnimplementedError("trainers compute on CPUs only: submit with "
+                                            "resources.device_kind CPU, or start the worker with "
+                                            "--devices cpu"),
+                   "DEVICE_NOT_SUPPORTED"),
+        0);
+  }
   switch (run.assignment().spec().work_case()) {
     case v1::JobSpec::kTraining:
       return RunTraining(run, context);

@@ -10,7 +10,8 @@
 namespace thaw {
 
 // Runs the training or prediction of `run`. The one place where LibTorch's exceptions end: memory
-// that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's.
+// that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's. Work that was placed
+// on a GPU fails at once, for trainers compute on CPUs only.
 internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context);
 
 // Calls `attempt` and turns what it throws into an end at `step()`.

@@ -163,6 +163,17 @@ TEST(CatchExceptions, EachBecomesAnEnd) {
   }
 }
 
+TEST(RunAssignment, NeverFallsBackToTheCpu) {
+  internal::Run run;
+  run.mutable_assignment()->mutable_spec()->mutable_training();
+  run.mutable_assignment()->mutable_spec()->mutable_resources()->set_device_kind(
+      v1::Resources::CUDA);
+  const v1::AttemptEnd end = RunAssignment(run, AttemptContext()).end();
+  EXPECT_EQ(end.outcome(), v1::AttemptEnd::FAILED);
+  EXPECT_EQ(end.failure().blame(), v1::Failure::USER);
+  EXPECT_EQ(end.failure().reason(), "DEVICE_NOT_SUPPORTED");
+}
+
 TEST(UsableCores, IsAtLeastOne) { EXPECT_GE(UsableCores(), 1); }
 
 }  // namespace
