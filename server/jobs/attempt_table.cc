@@ -228,30 +228,6 @@ absl::StatusOr<std::vector<AttemptRecord>> LiveAttempts(Reader& reader) {
   return attempts;
 }
 
-absl::StatusOr<bool> IsInputOfLiveAttempt(Reader& reader, const std::string& artifact) {
-  Statement row = reader.connection().Prepare(
-      "SELECT 1 FROM artifact_refs JOIN jobs ON jobs.number = artifact_refs.job "
-      "WHERE artifact_refs.artifact = ?1 AND jobs.attempt_id != '' UNION ALL "
-      "SELECT 1 FROM jobs WHERE state IN (2, 3, 4, 6) AND checkpoint = ?1 LIMIT 1");
-  row.Text(artifact);
-  const bool found = row.Step();
-  THAW_RETURN_IF_ERROR(row.status());
-  return found;
-}
-
-absl::StatusOr<AttemptRecord> GetAttemptByNumber(Reader& reader, const std::string& owner,
-                                                 const std::string& job, int32_t number) {
-  THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, owner, job));
-  const int32_t wanted = number == 0 ? row.body.attempt() : number;
-  Statement found = reader.connection().Prepare("SELECT " THAW_ATTEMPT_COLUMNS
-                                                "WHERE attempts.job = ? AND attempts.number = ?");
-  found.Int(row.number).Int(wanted);
-  if (found.Step()) return ReadAttempt(found);
-  THAW_RETURN_IF_ERROR(found.status());
-  return absl::NotFoundError(
-      absl::StrCat(job, " has no attempt ", wanted, " (its latest is ", row.body.attempt(), ")"));
-}
-
 absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::string& worker,
                                           const std::string& incarnation, int64_t sync_number,
                                           const v1::AttemptReport& report) {

@@ -33,12 +33,6 @@ absl::StatusOr<AttemptRecord> GetAttempt(Reader& reader, const std::string& atte
 absl::StatusOr<AttemptRecord> GetLiveAttempt(Reader& reader, const std::string& attempt_id);
 // The attempts of every unfinished job that are live.
 absl::StatusOr<std::vector<AttemptRecord>> LiveAttempts(Reader& reader);
-// Whether a live attempt reads this artifact (input or checkpoint): what a worker token may
-// download.
-absl::StatusOr<bool> IsInputOfLiveAttempt(Reader& reader, const std::string& artifact);
-// Worker and attempts of a job by number, for its logs.
-absl::StatusOr<AttemptRecord> GetAttemptByNumber(Reader& reader, const std::string& owner,
-                                                 const std::string& job, int32_t number);
 
 // What a worker reported of a live attempt: accepts it the first time, moves the job on to RUNNING,
 // appends events that are new (by the worker's sequence, up to the first gap), keeps the progress,

@@ -99,15 +99,6 @@ absl::StatusOr<JobRow> LoadJob(Reader& reader, const std::string& owner, const s
   return absl::NotFoundError(absl::StrCat("there is no job \"", id, "\""));
 }
 
-absl::StatusOr<JobRow> LoadJobByNumber(Reader& reader, int64_t number) {
-  Statement row =
-      reader.connection().Prepare("SELECT " THAW_JOB_COLUMNS " FROM jobs WHERE number = ?");
-  row.Int(number);
-  if (row.Step()) return ReadJobRow(row);
-  THAW_RETURN_IF_ERROR(row.status());
-  return absl::NotFoundError(absl::StrCat("there is no job number ", number));
-}
-
 absl::StatusOr<JobSpecs> LoadSpecs(Reader& reader, int64_t number) {
   Statement row =
       reader.connection().Prepare("SELECT spec, resolved_spec FROM specs WHERE job = ?");

@@ -41,7 +41,6 @@ struct JobSpecs {
 
 // NOT_FOUND "job <id> …" for one that is not there or not the owner's (empty: anybody's).
 absl::StatusOr<JobRow> LoadJob(Reader& reader, const std::string& owner, const std::string& id);
-absl::StatusOr<JobRow> LoadJobByNumber(Reader& reader, int64_t number);
 absl::StatusOr<JobSpecs> LoadSpecs(Reader& reader, int64_t number);
 
 // What ReadJobRow reads: a statement that selects these stands on a row.

@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
   double point_interval = 0.1;
   CLI::App app{"Runs one attempt of a Thaw job. Started by thaw-worker, not by people."};
   app.add_option("--fd", socket, "inherited stream socket to the worker")->capture_default_str();
-  app.add_option("--point-interval", point_interval,
+  app.add_option("--point_interval", point_interval,
                  "least seconds between the metric points of two optimizer steps")
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);

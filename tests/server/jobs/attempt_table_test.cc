@@ -220,21 +220,6 @@ TEST_F(AttemptTable, OnlyALostAttemptOfAQueuedJobComesBack) {
   fixture_.CheckHistory(job_);
 }
 
-TEST_F(AttemptTable, InputsOfLiveAttemptsMayBeRead) {
-  fixture_.AddArtifact("model-2", Artifact::MODEL);
-  auto may_read = [&](const std::string& artifact) {
-    return *fixture_.store().Read([&](Reader& r) { return IsInputOfLiveAttempt(r, artifact); });
-  };
-  EXPECT_FALSE(may_read("model-1"));
-  const std::string id = Begin();
-  ASSERT_TRUE(Checkpoint(id, "checkpoint-1", 1).ok());
-  for (const char* artifact : {"model-1", "dataset-1", "checkpoint-1"})
-    EXPECT_TRUE(may_read(artifact));
-  EXPECT_FALSE(may_read("model-2"));
-  ASSERT_TRUE(Lose(id).ok());
-  EXPECT_FALSE(may_read("model-1"));
-}
-
 TEST_F(AttemptTable, LiveAttemptsSurviveARestart) {
   const std::string id = Begin();
   ASSERT_TRUE(Report(id, {}).ok());
@@ -245,20 +230,6 @@ TEST_F(AttemptTable, LiveAttemptsSurviveARestart) {
   EXPECT_EQ((*attempts)[0].job, job_);
   EXPECT_EQ((*attempts)[0].state, AttemptState::kAccepted);
   EXPECT_EQ((*attempts)[0].accepted_number, 1);
-}
-
-TEST_F(AttemptTable, AttemptsAreFoundByNumber) {
-  const std::string first = Begin();
-  ASSERT_TRUE(Lose(first).ok());
-  const std::string second = Begin();
-  auto find = [&](int number) {
-    return fixture_.store().Read(
-        [&](Reader& r) { return GetAttemptByNumber(r, "ann", job_, number); });
-  };
-  EXPECT_EQ(find(1)->id, first);
-  EXPECT_EQ(find(2)->id, second);
-  EXPECT_EQ(find(0)->id, second);
-  EXPECT_TRUE(absl::IsNotFound(find(3).status()));
 }
 
 }  // namespace

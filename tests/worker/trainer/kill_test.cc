@@ -44,7 +44,7 @@ TEST(KillNine, TwentyTimesAndTheBitsAreThoseOfARunWithoutIt) {
       }
     }
   };
-  const std::vector<std::string> every_point = {"--point-interval", "0"};
+  const std::vector<std::string> every_point = {"--point_interval", "0"};
 
   const internal::Run straight = job("");
   {
