@@ -38,8 +38,8 @@ absl::Status ValidateSpec(const v1::JobSpec& spec);
 // rows, number of blocks, positions. Resolving a resolved spec changes nothing.
 absl::StatusOr<v1::JobSpec> ResolveSpec(const v1::JobSpec& spec, const SpecContext& context);
 
-// Equal specs give equal bytes, within one version of Thaw and between its programs: to tell
-// whether a request id was used with another spec.
+// Equal specs give equal bytes, whatever the order of their maps: for comparing specs within one
+// version of Thaw.
 std::string CanonicalBytes(const v1::JobSpec& spec);
 
 }  // namespace thaw
