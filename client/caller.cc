@@ -64,8 +64,13 @@ absl::Status Caller::Call(Repeat repeat,
 absl::Status Caller::Explain(const absl::Status& status) const {
   // An answer with a reason comes from a server; without one the connection itself failed.
   if (absl::IsUnavailable(status) && ReasonOf(status).empty()) {
+    // gRPC's text lists every attempt; what people need is its last clause, such as "Connection
+    // refused".
+    const absl::string_view text = status.message();
+    const size_t clause = text.rfind(": ");
+    const absl::string_view cause = clause == text.npos ? text : text.substr(clause + 2);
     return absl::UnavailableError(absl::StrCat("the server ", options_.server,
-                                               " cannot be reached (", status.message(),
+                                               " cannot be reached (", cause,
                                                "); start one with thaw up, or name another with "
                                                "--server or THAW_SERVER"));
   }
