@@ -7,7 +7,7 @@ RULES = [
     (r"(?<![\w./])/(root|home/\w+|tmp/thaw)\b(?!/\.cache)", "a path of somebody's machine"),
     (r"\b(TODO|FIXME|XXX)\b", "unfinished work"),
     (r"\bDISABLED_|\bGTEST_SKIP\b", "a test that does not run"),
-    (r"\b(pypi\.org|pythonhosted\.org|npmjs\.(org|com)|crates\.io|registry\.yarnpkg|proxy\.golang\.org|deb\.debian\.org)",
+    (r"\b(pypi|pythonhosted|npmjs|yarnpkg|crates|(proxy|sum)\.golang|deb\.debian)\.(org|com|io)\b",
      "a package registry's host: which one is the machine's own setting"),
     (r"(?i)\bissue #?\d+\b", "the number of an issue"),
 ]
