@@ -10,7 +10,6 @@ PackedBatch Pack(const TokenizedDataset& dataset, std::span<const int64_t> rows)
   for (const int64_t row : rows) total += static_cast<size_t>(dataset.length(row));
   batch.token_ids.reserve(total);
   batch.token_type_ids.reserve(total);
-  batch.position_ids.reserve(total);
   batch.cu_seqlens = {0};
   batch.rows.assign(rows.begin(), rows.end());
   for (const int64_t row : rows) {
@@ -19,7 +18,6 @@ PackedBatch Pack(const TokenizedDataset& dataset, std::span<const int64_t> rows)
     for (size_t i = 0; i < ids.size(); ++i) {
       batch.token_type_ids.push_back(
           dataset.type_ids.empty() ? 0 : dataset.type_ids[dataset.offsets[row] + i]);
-      batch.position_ids.push_back(static_cast<int64_t>(i));
     }
     batch.cu_seqlens.push_back(static_cast<int32_t>(batch.token_ids.size()));
     batch.longest = std::max(batch.longest, dataset.length(row));

@@ -13,7 +13,6 @@ namespace thaw {
 struct PackedBatch {
   std::vector<int64_t> token_ids;       // [total]
   std::vector<int64_t> token_type_ids;  // [total]
-  std::vector<int64_t> position_ids;    // [total], from 0 in each sequence
   std::vector<int32_t> cu_seqlens;      // [n + 1], begins with 0
   std::vector<int64_t> labels;          // [n], or empty when the dataset has none
   std::vector<int64_t> rows;            // [n], of the dataset

@@ -12,7 +12,7 @@ namespace thaw {
 
 enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 
-enum class ActivationKind { kGeluErf, kGeluTanh, kRelu };
+enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu };
 
 // Attention of packed sequences: queries of sequence s, rows [q_bounds[s], q_bounds[s + 1]), see
 // all keys of rows [k_bounds[s], k_bounds[s + 1]). Row r of head h begins at r * stride + h *

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "worker/model/autograd_support.h"
 #include "worker/model/ops.h"
 #include "worker/model/reference_ops.h"
@@ -14,6 +12,7 @@ using torch::autograd::variable_list;
 struct AttentionState {
   std::vector<int32_t> q_bounds, k_bounds;
   int64_t heads;
+  double scale;
   DropoutSite dropout;
 
   // Points into this object.
@@ -25,7 +24,7 @@ struct AttentionState {
     shape.heads = static_cast<int32_t>(heads);
     shape.head_dim = static_cast<int32_t>(width / heads);
     shape.q_stride = shape.k_stride = width;
-    shape.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
+    shape.scale = static_cast<float>(scale);
     shape.dropout = dropout;
     return shape;
   }
@@ -56,15 +55,32 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   }
 };
 
+// What the kernels serve so far: every query sees all keys, heads are packed.
+bool Served(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionSpec& spec) {
+  return !spec.causal && !spec.relative_bias.defined() && k.size(1) == q.size(1) &&
+         q.is_contiguous() && k.is_contiguous() && v.is_contiguous();
+}
+
 }  // namespace
 
 Tensor Attention(Path path, const Tensor& q, const Tensor& k, const Tensor& v,
-                 const std::vector<int32_t>& q_bounds, const std::vector<int32_t>& k_bounds,
-                 int64_t heads, const DropoutSite& dropout) {
-  if (path == Path::kReference) {
-    return reference::Attention(q, k, v, q_bounds, k_bounds, heads, dropout);
+                 const AttentionSpec& spec) {
+  if (path == Path::kReference || !Served(q, k, v, spec)) {
+    return reference::Attention(q, k, v, spec);
   }
-  return AttentionFunction::apply(q, k, v, AttentionState{q_bounds, k_bounds, heads, dropout});
+  const AttentionState state{spec.q_bounds, spec.k_bounds, q.size(1), spec.scale, spec.dropout};
+  return AttentionFunction::apply(q.flatten(1), k.flatten(1), v.flatten(1), state);
+}
+
+Tensor CachedAttention(Path path, const Tensor& q, const Tensor& k, const Tensor& v,
+                       const AttentionSpec& spec, const std::vector<int32_t>& lengths,
+                       BlockState* block) {
+  return reference::CachedAttention(q, k, v, spec, lengths, block);
+}
+
+Tensor Rotate(Path path, const Tensor& x, const Tensor& positions, const Tensor& cosines,
+              const Tensor& sines) {
+  return reference::Rotate(x, positions, cosines, sines);
 }
 
 }  // namespace thaw

@@ -12,25 +12,30 @@
 
 namespace thaw {
 
-enum class Activation { kGelu, kGeluTanh, kRelu };
 enum class ProblemType { kSingleLabel, kMultiLabel, kRegression };
 
+// What stands on top of a model's blocks.
+enum class HeadKind {
+  kNone,           // nothing: hidden states are all there is
+  kClassifier,     // one row of logits a sequence: labels, or numbers of a regression
+  kLanguageModel,  // one row of logits over the vocabulary for every row
+};
+
+// Sequences may be as long as memory allows: models without a table of positions.
+inline constexpr int64_t kUnboundedPositions = int64_t{1} << 20;
+
+// What every family has. What only one family knows is read by that family's file, out of `source`.
 struct ModelConfig {
   std::string model_type;  // "bert"
   int64_t vocab_size = 0;
-  int64_t hidden_size = 0;
-  int64_t num_layers = 0;
-  int64_t num_heads = 0;  // divides hidden_size
-  int64_t intermediate_size = 0;
-  int64_t max_positions = 0;
-  int64_t type_vocab_size = 0;
-  int64_t pad_token_id = 0;
-  Activation activation = Activation::kGelu;
-  double norm_epsilon = 1e-12;
-  double hidden_dropout = 0.1;
-  double attention_dropout = 0.1;
-  double classifier_dropout = 0.1;
-  double initializer_range = 0.02;
+  int64_t hidden_size = 0;  // of the rows between blocks
+  int64_t num_layers = 0;   // sequence to sequence: of the encoder
+  int64_t max_positions = kUnboundedPositions;
+  double initializer_range = 0.02;  // of freshly drawn matrices
+  bool encoder_decoder = false;     // sequence to sequence
+  bool causal = false;              // rows see only what lies before them
+  // The head that the directory holds, by "architectures"; kNone where that is silent.
+  HeadKind head = HeadKind::kNone;
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.
   std::vector<std::string> labels;
   ProblemType problem = ProblemType::kSingleLabel;
@@ -38,12 +43,14 @@ struct ModelConfig {
   nlohmann::json source;
 };
 
-// INVALID_ARGUMENT with field and value for a wrong or unsupported option; UNIMPLEMENTED for a
-// model_type that no architecture here serves.
+// INVALID_ARGUMENT with field and value for a wrong or unsupported option, or one that is unknown
+// to the model_type and so might change what it computes; UNIMPLEMENTED for a model_type that no
+// architecture here serves.
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text);
 
 // config.json for a result of this configuration: the source with labels, problem type,
-// architecture and element type of what is saved.
-std::string ClassifierConfigJson(const ModelConfig& config);
+// architecture (by `head`) and, where `element_type` is not empty, the element type of what is
+// saved.
+std::string ResultConfigJson(const ModelConfig& config, absl::string_view element_type);
 
 }  // namespace thaw

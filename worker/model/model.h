@@ -6,6 +6,12 @@
 //   Rows rows = model->Embed(batch, context);
 //   for (int i = 0; i < model->blocks(); ++i) rows = model->Block(i, rows, context);
 //   torch::Tensor logits = model->Head(rows, context);  // [sequences, labels]
+//
+// A language model's head comes in two parts, so that [rows, vocabulary] need never exist:
+//
+//   torch::Tensor states = model->OutputStates(rows, selected, context);  // [selected, width]
+//   OutputLayer output = model->output_layer();
+//   torch::Tensor loss = LinearCrossEntropySum(path, states, output.weight, output.bias, labels);
 #pragma once
 
 #include <cstdint>
@@ -19,7 +25,9 @@
 #include "torch/types.h"
 #include "worker/model/config.h"
 #include "worker/model/group.h"
+#include "worker/model/ops.h"
 #include "worker/model/parameters.h"
+#include "worker/model/sequence_state.h"
 
 namespace thaw {
 
@@ -36,28 +44,59 @@ struct DropoutKey {
 struct RunContext {
   bool training = false;  // dropout on
   DropoutKey dropout = {};
-  // Every row leaves the last block, not only those that the head reads (see Rows).
+  // Every row leaves the last block, not only those that a classifier reads (see Rows).
   bool all_rows = false;
   // Plain ATen operations instead of our own kernels; also what is used off the CPU.
   bool reference = false;
+  // Goes on from what the sequences' earlier tokens left here, and leaves there what the next ones
+  // need; positions go on too. No autograd for attention. The caller calls Advance after the last
+  // block. Null: sequences begin with this batch.
+  SequenceState* state = nullptr;
 };
 
 // The input of a batch. All int64 [total_tokens], on the model's device.
 struct Packed {
   torch::Tensor token_ids;
   torch::Tensor token_type_ids;  // undefined: all 0
-  torch::Tensor position_ids;    // undefined: 0, 1, … in each sequence
   // Sequence i is rows [cu_seqlens[i], cu_seqlens[i + 1]); begins with 0, ends with total_tokens.
   // No sequence is empty or longer than Model::max_positions().
   std::vector<int32_t> cu_seqlens;
+  // Sequence to sequence: what the decoder reads (already shifted right), packed likewise, as many
+  // sequences; undefined for every other model. While generating, after the first call, token_ids
+  // is undefined: the encoder has done its work.
+  torch::Tensor target_ids;
+  std::vector<int32_t> target_bounds;
 };
 
 // What flows between groups: [total_rows, hidden] with its sequences' bounds, which are those of
-// the input until the last block. That one gives back only what the head reads (BERT: the first row
-// of each sequence, bounds 0, 1, 2, …) and saves the work on all others; the head takes either.
+// the input until the last block. That one gives back only what a classifier reads (BERT: the first
+// row of each sequence, decoders: the last; bounds 0, 1, 2, …) and saves the work on all others,
+// unless RunContext::all_rows; classifiers take either. Under any other head all rows leave it.
 struct Rows {
   torch::Tensor data;
   std::vector<int32_t> cu_seqlens;
+  // Sequence to sequence: the other stream. In the encoder's blocks the embedded rows of the
+  // target, which wait; in the decoder's the encoder's output, which they attend to.
+  torch::Tensor other;
+  std::vector<int32_t> other_bounds;
+};
+
+// The last step of a language model: logits = states weightᵀ + bias.
+struct OutputLayer {
+  torch::Tensor weight;  // [vocabulary, width]
+  torch::Tensor bias;    // [vocabulary], or undefined
+};
+
+// The head that a training job wants.
+struct HeadSpec {
+  // Of a classifier: names in the order of their ids, no two alike; for regression one name per
+  // output.
+  std::vector<std::string> labels;
+  ProblemType problem = ProblemType::kSingleLabel;
+  // A head of other labels than the directory's own is drawn anew from this seed: weights
+  // ~ N(0, initializer_range), biases 0.
+  uint64_t seed = 0;
+  HeadKind kind = HeadKind::kClassifier;
 };
 
 // Not thread-safe. LibTorch's exceptions pass through: out of memory, and c10::IndexError for a
@@ -68,52 +107,73 @@ class Model {
   virtual ~Model() = default;
 
   virtual Rows Embed(const Packed& batch, const RunContext& context) = 0;
-  // `block` in [0, blocks()).
+  // `block` in [0, blocks()). Sequence to sequence: the encoder's blocks, then the decoder's.
   virtual Rows Block(int block, const Rows& rows, const RunContext& context) = 0;
-  // [sequences, num_labels], fp32.
+  // transformers' last_hidden_state of the rows that left the last block, [rows, hidden]: after the
+  // final norm, where the family has one.
+  virtual torch::Tensor Hidden(const Rows& rows, const RunContext& context) = 0;
+  // With a classifier: [sequences, num_labels], fp32.
   virtual torch::Tensor Head(const Rows& rows, const RunContext& context) = 0;
+  // With a language model's head: what the output layer reads of these rows (int64 [n], of
+  // rows.data; undefined: of all), [n, width].
+  virtual torch::Tensor OutputStates(const Rows& rows, const torch::Tensor& selected,
+                                     const RunContext& context);
+  virtual OutputLayer output_layer() const;
 
   // groups().front() are the embeddings, groups().back() is the head; blocks between.
   const std::vector<Group>& groups() const { return groups_; }
   int blocks() const { return static_cast<int>(groups_.size()) - 2; }
+  // Sequence to sequence: the first block of the decoder, and so of every call of a generation but
+  // the first. 0 elsewhere.
+  int first_decoder_block() const { return first_decoder_block_; }
   int64_t hidden_size() const { return config_.hidden_size; }
   int64_t max_positions() const { return config_.max_positions; }
 
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
   const ModelConfig& config() const { return config_; }
+  // The head is the one that the directory holds, so that saving gives back its files' names.
+  bool keeps_layout() const { return keeps_layout_; }
   // What a user should know about the loading: a freshly drawn pooler, ignored tensors.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  protected:
+  friend class ModelLoader;
   explicit Model(ModelConfig config) : config_(std::move(config)) {}
+
+  static Path PathOf(const RunContext& context, const torch::Tensor& data) {
+    return context.reference || !data.is_cpu() ? Path::kReference : Path::kKernels;
+  }
+  // Dropout at `place` (below 8) of group `group`; off unless context.training.
+  static DropoutSite Site(const RunContext& context, int group, uint32_t place, double probability);
+  // While loading: takes over the head that is wanted, if any, and with a classifier its labels.
+  // True if the directory's own classifier is to be used: none is wanted, or one of the same
+  // labels.
+  bool ChooseHead(const std::optional<HeadSpec>& head);
+  // int64 [rows]: 0, 1, … in each sequence, or on from context.state.
+  static torch::Tensor Positions(const std::vector<int32_t>& bounds, const RunContext& context,
+                                 torch::Device device);
 
   ModelConfig config_;
   Parameters parameters_;
   std::vector<Group> groups_;
+  int first_decoder_block_ = 0;
+  bool keeps_layout_ = true;
   std::vector<std::string> warnings_;
-};
-
-// The head that a training job wants.
-struct HeadSpec {
-  // Names in the order of their ids, no two alike; for regression one name per output.
-  std::vector<std::string> labels;
-  ProblemType problem = ProblemType::kSingleLabel;
-  // A head of other labels than the directory's own is drawn anew from this seed: weights
-  // ~ N(0, initializer_range), biases 0.
-  uint64_t seed = 0;
 };
 
 // Loads config.json and *.safetensors (one file, or shards with an index) of a Hugging Face
 // directory. Tensors stay mapped from the file, read-only (writing to one is a fault), unless they
-// are misaligned or not fp32, which are copied; nothing requires grad. Without `head` the
-// directory must hold a classification head, as results do. Errors name file, tensor or option.
+// are misaligned or not fp32, which are copied; nothing requires grad. Without `head` the model
+// gets the head that the directory holds (config().head). Errors name file, tensor or option:
+// among them tensors that are missing, that the architecture does not know, or of another shape.
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
                                                  const std::optional<HeadSpec>& head);
 
-// Writes config.json and model.safetensors as AutoModelForSequenceClassification expects them into
-// `directory`, which exists; each file appears whole or not at all. Tokenizer files are the
-// caller's.
+// Writes config.json and model.safetensors as transformers' class for the head expects them into
+// `directory`, which exists; each file appears whole or not at all. Tensors that were never
+// replaced keep the bytes that they had in their file, and all keep their names unless the head is
+// another one. Tokenizer files are the caller's.
 absl::Status SaveModel(const Model& model, const std::string& directory);
 
 }  // namespace thaw

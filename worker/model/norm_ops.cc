@@ -135,7 +135,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
 Tensor EmbeddingNorm(Path path, const EmbeddingInputs& inputs, const Tensor& word,
                      const Tensor& position, const Tensor& type, const Tensor& gamma,
                      const Tensor& beta, double epsilon, const DropoutSite& dropout) {
-  if (path == Path::kReference) {
+  if (path == Path::kReference || !position.defined() || !type.defined()) {
     return reference::EmbeddingNorm(inputs, word, position, type, gamma, beta, epsilon, dropout);
   }
   return EmbeddingNormFunction::apply(word, position, type, gamma, beta, inputs, epsilon, dropout);
@@ -145,7 +145,8 @@ Tensor ResidualNorm(Path path, const Tensor& x, const Tensor& bias, const Tensor
                     const Tensor& gamma, const Tensor& beta, double epsilon,
                     const DropoutSite& dropout) {
   if (path == Path::kReference) {
-    return reference::ResidualNorm(x, bias, residual, gamma, beta, epsilon, dropout);
+    return reference::Normalise(reference::Residual(x, bias, residual, dropout),
+                                {NormKind::kLayer, gamma, beta, epsilon});
   }
   return ResidualNormFunction::apply(x, bias, residual, gamma, beta, epsilon, dropout);
 }
@@ -156,11 +157,47 @@ Tensor Dropout(Path path, const Tensor& x, const DropoutSite& dropout) {
   return DropoutFunction::apply(x, dropout);
 }
 
-Tensor FirstRows(const Tensor& x, const std::vector<int32_t>& bounds) {
-  const int64_t sequences = static_cast<int64_t>(bounds.size()) - 1;
-  Tensor rows = at::empty({sequences}, torch::kInt64);
-  std::copy(bounds.begin(), bounds.end() - 1, rows.data_ptr<int64_t>());
-  return reference::GatherRows(x, rows.to(x.device()));
+Tensor Embedding(Path path, const EmbeddingInputs& inputs, const Tensor& word,
+                 const Tensor& position, const DropoutSite& dropout) {
+  return reference::Embedding(inputs, word, position, dropout);
+}
+
+Tensor Normalise(Path path, const Tensor& x, const Norm& norm) {
+  return reference::Normalise(x, norm);
+}
+
+Tensor NormaliseHeads(Path path, const Tensor& x, const Norm& norm) {
+  return reference::Normalise(x.unflatten(1, {-1, norm.weight.size(0)}), norm).flatten(1);
+}
+
+Tensor Residual(Path path, const Tensor& x, const Tensor& bias, const Tensor& residual,
+                const DropoutSite& dropout) {
+  return reference::Residual(x, bias, residual, dropout);
+}
+
+SumAndNorm ResidualAndNorm(Path path, const Tensor& x, const Tensor& bias, const Tensor& residual,
+                           const Norm& norm, const DropoutSite& dropout) {
+  const Tensor sum = reference::Residual(x, bias, residual, dropout);
+  return {sum, reference::Normalise(sum, norm)};
+}
+
+Tensor LinearCrossEntropySum(Path path, const Tensor& states, const Tensor& weight,
+                             const Tensor& bias, const Tensor& labels) {
+  return reference::LinearCrossEntropySum(states, weight, bias, labels);
+}
+
+Tensor LinearLogProbabilities(Path path, const Tensor& states, const Tensor& weight,
+                              const Tensor& bias, const Tensor& labels) {
+  const torch::NoGradGuard no_grad;
+  constexpr int64_t kChunk = 256;  // rows
+  std::vector<Tensor> results;
+  for (int64_t first = 0; first < states.size(0); first += kChunk) {
+    const Tensor logits =
+        Linear(path, states.slice(0, first, first + kChunk), {weight, bias, false});
+    const Tensor own = logits.gather(1, labels.slice(0, first, first + kChunk).unsqueeze(1));
+    results.push_back(own.squeeze(1) - at::logsumexp(logits, {1}));
+  }
+  return at::cat(results);
 }
 
 Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
@@ -170,6 +207,10 @@ Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
                 ": expected a label below ", logits.size(1), ", found ", label);
   }
   return CrossEntropyFunction::apply(logits, labels);
+}
+
+Tensor BinaryCrossEntropySum(const Tensor& logits, const Tensor& targets) {
+  return at::binary_cross_entropy_with_logits(logits, targets, {}, {}, at::Reduction::Sum);
 }
 
 Tensor SquaredErrorSum(const Tensor& logits, const Tensor& targets) {

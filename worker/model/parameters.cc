@@ -7,15 +7,23 @@
 
 namespace thaw {
 
-const Parameter* Parameters::Add(std::string name, int group, torch::Tensor tensor) {
-  THAW_CHECK(index_.emplace(name, all_.size()).second);
-  all_.push_back({std::move(name), group, std::move(tensor)});
+const Parameter* Parameters::Add(Parameter parameter) {
+  THAW_CHECK(index_.emplace(parameter.name, all_.size()).second);
+  all_.push_back(std::move(parameter));
   return &all_.back();
 }
 
 const Parameter* Parameters::Find(absl::string_view name) const {
   const auto it = index_.find(std::string(name));
   return it == index_.end() ? nullptr : &all_[it->second];
+}
+
+void Parameters::SetGroup(absl::string_view name, int group) {
+  all_[index_.at(std::string(name))].group = group;
+}
+
+void Parameters::AddAlias(absl::string_view name, std::string alias) {
+  all_[index_.at(std::string(name))].aliases.push_back(std::move(alias));
 }
 
 absl::Status Parameters::SetTensor(absl::string_view name, torch::Tensor tensor) {

@@ -3,19 +3,36 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "torch/types.h"
+#include "worker/model/safetensors.h"
 
 namespace thaw {
 
+// Where a tensor came from; `file` is null for one that was drawn anew.
+struct TensorSource {
+  std::shared_ptr<const SafetensorsFile> file;
+  const TensorInfo* info = nullptr;  // its name and element type there
+  torch::Tensor loaded;              // what was made of it: fp32
+};
+
 struct Parameter {
   std::string name;
-  int group = 0;         // index into Model::groups()
+  int group = 0;  // index into Model::groups(): with what it freezes
+  int first_use =
+      0;  // the lowest group that reads it: a tied output layer is read by the embeddings
   torch::Tensor tensor;  // what layers read, each time anew
+  TensorSource source;
+  std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers
+
+  // Still the very tensor that was loaded, never replaced.
+  bool as_loaded() const { return source.file != nullptr && tensor.is_same(source.loaded); }
 };
 
 // Addresses of its entries stay valid for its lifetime: a layer keeps `const Parameter*` and sees
@@ -26,8 +43,8 @@ class Parameters {
   Parameters(const Parameters&) = delete;
   Parameters& operator=(const Parameters&) = delete;
 
-  // `name` must be new.
-  const Parameter* Add(std::string name, int group, torch::Tensor tensor);
+  // `parameter.name` must be new.
+  const Parameter* Add(Parameter parameter);
 
   // nullptr if there is none of that name.
   const Parameter* Find(absl::string_view name) const;
@@ -36,7 +53,12 @@ class Parameters {
   // say. NOT_FOUND for an unknown name, INVALID_ARGUMENT for another shape or element type.
   absl::Status SetTensor(absl::string_view name, torch::Tensor tensor);
 
-  // Ordered by group, then as the architecture lists them; the order is part of no file format.
+  // While a model is loaded: the named parameter freezes with another group than the one that reads
+  // it first; its files hold a second copy of it under the name `alias`.
+  void SetGroup(absl::string_view name, int group);
+  void AddAlias(absl::string_view name, std::string alias);
+
+  // Ordered as the architecture lists them; the order is part of no file format.
   const std::deque<Parameter>& all() const { return all_; }
 
  private:

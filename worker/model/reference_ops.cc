@@ -1,6 +1,6 @@
 #include "worker/model/reference_ops.h"
 
-#include <cmath>
+#include "worker/model/packed_rows.h"
 
 namespace thaw::reference {
 namespace {
@@ -22,14 +22,42 @@ Tensor FactorsLike(const Tensor& x, const DropoutSite& site, int64_t first_row, 
 }
 
 Tensor LayerNorm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon) {
-  const Tensor centred = x - x.mean(1, true);
-  return centred * (centred.square().mean(1, true) + epsilon).rsqrt() * gamma + beta;
+  const Tensor centred = x - x.mean(-1, true);
+  return centred * (centred.square().mean(-1, true) + epsilon).rsqrt() * gamma + beta;
+}
+
+// Words with gradient in all rows but the padding's.
+Tensor Words(const EmbeddingInputs& inputs, const Tensor& word) {
+  const Tensor words = GatherRows(word, inputs.ids);
+  if (inputs.padding_id < 0) return words;
+  const Tensor trains = at::ne(inputs.ids, inputs.padding_id).to(words.dtype()).unsqueeze(1);
+  return words * trains + words.detach() * (1 - trains);
+}
+
+// What is added to the scores of one sequence, [heads or 1, queries, keys]; undefined: nothing.
+Tensor ScoreBias(const AttentionSpec& spec, int64_t queries, int64_t keys, const Tensor& like) {
+  const auto integers = like.options().dtype(torch::kInt64);
+  const Tensor distance = at::arange(keys, integers).unsqueeze(0) -
+                          at::arange(keys - queries, keys, integers).unsqueeze(1);
+  Tensor bias;
+  if (spec.relative_bias.defined()) {
+    const int64_t span = (spec.relative_bias.size(1) + 1) / 2;
+    const Tensor column = (distance.clamp(1 - span, span - 1) + span - 1).reshape({1, -1});
+    bias = spec.relative_bias.gather(1, column.expand({spec.relative_bias.size(0), -1}))
+               .reshape({-1, queries, keys});
+  }
+  if (!spec.causal) return bias;
+  Tensor hidden = at::gt(distance, 0);
+  if (spec.window > 0) hidden = at::logical_or(hidden, at::le(distance, -spec.window));
+  const Tensor mask = at::zeros(hidden.sizes(), like.options()).masked_fill(hidden, -1e30);
+  return bias.defined() ? bias + mask : mask.unsqueeze(0);
 }
 
 }  // namespace
 
-Tensor GatherRows(const Tensor& x, const Tensor& rows) {
-  return x.gather(0, rows.unsqueeze(1).expand({-1, x.size(1)}));
+Tensor Normalise(const Tensor& x, const Norm& norm) {
+  if (norm.kind == NormKind::kLayer) return LayerNorm(x, norm.weight, norm.bias, norm.epsilon);
+  return x * (x.square().mean(-1, true) + norm.epsilon).rsqrt() * norm.weight;
 }
 
 Tensor Dropout(const Tensor& x, const DropoutSite& dropout) {
@@ -39,60 +67,123 @@ Tensor Dropout(const Tensor& x, const DropoutSite& dropout) {
 Tensor EmbeddingNorm(const EmbeddingInputs& inputs, const Tensor& word, const Tensor& position,
                      const Tensor& type, const Tensor& gamma, const Tensor& beta, double epsilon,
                      const DropoutSite& dropout) {
-  const Tensor types = inputs.types.defined() ? inputs.types : at::zeros_like(inputs.ids);
-  Tensor words = GatherRows(word, inputs.ids);
-  const Tensor trains = at::ne(inputs.ids, inputs.padding_id).to(words.dtype()).unsqueeze(1);
-  words = words * trains + words.detach() * (1 - trains);
-  const Tensor sum = words + GatherRows(type, types) + GatherRows(position, inputs.positions);
+  Tensor sum = Words(inputs, word);
+  if (type.defined()) {
+    sum =
+        sum + GatherRows(type, inputs.types.defined() ? inputs.types : at::zeros_like(inputs.ids));
+  }
+  if (position.defined()) sum = sum + GatherRows(position, inputs.positions);
   return Dropout(LayerNorm(sum, gamma, beta, epsilon), dropout);
 }
 
-Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                 const std::vector<int32_t>& q_bounds, const std::vector<int32_t>& k_bounds,
-                 int64_t heads, const DropoutSite& dropout) {
-  const int64_t dim = q.size(1) / heads;
+Tensor Embedding(const EmbeddingInputs& inputs, const Tensor& word, const Tensor& position,
+                 const DropoutSite& dropout) {
+  Tensor sum = Words(inputs, word);
+  if (position.defined()) sum = sum + GatherRows(position, inputs.positions);
+  return Dropout(sum, dropout);
+}
+
+Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionSpec& spec) {
+  const int64_t heads = q.size(1), share = heads / k.size(1);
   const auto head_rows = [&](const Tensor& x, const std::vector<int32_t>& bounds, size_t s) {
-    return x.slice(0, bounds[s], bounds[s + 1]).reshape({-1, heads, dim}).transpose(0, 1);
+    const Tensor rows = x.slice(0, bounds[s], bounds[s + 1]).transpose(0, 1);
+    return x.size(1) == heads ? rows : rows.repeat_interleave(share, 0);
   };
   std::vector<Tensor> results;
-  for (size_t s = 0; s + 1 < q_bounds.size(); ++s) {
-    const Tensor queries = head_rows(q, q_bounds, s);
-    const Tensor scores = at::matmul(queries, head_rows(k, k_bounds, s).transpose(1, 2)) /
-                          std::sqrt(static_cast<double>(dim));
+  for (size_t s = 0; s + 1 < spec.q_bounds.size(); ++s) {
+    const Tensor queries = head_rows(q, spec.q_bounds, s), keys = head_rows(k, spec.k_bounds, s);
+    Tensor scores = at::matmul(queries, keys.transpose(1, 2)) * spec.scale;
+    const Tensor bias = ScoreBias(spec, queries.size(1), keys.size(1), scores);
+    if (bias.defined()) scores = scores + bias;
     Tensor weights = at::softmax(scores, 2);
-    if (dropout.active()) {
+    if (spec.dropout.active()) {
       std::vector<Tensor> factors;
       for (int64_t h = 0; h < heads; ++h) {
-        factors.push_back(
-            FactorsLike(weights.select(0, h), dropout, q_bounds[s], static_cast<uint32_t>(h)));
+        factors.push_back(FactorsLike(weights.select(0, h), spec.dropout, spec.q_bounds[s],
+                                      static_cast<uint32_t>(h)));
       }
       weights = weights * at::stack(factors);
     }
-    const Tensor out = at::matmul(weights, head_rows(v, k_bounds, s));
-    results.push_back(out.transpose(0, 1).reshape({-1, heads * dim}));
+    const Tensor out = at::matmul(weights, head_rows(v, spec.k_bounds, s));
+    results.push_back(out.transpose(0, 1).reshape({out.size(1), -1}));
   }
   return at::cat(results);
 }
 
-Tensor ResidualNorm(const Tensor& x, const Tensor& bias, const Tensor& residual,
-                    const Tensor& gamma, const Tensor& beta, double epsilon,
-                    const DropoutSite& dropout) {
-  const Tensor sum = residual + Dropout(x + bias, dropout);
-  return LayerNorm(sum, gamma, beta, epsilon);
+Tensor CachedAttention(const Tensor& q, const Tensor& k, const Tensor& v, AttentionSpec spec,
+                       const std::vector<int32_t>& lengths, BlockState* block) {
+  const size_t sequences = spec.q_bounds.size() - 1;
+  block->keys.resize(sequences);
+  block->values.resize(sequences);
+  std::vector<Tensor> keys, values;
+  spec.k_bounds = {0};
+  for (size_t s = 0; s < sequences; ++s) {
+    const int32_t begin = spec.q_bounds[s], end = spec.q_bounds[s + 1];
+    AppendRows(k.flatten(1), begin, end, lengths[s], &block->keys[s]);
+    AppendRows(v.flatten(1), begin, end, lengths[s], &block->values[s]);
+    const int32_t seen = lengths[s] + end - begin;
+    keys.push_back(block->keys[s].narrow(0, 0, seen));
+    values.push_back(block->values[s].narrow(0, 0, seen));
+    spec.k_bounds.push_back(spec.k_bounds.back() + seen);
+  }
+  const std::vector<int64_t> shape = {-1, k.size(1), k.size(2)};
+  return Attention(q, at::cat(keys).view(shape), at::cat(values).view(shape), spec);
 }
 
-Tensor Mlp(ActivationKind activation, const Tensor& x, const Tensor& w1, const Tensor& b1,
-           const Tensor& w2) {
-  const Tensor hidden = at::linear(x, w1, b1);
+Tensor Rotate(const Tensor& x, const Tensor& positions, const Tensor& cosines,
+              const Tensor& sines) {
+  const int64_t half = cosines.size(1);
+  const Tensor cosine = GatherRows(cosines, positions).unsqueeze(1);
+  const Tensor sine = GatherRows(sines, positions).unsqueeze(1);
+  const Tensor first = x.slice(2, 0, half), second = x.slice(2, half, 2 * half);
+  return at::cat(
+      {first * cosine - second * sine, second * cosine + first * sine, x.slice(2, 2 * half)}, 2);
+}
+
+Tensor Residual(const Tensor& x, const Tensor& bias, const Tensor& residual,
+                const DropoutSite& dropout) {
+  return residual + Dropout(bias.defined() ? x + bias : x, dropout);
+}
+
+Tensor Linear(const Tensor& x, const WeightAndBias& parameters) {
+  return at::linear(x, parameters.input_major ? parameters.weight.t() : parameters.weight,
+                    parameters.bias);
+}
+
+Tensor Activate(ActivationKind activation, const Tensor& x) {
   switch (activation) {
     case ActivationKind::kGeluErf:
-      return at::linear(at::gelu(hidden), w2);
+      return at::gelu(x);
     case ActivationKind::kGeluTanh:
-      return at::linear(at::gelu(hidden, "tanh"), w2);
+      return at::gelu(x, "tanh");
     case ActivationKind::kRelu:
-      return at::linear(at::relu(hidden), w2);
+      return at::relu(x);
+    case ActivationKind::kSilu:
+      return at::silu(x);
   }
   TORCH_CHECK(false, "unknown activation");
+}
+
+Tensor Mlp(ActivationKind activation, const Tensor& x, const WeightAndBias& first,
+           const WeightAndBias& second, const DropoutSite& inner_dropout) {
+  const Tensor inner = Dropout(Activate(activation, Linear(x, first)), inner_dropout);
+  return Linear(inner, {second.weight, Tensor(), second.input_major});
+}
+
+Tensor GatedMlp(ActivationKind activation, const Tensor& x, const WeightAndBias& gate,
+                const WeightAndBias& up, const WeightAndBias& down,
+                const DropoutSite& inner_dropout) {
+  const Tensor inner =
+      Dropout(Activate(activation, Linear(x, gate)) * Linear(x, up), inner_dropout);
+  return Linear(inner, {down.weight, Tensor(), down.input_major});
+}
+
+Tensor LinearCrossEntropySum(const Tensor& states, const Tensor& weight, const Tensor& bias,
+                             const Tensor& labels) {
+  const Tensor log_probabilities = at::log_softmax(at::linear(states, weight, bias), 1);
+  const Tensor counts = at::ne(labels, -100);
+  const Tensor picked = log_probabilities.gather(1, at::where(counts, labels, 0).unsqueeze(1));
+  return -(picked.squeeze(1) * counts.to(picked.dtype())).sum();
 }
 
 }  // namespace thaw::reference

@@ -5,21 +5,31 @@
 
 namespace thaw::reference {
 
-// x[rows]. By gather, which, unlike index_select, runs on the meta device.
-torch::Tensor GatherRows(const torch::Tensor& x, const torch::Tensor& rows);
-
+torch::Tensor Normalise(const torch::Tensor& x, const Norm& norm);
 torch::Tensor EmbeddingNorm(const EmbeddingInputs& inputs, const torch::Tensor& word,
                             const torch::Tensor& position, const torch::Tensor& type,
                             const torch::Tensor& gamma, const torch::Tensor& beta, double epsilon,
                             const DropoutSite& dropout);
+torch::Tensor Embedding(const EmbeddingInputs& inputs, const torch::Tensor& word,
+                        const torch::Tensor& position, const DropoutSite& dropout);
 torch::Tensor Attention(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v,
-                        const std::vector<int32_t>& q_bounds, const std::vector<int32_t>& k_bounds,
-                        int64_t heads, const DropoutSite& dropout);
-torch::Tensor ResidualNorm(const torch::Tensor& x, const torch::Tensor& bias,
-                           const torch::Tensor& residual, const torch::Tensor& gamma,
-                           const torch::Tensor& beta, double epsilon, const DropoutSite& dropout);
-torch::Tensor Mlp(ActivationKind activation, const torch::Tensor& x, const torch::Tensor& w1,
-                  const torch::Tensor& b1, const torch::Tensor& w2);
+                        const AttentionSpec& spec);
+torch::Tensor CachedAttention(const torch::Tensor& q, const torch::Tensor& k,
+                              const torch::Tensor& v, AttentionSpec spec,
+                              const std::vector<int32_t>& lengths, BlockState* block);
+torch::Tensor Rotate(const torch::Tensor& x, const torch::Tensor& positions,
+                     const torch::Tensor& cosines, const torch::Tensor& sines);
+torch::Tensor Residual(const torch::Tensor& x, const torch::Tensor& bias,
+                       const torch::Tensor& residual, const DropoutSite& dropout);
+torch::Tensor Linear(const torch::Tensor& x, const WeightAndBias& parameters);
+torch::Tensor Activate(ActivationKind activation, const torch::Tensor& x);
+torch::Tensor Mlp(ActivationKind activation, const torch::Tensor& x, const WeightAndBias& first,
+                  const WeightAndBias& second, const DropoutSite& inner_dropout);
+torch::Tensor GatedMlp(ActivationKind activation, const torch::Tensor& x, const WeightAndBias& gate,
+                       const WeightAndBias& up, const WeightAndBias& down,
+                       const DropoutSite& inner_dropout);
 torch::Tensor Dropout(const torch::Tensor& x, const DropoutSite& dropout);
+torch::Tensor LinearCrossEntropySum(const torch::Tensor& states, const torch::Tensor& weight,
+                                    const torch::Tensor& bias, const torch::Tensor& labels);
 
 }  // namespace thaw::reference

@@ -56,8 +56,8 @@ bool Weights::Fits(const std::string& name, const std::vector<int64_t>& shape) c
          IsFloating(it->second.tensor->type);
 }
 
-absl::StatusOr<torch::Tensor> Weights::Take(const std::string& name,
-                                            const std::vector<int64_t>& shape) {
+absl::StatusOr<TensorSource> Weights::Take(const std::string& name,
+                                           const std::vector<int64_t>& shape) {
   const auto it = found_.find(name);
   const std::string expected = absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
   if (it == found_.end()) {
@@ -72,7 +72,7 @@ absl::StatusOr<torch::Tensor> Weights::Take(const std::string& name,
                      absl::StrJoin(tensor->shape, ", "), "]"));
   }
   taken_.insert(name);
-  return ViewTensor(file, *tensor).to(torch::kFloat32);
+  return TensorSource{file, tensor, ViewTensor(file, *tensor).to(torch::kFloat32)};
 }
 
 std::vector<std::string> Weights::Rest() const {

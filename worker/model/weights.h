@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "torch/types.h"
+#include "worker/model/parameters.h"
 #include "worker/model/safetensors.h"
 
 namespace thaw {
@@ -26,10 +26,12 @@ class Weights {
 
   // fp32 of exactly `shape`: over the mapping where the file allows it, else a copy. Errors name
   // file, tensor, expected and found.
-  absl::StatusOr<torch::Tensor> Take(const std::string& name, const std::vector<int64_t>& shape);
+  absl::StatusOr<TensorSource> Take(const std::string& name, const std::vector<int64_t>& shape);
 
   // Whether Take would succeed with this shape.
   bool Fits(const std::string& name, const std::vector<int64_t>& shape) const;
+
+  const std::string& directory() const { return directory_; }
 
   // Canonical names that nobody took.
   std::vector<std::string> Rest() const;

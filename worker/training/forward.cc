@@ -17,9 +17,9 @@ torch::Tensor ViewOf(const std::vector<int64_t>& values) {
 TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names)
     : trained_(model.groups().size()), lowest_(static_cast<int>(model.groups().size())) {
   for (const std::string& name : trainable_names) {
-    const int group = model.parameters().Find(name)->group;
-    trained_[group] = true;
-    lowest_ = std::min(lowest_, group);
+    const Parameter* parameter = model.parameters().Find(name);
+    trained_[parameter->group] = true;
+    lowest_ = std::min(lowest_, parameter->first_use);
   }
 }
 
@@ -27,7 +27,6 @@ torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups
                      const DropoutKey& dropout) {
   const Packed packed{.token_ids = ViewOf(batch.token_ids),
                       .token_type_ids = ViewOf(batch.token_type_ids),
-                      .position_ids = ViewOf(batch.position_ids),
                       .cu_seqlens = batch.cu_seqlens};
   const auto context = [&](int group) {
     return RunContext{.training = trained.Trained(group), .dropout = dropout};

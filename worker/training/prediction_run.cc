@@ -57,6 +57,12 @@ absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptC
   Reporter reporter(context.sink, context.clock, context.point_interval_seconds);
   reporter.Beat();
   THAW_ASSIGN_OR_RETURN(auto model, LoadModel(run.model_dir(), std::nullopt));
+  if (model->config().head != HeadKind::kClassifier) {
+    return InvalidField(
+        "prediction.model",
+        "it has no classifier: give a result of a text classification, or train this "
+        "model first");
+  }
   // The logits of others are no distribution over the labels.
   if (const ProblemType problem = model->config().problem; problem != ProblemType::kSingleLabel) {
     return InvalidField(

@@ -150,7 +150,6 @@ TEST(PackedBatchTest, LaysSequencesOneAfterTheOther) {
   PackedBatch batch = Pack(dataset, std::vector<int64_t>{2, 1});
   EXPECT_THAT(batch.token_ids, ElementsAre(200, 100, 101, 102));
   EXPECT_THAT(batch.token_type_ids, ElementsAre(0, 0, 0, 0));
-  EXPECT_THAT(batch.position_ids, ElementsAre(0, 0, 1, 2));
   EXPECT_THAT(batch.cu_seqlens, ElementsAre(0, 1, 4));
   EXPECT_THAT(batch.labels, ElementsAre(2, 1));
   EXPECT_THAT(batch.rows, ElementsAre(2, 1));

@@ -20,11 +20,9 @@ json Base() {
 TEST(ModelConfig, FillsDefaultsAsTransformersDoes) {
   const auto config = ParseModelConfig(Base().dump());
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->activation, Activation::kGelu);
-  EXPECT_EQ(config->norm_epsilon, 1e-12);
-  EXPECT_EQ(config->hidden_dropout, 0.1);
-  EXPECT_EQ(config->attention_dropout, 0.1);
-  EXPECT_EQ(config->type_vocab_size, 2);
+  EXPECT_EQ(config->hidden_size, 384);
+  EXPECT_EQ(config->max_positions, 512);
+  EXPECT_EQ(config->head, HeadKind::kNone);
   EXPECT_EQ(config->initializer_range, 0.02);
   EXPECT_THAT(config->labels, ElementsAre("LABEL_0", "LABEL_1"));
   EXPECT_EQ(config->problem, ProblemType::kSingleLabel);
@@ -48,12 +46,11 @@ TEST(ModelConfig, HonoursWhatIsWritten) {
                    {"7", "h"},
                    {"8", "i"},
                    {"9", "j"}}},
+                 {"architectures", {"BertForSequenceClassification"}},
                  {"problem_type", "multi_label_classification"}});
   const auto config = ParseModelConfig(source.dump());
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->activation, Activation::kGeluTanh);
-  EXPECT_EQ(config->norm_epsilon, 1e-5);
-  EXPECT_EQ(config->classifier_dropout, 0.2);
+  EXPECT_EQ(config->head, HeadKind::kClassifier);
   EXPECT_EQ(config->labels.back(), "k");
   EXPECT_EQ(config->problem, ProblemType::kMultiLabel);
 }
@@ -64,7 +61,8 @@ TEST(ModelConfig, RefusesByNameWhatWouldChangeTheMathematics) {
     const char* field;
     const char* message;
   } cases[] = {
-      {{{"hidden_act", "swish"}}, "hidden_act", "\"swish\" is not supported"},
+      {{{"hidden_act", "mish"}}, "hidden_act", "\"mish\" is not supported"},
+      {{{"use_alibi", true}}, "use_alibi", "\"use_alibi\": true is unknown to this model_type"},
       {{{"hidden_act", 3}}, "hidden_act", "expected a string"},
       {{{"position_embedding_type", "relative_key"}}, "position_embedding_type", "relative_key"},
       {{{"is_decoder", true}}, "is_decoder", "true is not supported"},
@@ -104,10 +102,10 @@ TEST(ModelConfig, RefusesByNameWhatWouldChangeTheMathematics) {
 
 TEST(ModelConfig, RefusesUnknownModelsAndBadJson) {
   json other = Base();
-  other["model_type"] = "bloom";
+  other["model_type"] = "mamba";
   const absl::Status unknown = ParseModelConfig(other.dump()).status();
   EXPECT_EQ(unknown.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(unknown.ToString(), HasSubstr("\"bloom\""));
+  EXPECT_THAT(unknown.ToString(), HasSubstr("\"mamba\""));
   for (const char* text : {"", "[]", "{", "{\"model_type\": 1}", "{\"a\": 1, \"a\": 2}"}) {
     EXPECT_FALSE(ParseModelConfig(text).ok()) << text;
   }
@@ -118,14 +116,15 @@ TEST(ModelConfig, WritesAClassifiersConfiguration) {
   source.update({{"torch_dtype", "float16"},
                  {"architectures", {"BertModel"}},
                  {"num_labels", 9},
-                 {"unknown_to_us", 7}});
+                 {"task_specific_params", 7}});
   auto config = ParseModelConfig(source.dump()).value();
+  config.head = HeadKind::kClassifier;
   config.labels = {"x", "y", "z"};
-  const auto written = json::parse(ClassifierConfigJson(config));
+  const auto written = json::parse(ResultConfigJson(config, "float32"));
   EXPECT_EQ(written["torch_dtype"], "float32");
   EXPECT_EQ(written["architectures"], json({"BertForSequenceClassification"}));
   EXPECT_EQ(written["problem_type"], "single_label_classification");
-  EXPECT_EQ(written["unknown_to_us"], 7);
+  EXPECT_EQ(written["task_specific_params"], 7);
   EXPECT_FALSE(written.contains("num_labels"));
   EXPECT_THAT(ParseModelConfig(written.dump()).value().labels, ElementsAre("x", "y", "z"));
 }

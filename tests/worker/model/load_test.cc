@@ -175,7 +175,12 @@ TEST(LoadModel, NamesWhatIsWrong) {
   EXPECT_THAT(error(twice), HasSubstr("both stand for"));
   Variant headless;
   headless.fixture = "bert";
+  headless.config_changes = {{"architectures", {"BertForSequenceClassification"}}};
   EXPECT_THAT(error(headless), HasSubstr("bert.pooler.dense.weight\" is missing"));
+  Variant shallower;
+  shallower.config_changes = {{"num_hidden_layers", 2}};
+  EXPECT_THAT(error(shallower),
+              HasSubstr("with 2 layers by config.json has no place for 16 tensors"));
   Variant integers;
   integers.type = torch::kInt64;
   EXPECT_THAT(error(integers), HasSubstr("found I64"));

@@ -24,16 +24,38 @@ FixtureBatch ModelFixture::Batch(int index) const {
   };
   FixtureBatch batch;
   const torch::Tensor mask = input("attention_mask");
-  batch.labels = input("labels");
   batch.padded_index = mask.reshape({-1}).nonzero().squeeze(1);
-  batch.packed.token_ids = input("input_ids").reshape({-1}).index_select(0, batch.padded_index);
-  batch.packed.token_type_ids =
-      input("token_type_ids").reshape({-1}).index_select(0, batch.padded_index);
+  const auto real_rows = [&](const torch::Tensor& padded) {
+    return padded.defined() ? padded.reshape({-1}).index_select(0, batch.padded_index) : padded;
+  };
+  batch.packed.token_ids = real_rows(input("input_ids"));
+  batch.packed.token_type_ids = real_rows(input("token_type_ids"));
   batch.packed.cu_seqlens = {0};
   for (int64_t s = 0; s < mask.size(0); ++s) {
     const int32_t length = static_cast<int32_t>(mask[s].sum().item<int64_t>());
     batch.packed.cu_seqlens.push_back(batch.packed.cu_seqlens.back() + length);
   }
+  batch.labels = input("labels");
+  const std::string kind = json["labels"];
+  if (kind == "clm") {
+    const torch::Tensor none = at::full({mask.size(0), 1}, -100, torch::kInt64);
+    batch.labels = real_rows(at::cat({batch.labels.slice(1, 1), none}, 1));
+  } else if (kind == "mlm") {
+    batch.labels = real_rows(batch.labels);
+  } else if (kind == "seq2seq") {
+    // transformers masks nothing of the target: every sequence has its whole width.
+    const auto pad = model->config().source["pad_token_id"].get<int64_t>();
+    const auto start = model->config().source["decoder_start_token_id"].get<int64_t>();
+    const torch::Tensor shifted = at::cat(
+        {at::full({mask.size(0), 1}, start, torch::kInt64), batch.labels.slice(1, 0, -1)}, 1);
+    batch.packed.target_ids = at::where(shifted == -100, pad, shifted).reshape({-1});
+    for (int64_t s = 0; s <= mask.size(0); ++s) {
+      batch.packed.target_bounds.push_back(static_cast<int32_t>(s * shifted.size(1)));
+    }
+    batch.labels = batch.labels.reshape({-1});
+  }
+  batch.loss_units = batch.labels.is_floating_point() ? static_cast<double>(batch.labels.numel())
+                                                      : (batch.labels != -100).sum().item<double>();
   return batch;
 }
 
@@ -48,10 +70,40 @@ torch::Tensor ModelFixture::ExpectedRows(const std::string& name, const FixtureB
   return padded.reshape({-1, padded.size(2)}).index_select(0, batch.padded_index);
 }
 
-torch::Tensor LogitsOf(Model& model, const Packed& batch, const RunContext& context) {
+Rows RowsOf(Model& model, const Packed& batch, const RunContext& context) {
   Rows rows = model.Embed(batch, context);
   for (int i = 0; i < model.blocks(); ++i) rows = model.Block(i, rows, context);
-  return model.Head(rows, context);
+  return rows;
+}
+
+torch::Tensor LogitsOf(Model& model, const Packed& batch, const RunContext& context) {
+  const Rows rows = RowsOf(model, batch, context);
+  if (model.config().head != HeadKind::kLanguageModel) return model.Head(rows, context);
+  const OutputLayer output = model.output_layer();
+  return Linear(context.reference ? Path::kReference : Path::kKernels,
+                model.OutputStates(rows, torch::Tensor(), context), {output.weight, output.bias});
+}
+
+torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext& context) {
+  if (model.config().head == HeadKind::kLanguageModel) {
+    const Rows rows = RowsOf(model, batch.packed, context);
+    const torch::Tensor counting = (batch.labels != -100).nonzero().squeeze(1);
+    const OutputLayer output = model.output_layer();
+    return LinearCrossEntropySum(context.reference ? Path::kReference : Path::kKernels,
+                                 model.OutputStates(rows, counting, context), output.weight,
+                                 output.bias, batch.labels.index_select(0, counting)) /
+           batch.loss_units;
+  }
+  const torch::Tensor logits = LogitsOf(model, batch.packed, context);
+  switch (model.config().problem) {
+    case ProblemType::kRegression:
+      return SquaredErrorSum(logits.squeeze(1), batch.labels) / batch.loss_units;
+    case ProblemType::kMultiLabel:
+      return BinaryCrossEntropySum(logits, batch.labels) / batch.loss_units;
+    case ProblemType::kSingleLabel:
+      break;
+  }
+  return CrossEntropySum(logits, batch.labels) / batch.loss_units;
 }
 
 void MakeTrainable(Model& model) {

@@ -17,7 +17,10 @@ std::string FixtureDirectory(const std::string& name);
 
 struct FixtureBatch {
   Packed packed;
+  // Classifiers: as recorded. Language models: int64 by packed row (of the target, for sequence to
+  // sequence), -100 where none counts; of causal ones the label is the token that comes next.
   torch::Tensor labels;
+  double loss_units = 0;  // labels that count
   // Where row r of the packed batch lies among the padded [sequences * length] positions.
   torch::Tensor padded_index;
 };
@@ -39,8 +42,14 @@ class ModelFixture {
   std::shared_ptr<const SafetensorsFile> inputs_, expected_;
 };
 
-// Logits of the whole stack.
+// The rows that leave the last block.
+Rows RowsOf(Model& model, const Packed& batch, const RunContext& context = {});
+
+// Logits of the whole stack: [sequences, labels], or of a language model [rows, vocabulary].
 torch::Tensor LogitsOf(Model& model, const Packed& batch, const RunContext& context = {});
+
+// As transformers computes it: the mean over the loss units, by the model's head and problem.
+torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext& context);
 
 // Every parameter becomes a leaf of its own memory that requires grad.
 void MakeTrainable(Model& model);

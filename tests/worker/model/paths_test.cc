@@ -20,7 +20,7 @@ std::unique_ptr<Model> ModelWithDropout(const std::string& directory) {
   std::system(("sed -i 's/dropout_prob\": 0.0/dropout_prob\": 0.25/' " + directory + "/config.json")
                   .c_str());
   std::unique_ptr<Model> model = LoadModel(directory, std::nullopt).value();
-  EXPECT_EQ(model->config().hidden_dropout, 0.25);
+  EXPECT_EQ(model->config().source["hidden_dropout_prob"], 0.25);
   MakeTrainable(*model);
   return model;
 }

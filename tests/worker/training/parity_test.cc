@@ -29,9 +29,6 @@ PackedBatch ToBatch(const FixtureBatch& fixture) {
                              ? Numbers(fixture.packed.token_type_ids)
                              : std::vector<int64_t>(batch.token_ids.size());
   for (size_t i = 0; i + 1 < batch.cu_seqlens.size(); ++i) {
-    for (int32_t j = batch.cu_seqlens[i]; j < batch.cu_seqlens[i + 1]; ++j) {
-      batch.position_ids.push_back(j - batch.cu_seqlens[i]);
-    }
     batch.rows.push_back(static_cast<int64_t>(i));
   }
   return batch;

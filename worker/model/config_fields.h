@@ -1,0 +1,55 @@
+// One field of config.json after the other, by the file of a family.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json.hpp"
+#include "worker/kernels/kernels.h"
+
+namespace thaw {
+
+// Remembers the first field that is wrong, so that a family reads all of its own and looks at
+// status() once; and which fields it was asked for, so that those nobody honours can be refused. A
+// field that is null counts as missing.
+class ConfigFields {
+ public:
+  explicit ConfigFields(const nlohmann::json& source) : source_(source) {}
+
+  const absl::Status& status() const { return status_; }
+  void Fail(absl::string_view field, absl::string_view description);
+
+  // nullptr where the field is missing or null.
+  const nlohmann::json* Find(const char* field);
+  // Whole numbers of at least `smallest`; without `otherwise` the field must be there.
+  int64_t Size(const char* field, int64_t smallest, std::optional<int64_t> otherwise = {});
+  double Real(const char* field, double low, double high, double otherwise);  // [low, high)
+  bool Flag(const char* field, bool otherwise);
+  std::string Text(const char* field, const char* otherwise);
+  // By the names that transformers gives them: gelu, gelu_new, relu, silu, …
+  ActivationKind Activation(const char* field, const char* otherwise);
+
+  // Refuses every value but this one (or a missing field): what we would have to compute
+  // differently for.
+  void Only(const char* field, const nlohmann::json& supported);
+  // Fields that change nothing of what this family computes.
+  void Ignore(std::initializer_list<const char*> fields);
+  // Refuses, by name, whatever was neither asked for nor ignored nor is known to be harmless in
+  // every family; null, false and empty values are harmless.
+  void RefuseUnread();
+
+ private:
+  const nlohmann::json& source_;
+  std::set<std::string> read_;
+  absl::Status status_;
+};
+
+// A JSON value for a message, cut to a readable length.
+std::string ShownJson(const nlohmann::json& value);
+
+}  // namespace thaw

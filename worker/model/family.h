@@ -1,0 +1,35 @@
+// The architectures that there are: a new one is its own file and a line in family.cc.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "worker/model/config_fields.h"
+#include "worker/model/model.h"
+
+namespace thaw {
+
+struct Family {
+  const char* model_type;            // of config.json
+  const char* classifier_class;      // transformers' classes, for the config.json of results;
+  const char* language_model_class;  // nullptr where the family has none
+  // Fills what every family has and refuses what it cannot honour. Reads every field that the
+  // family knows: the others are refused after it.
+  void (*read)(ConfigFields& fields, ModelConfig* config);
+  // As LoadModel, for a configuration that `read` has accepted.
+  absl::StatusOr<std::unique_ptr<Model>> (*load)(ModelConfig config, const std::string& directory,
+                                                 const std::optional<HeadSpec>& head);
+};
+
+// nullptr if there is none.
+const Family* FindFamily(absl::string_view model_type);
+// "bert, gpt2, …".
+std::string SupportedFamilies();
+
+// Defined by the families' files.
+extern const Family kBertFamily;
+
+}  // namespace thaw

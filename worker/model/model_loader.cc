@@ -1,0 +1,127 @@
+#include "worker/model/model_loader.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status.h"
+#include "worker/model/fresh_tensor.h"
+
+namespace thaw {
+namespace {
+
+// "a, b, c, …": the first few names.
+std::string FirstNames(const std::vector<std::string>& names) {
+  const size_t shown = std::min<size_t>(names.size(), 5);
+  return absl::StrCat(absl::StrJoin(names.begin(), names.begin() + shown, ", "),
+                      shown < names.size() ? ", …" : "");
+}
+
+}  // namespace
+
+void ModelLoader::StartGroup(std::string name) { model_->groups_.push_back({std::move(name), {}}); }
+
+const Parameter* ModelLoader::Tensor(const std::string& name, const std::vector<int64_t>& shape) {
+  if (!status_.ok()) return nullptr;
+  absl::StatusOr<TensorSource> source = weights_->Take(name, shape);
+  if (!source.ok()) {
+    status_ = source.status();
+    return nullptr;
+  }
+  model_->groups_.back().parameters.push_back(name);
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = parameter.first_use = group();
+  parameter.tensor = source->loaded;
+  parameter.source = *std::move(source);
+  return model_->parameters_.Add(std::move(parameter));
+}
+
+WeightPair ModelLoader::Linear(const std::string& scope, int64_t out, int64_t in, bool bias) {
+  WeightPair pair;
+  pair.weight = Tensor(scope + ".weight", {out, in});
+  if (bias) pair.bias = Tensor(scope + ".bias", {out});
+  return pair;
+}
+
+WeightPair ModelLoader::InputMajorLinear(const std::string& scope, int64_t in, int64_t out) {
+  WeightPair pair;
+  pair.input_major = true;
+  pair.weight = Tensor(scope + ".weight", {in, out});
+  pair.bias = Tensor(scope + ".bias", {out});
+  return pair;
+}
+
+WeightPair ModelLoader::Norm(const std::string& scope, int64_t width, bool bias) {
+  WeightPair pair;
+  pair.weight = Tensor(scope + ".weight", {width});
+  if (bias) pair.bias = Tensor(scope + ".bias", {width});
+  return pair;
+}
+
+const Parameter* ModelLoader::Fresh(const std::string& name, torch::Tensor tensor) {
+  if (!status_.ok()) return nullptr;
+  model_->groups_.back().parameters.push_back(name);
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = parameter.first_use = group();
+  parameter.tensor = std::move(tensor);
+  return model_->parameters_.Add(std::move(parameter));
+}
+
+WeightPair ModelLoader::FreshLinear(const std::string& scope, int64_t out, int64_t in,
+                                    uint64_t seed, uint64_t stream, bool bias) {
+  WeightPair pair;
+  pair.weight = Fresh(scope + ".weight",
+                      NormalTensor({out, in}, model_->config_.initializer_range, seed, stream));
+  if (bias) pair.bias = Fresh(scope + ".bias", at::zeros({out}));
+  return pair;
+}
+
+const Parameter* ModelLoader::TiedOutput(const std::string& name, const Parameter* word) {
+  if (!status_.ok()) return nullptr;
+  const auto shape = word->tensor.sizes().vec();
+  if (weights_->Has(name)) {
+    absl::StatusOr<TensorSource> own = weights_->Take(name, shape);
+    if (!own.ok()) {
+      status_ = own.status();
+      return nullptr;
+    }
+    if (!at::equal(own->loaded, word->tensor)) return Tensor(name, shape);
+    model_->parameters_.AddAlias(word->name, own->info->name);
+  }
+  // The group of the embeddings gives it away to that of the head.
+  for (Group& group : model_->groups_) std::erase(group.parameters, word->name);
+  model_->groups_.back().parameters.push_back(word->name);
+  model_->parameters_.SetGroup(word->name, group());
+  return word;
+}
+
+absl::Status ModelLoader::Finish(const std::vector<std::string>& other_heads,
+                                 const std::vector<std::string>& buffers) {
+  THAW_RETURN_IF_ERROR(status_);
+  std::vector<std::string> unused, unknown;
+  for (const std::string& name : weights_->Rest()) {
+    const auto ends = [&](const std::string& suffix) { return absl::EndsWith(name, suffix); };
+    const auto begins = [&](const std::string& prefix) { return absl::StartsWith(name, prefix); };
+    if (std::any_of(buffers.begin(), buffers.end(), ends)) continue;
+    const bool known = std::any_of(other_heads.begin(), other_heads.end(), begins);
+    (known ? unused : unknown).push_back(name);
+  }
+  if (!unknown.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        weights_->directory(), ": model_type \"", model_->config_.model_type, "\" with ",
+        model_->config_.num_layers, " layers by config.json has no place for ", unknown.size(),
+        " tensors of the files: ", FirstNames(unknown),
+        "; give the config.json that belongs to them"));
+  }
+  if (!unused.empty()) {
+    Warn(absl::StrCat(unused.size(), " tensors of the base model are not used by this task: ",
+                      FirstNames(unused)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace thaw

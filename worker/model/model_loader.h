@@ -1,0 +1,71 @@
+// What an architecture's loading consists of: groups in order, tensors into groups.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "worker/model/model.h"
+#include "worker/model/weights.h"
+
+namespace thaw {
+
+// weight and bias of "<scope>.weight" and "<scope>.bias", as they are at this moment.
+struct WeightPair {
+  const Parameter* weight = nullptr;
+  const Parameter* bias = nullptr;  // null where the layer has none
+  bool input_major = false;         // weight is [in, out]: GPT-2's Conv1D
+
+  const torch::Tensor& w() const { return weight->tensor; }
+  torch::Tensor b() const { return bias == nullptr ? torch::Tensor() : bias->tensor; }
+  WeightAndBias both() const { return {w(), b(), input_major}; }
+};
+
+// Puts tensors of a directory into a model under construction. The first error is kept and
+// everything after it gives null pointers: a family adds all that it has, then asks Finish once.
+class ModelLoader {
+ public:
+  // `weights` must outlive the loader.
+  ModelLoader(Weights* weights, Model* model) : weights_(weights), model_(model) {}
+
+  void StartGroup(std::string name);
+  // Of the group that was started last.
+  const Parameter* Tensor(const std::string& name, const std::vector<int64_t>& shape);
+  // A matrix [out, in] (or [in, out]) with a bias [out].
+  WeightPair Linear(const std::string& scope, int64_t out, int64_t in, bool bias = true);
+  WeightPair InputMajorLinear(const std::string& scope, int64_t in, int64_t out);
+  // weight [width] and, with `bias`, bias [width].
+  WeightPair Norm(const std::string& scope, int64_t width, bool bias = true);
+  // Drawn anew: ~ N(0, initializer_range) by (seed, stream), biases 0.
+  WeightPair FreshLinear(const std::string& scope, int64_t out, int64_t in, uint64_t seed,
+                         uint64_t stream, bool bias = true);
+  // A tensor of the family's own making.
+  const Parameter* Fresh(const std::string& name, torch::Tensor tensor);
+
+  // The output layer of a language model that may be tied to the embeddings `word`, which must have
+  // been loaded: by the truth of the files. `name` that is there and differs from `word` stands for
+  // itself; one that is missing or equal is `word`, which then belongs to the present group (the
+  // head), though the embeddings read it first.
+  const Parameter* TiedOutput(const std::string& name, const Parameter* word);
+
+  // The last step. Tensors that nobody took are refused, but for those whose canonical names begin
+  // with one of `other_heads` (a warning tells of them) or end with one of `buffers` (values that
+  // old files hold and nobody needs).
+  absl::Status Finish(const std::vector<std::string>& other_heads,
+                      const std::vector<std::string>& buffers);
+
+  bool Has(const std::string& name) const { return weights_->Has(name); }
+  // OK so far.
+  bool ok() const { return status_.ok(); }
+  void Warn(std::string warning) { model_->warnings_.push_back(std::move(warning)); }
+
+ private:
+  int group() const { return static_cast<int>(model_->groups_.size()) - 1; }
+
+  Weights* const weights_;
+  Model* const model_;
+  absl::Status status_;
+};
+
+}  // namespace thaw
