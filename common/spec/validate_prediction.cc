@@ -29,12 +29,15 @@ void ValidatePrediction(absl::string_view field, const v1::Prediction& predictio
       }
       break;
     }
+    case v1::Prediction::kExamples:
+      problems->Add(at("examples"), "are not for classify; give dataset or texts");
+      break;
     case v1::Prediction::INPUT_NOT_SET:
       problems->Add(at("input"), "is not set; give dataset or texts");
       break;
   }
-  if (prediction.task_case() == v1::Prediction::TASK_NOT_SET) {
-    problems->Add(at("task"), "is not set; give classify");
+  if (!prediction.has_classify()) {
+    problems->Add(at("task"), "is not classify, which is all that runs yet; give classify");
   }
   if (prediction.max_length() != 0) {
     problems->ExpectWithin(at("max_length"), int64_t{prediction.max_length()}, 2, 1 << 20);

@@ -206,8 +206,8 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
                                                            "another, or validation_fraction"));
     }
   }
-  if (training.task_case() == v1::Training::TASK_NOT_SET) {
-    problems->Add(at("task"), "is not set; give text_classification");
+  if (!training.has_text_classification() || training.text_classification().multi_label()) {
+    problems->Add(at("task"), "is not text_classification with one label; give that");
   }
   if (training.phases_size() < 1 || training.phases_size() > 64) {
     problems->Add(at("phases"), absl::StrCat(training.phases_size(), " phases; give 1 to 64"));
