@@ -9,6 +9,7 @@
 #include "common/base/status.h"
 #include "common/dataset/dataset_split.h"
 #include "common/dataset/example_parser.h"
+#include "common/dataset/line_columns.h"
 #include "common/dataset/line_reader.h"
 
 namespace thaw {
@@ -18,8 +19,9 @@ absl::Status CheckSchema(const DatasetSchema& schema) {
   if (schema.text_column.empty()) {
     return InvalidField("text_column", "must name the column that holds the text");
   }
-  if (schema.text_column == schema.text_pair_column || schema.text_column == schema.label_column ||
-      (!schema.label_column.empty() && schema.label_column == schema.text_pair_column)) {
+  const std::string answer = schema.HasAnswerColumn() ? schema.label_column : "";
+  if (schema.text_column == schema.text_pair_column || schema.text_column == answer ||
+      (!answer.empty() && answer == schema.text_pair_column)) {
     return InvalidField("label_column", "text, text pair and label must be different columns");
   }
   return absl::OkStatus();
@@ -68,16 +70,69 @@ class SeenExamples {
   std::vector<uint64_t> slots_;
 };
 
-std::vector<LabelCount> InClassOrder(const std::unordered_map<std::string, int64_t>& counts,
-                                     LabelKind kind) {
-  std::vector<LabelCount> labels;
-  for (const auto& [label, examples] : counts) labels.push_back({label, examples});
-  std::sort(labels.begin(), labels.end(), [kind](const LabelCount& a, const LabelCount& b) {
-    if (kind != LabelKind::kInteger) return a.label < b.label;
-    int64_t x = 0, y = 0;
-    return absl::SimpleAtoi(a.label, &x) && absl::SimpleAtoi(b.label, &y) && x < y;
-  });
-  return labels;
+class LabelHistogram {
+ public:
+  explicit LabelHistogram(int max_labels) : max_labels_(max_labels) {}
+
+  // False, and nothing counted, if the example brings a class too many.
+  bool Add(const DatasetSchema& schema, const Example& example) {
+    if (schema.form == ExampleForm::kLabels) {
+      int64_t fresh = 0;
+      for (const std::string& label : example.labels) fresh += counts_.count(label) == 0;
+      if (static_cast<int64_t>(counts_.size()) + fresh > max_labels_) return false;
+      for (const std::string& label : example.labels) ++counts_[label];
+    } else if (example.label_kind != LabelKind::kNone) {
+      const auto count = counts_.find(example.label);
+      if (count == counts_.end() && static_cast<int64_t>(counts_.size()) >= max_labels_) {
+        return false;
+      }
+      ++counts_[example.label];
+    }
+    return true;
+  }
+
+  std::vector<LabelCount> InClassOrder(LabelKind kind) const {
+    std::vector<LabelCount> labels;
+    for (const auto& [label, examples] : counts_) labels.push_back({label, examples});
+    std::sort(labels.begin(), labels.end(), [kind](const LabelCount& a, const LabelCount& b) {
+      if (kind != LabelKind::kInteger) return a.label < b.label;
+      int64_t x = 0, y = 0;
+      return absl::SimpleAtoi(a.label, &x) && absl::SimpleAtoi(b.label, &y) && x < y;
+    });
+    return labels;
+  }
+
+ private:
+  const int64_t max_labels_;
+  std::unordered_map<std::string, int64_t> counts_;
+};
+
+size_t HashAnswer(const Example& example) {
+  std::string all = absl::StrCat(example.label, example.answer);
+  for (const std::string& label : example.labels) absl::StrAppend(&all, "\xFF", label);
+  for (const Turn& turn : example.turns) {
+    if (turn.role == "assistant") absl::StrAppend(&all, "\xFF", turn.content);
+  }
+  if (example.number != 0) absl::StrAppend(&all, "\xFF", example.number);
+  return std::hash<std::string>()(all);
+}
+
+void CountExample(const DatasetSchema& schema, const Example& example, DatasetSummary* summary) {
+  if (schema.form == ExampleForm::kNumber && schema.HasAnswerColumn()) {
+    const bool first = summary->examples == 0;
+    const double number = example.number;
+    summary->least_number = first ? number : std::min(summary->least_number, number);
+    summary->greatest_number = first ? number : std::max(summary->greatest_number, number);
+  }
+  if (schema.form == ExampleForm::kLabels && schema.HasAnswerColumn()) {
+    summary->without_labels += example.labels.empty();
+  }
+  if (example.label_kind != LabelKind::kNone) summary->label_kind = example.label_kind;
+  ++summary->examples;
+  size_t bytes = example.text.size() + example.text_pair.size() + example.answer.size();
+  for (const Turn& turn : example.turns) bytes += turn.content.size();
+  summary->text_bytes += static_cast<int64_t>(bytes);
+  summary->longest_text_bytes = std::max(summary->longest_text_bytes, static_cast<int64_t>(bytes));
 }
 
 }  // namespace
@@ -92,7 +147,7 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                         LineReader::Open(path, limits.max_line_bytes));
   ExampleParser parser(schema, limits);
   SeenExamples seen(limits.max_tracked_duplicates);
-  std::unordered_map<std::string, int64_t> label_counts;
+  LabelHistogram labels(limits.max_labels);
   std::vector<DatasetIssue> issues;
   const auto report = [&] {
     for (const DatasetIssue& issue : issues) {
@@ -119,34 +174,23 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
       continue;
     }
     bool good = parser.Parse(line, &example, &issues);
-    if (good && example.label_kind != LabelKind::kNone) {
-      auto count = label_counts.find(example.label);
-      if (count != label_counts.end()) {
-        ++count->second;
-      } else if (static_cast<int>(label_counts.size()) < limits.max_labels) {
-        label_counts.emplace(example.label, 1);
-      } else {
-        good = false;
-        issues.push_back({line.number, line.byte_offset, Printable(schema.label_column, 64),
-                          absl::StrCat("is a new class, but ", limits.max_labels,
-                                       " are the most; is this the column of the classes?")});
-      }
-      if (good) summary->label_kind = example.label_kind;
+    if (good && !labels.Add(schema, example)) {
+      good = false;
+      issues.push_back({line.number, line.byte_offset, Printable(schema.label_column, 64),
+                        absl::StrCat("is a new class, but ", limits.max_labels,
+                                     " are the most; is this the column of the classes?")});
     }
+    summary->unanswered_lines += issues.size() == 1 && issues.front().lacks_answer;
     THAW_RETURN_IF_ERROR(report());
     if (!good) {
       ++summary->bad_lines;
       continue;
     }
-    ++summary->examples;
-    const auto text_bytes = static_cast<int64_t>(example.text.size() + example.text_pair.size());
-    summary->text_bytes += text_bytes;
-    summary->longest_text_bytes = std::max(summary->longest_text_bytes, text_bytes);
+    CountExample(schema, example, summary);
     if (seen.full()) {
       summary->duplicates_exact = false;
     } else {
-      summary->duplicates +=
-          seen.Insert(HashTexts(example) ^ std::hash<std::string>()(example.label));
+      summary->duplicates += seen.Insert(HashTexts(example) ^ HashAnswer(example));
     }
   }
   if (summary->lines == summary->blank_lines) {
@@ -155,7 +199,7 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
   THAW_RETURN_IF_ERROR(report());
   summary->bytes = lines->bytes_read();
   summary->byte_order_mark = lines->byte_order_mark();
-  summary->labels = InClassOrder(label_counts, summary->label_kind);
+  summary->labels = labels.InClassOrder(summary->label_kind);
   return absl::OkStatus();
 }
 
@@ -186,6 +230,23 @@ absl::StatusOr<bool> DatasetReader::Next(Example* example) {
   return absl::FailedPreconditionError(absl::StrCat(
       "line ", issue.line, ", byte ", issue.byte_offset, ": ",
       issue.field.empty() ? "the line" : absl::StrCat("\"", issue.field, "\""), " ", issue.reason));
+}
+
+absl::StatusOr<bool> HoldsConversations(const std::string& path, const DatasetLimits& limits) {
+  THAW_ASSIGN_OR_RETURN(const std::unique_ptr<LineReader> lines,
+                        LineReader::Open(path, limits.max_line_bytes));
+  Line line;
+  do {
+    THAW_ASSIGN_OR_RETURN(const bool more, lines->Next(&line));
+    if (!more) return false;
+  } while (!line.too_long && IsBlank(line.text));
+  if (line.too_long || line.text.find('\0') != std::string_view::npos) return false;
+  std::vector<ColumnValue> columns = {{.name = "messages"}, {.name = "prompt"}};
+  std::string listed;
+  LineFault fault;
+  return ReadColumns(line.text, limits, &columns, &listed, &fault) &&
+         columns[0].value.kind != ValueKind::kMissing &&
+         columns[1].value.kind == ValueKind::kMissing;
 }
 
 }  // namespace thaw

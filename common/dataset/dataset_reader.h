@@ -24,6 +24,10 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                          const std::function<absl::Status(const DatasetIssue&)>& on_issue,
                          DatasetSummary* summary);
 
+// Whether the first line that is not blank has "messages" and no "prompt": what a file of
+// completions holds when nobody says. A line that is no JSON has neither.
+absl::StatusOr<bool> HoldsConversations(const std::string& path, const DatasetLimits& limits = {});
+
 // Yields the examples of a file in order. One thread at a time.
 class DatasetReader {
  public:

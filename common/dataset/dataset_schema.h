@@ -1,5 +1,4 @@
-// What an example of text classification looks like in a JSON Lines file, and what one reads out of
-// a line.
+// What an example looks like in a JSON Lines file, and what one reads out of a line.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +7,29 @@
 
 namespace thaw {
 
+enum class ExampleForm {
+  kLabel,         // a text, or a pair of them, with one class
+  kLabels,        // a text, or a pair of them, with any number of classes
+  kNumber,        // a text with a finite number
+  kText,          // a text alone
+  kAnswer,        // a prompt with its completion, a source with its target
+  kConversation,  // turns of a conversation
+};
+
 // Names of the columns. Other fields of a line are ignored.
 struct DatasetSchema {
-  std::string text_column = "text";
-  std::string text_pair_column;        // empty: examples are single texts
-  std::string label_column = "label";  // empty: examples carry no label (input of a prediction)
+  std::string text_column = "text";   // the text, prompt, source or conversation
+  std::string text_pair_column = {};  // empty: examples are single texts
+  // The label, array of labels, number, completion or target. Empty: examples carry none (input of
+  // a prediction). kText has none in any case; a kConversation holds its answers itself, and empty
+  // means that it needs none.
+  std::string label_column = "label";
+  ExampleForm form = ExampleForm::kLabel;
+
+  bool HasAnswerColumn() const {
+    return !label_column.empty() && form != ExampleForm::kText &&
+           form != ExampleForm::kConversation;
+  }
 };
 
 // Bounds on input. They exist so that no file can make a reader use unbounded memory or stack.
@@ -28,12 +45,24 @@ struct DatasetLimits {
 // A file's labels are all strings or all integers, never both.
 enum class LabelKind { kNone, kString, kInteger };
 
+// Of a conversation.
+struct Turn {
+  std::string role;  // "system" (only first), "user", "assistant" or "tool"
+  std::string content;
+};
+
+// Each form fills what it has; the rest is empty.
 struct Example {
-  std::string text;
-  std::string text_pair;  // empty without a pair column
-  std::string label;  // the class name; integers as decimal digits; empty without a label column
+  std::string text = {};       // or the prompt or source
+  std::string text_pair = {};  // empty without a pair column
+  std::string label =
+      {};  // the class name; integers as decimal digits; empty without a label column
   LabelKind label_kind = LabelKind::kNone;
-  int64_t line = 0;  // 1-based
+  std::vector<std::string> labels = {};  // kLabels: all different, in the row's order
+  double number = 0;                     // kNumber
+  std::string answer = {};               // kAnswer: the completion or target
+  std::vector<Turn> turns = {};          // kConversation: at least one that is not the assistant's
+  int64_t line = 0;                      // 1-based
 };
 
 // One thing wrong with a file. A line may have several.
@@ -41,8 +70,9 @@ struct DatasetIssue {
   int64_t line = 0;  // 1-based
   // In the file: the byte at which reading as JSON stopped, or the line's beginning.
   int64_t byte_offset = 0;
-  std::string field;   // the column, or empty when the line as a whole is at fault
-  std::string reason;  // one line of at most 300 bytes, with the remedy where there is one
+  std::string field;          // the column, or empty when the line as a whole is at fault
+  std::string reason;         // one line of at most 300 bytes, with the remedy where there is one
+  bool lacks_answer = false;  // the label, number or answer is not there at all
 };
 
 struct LabelCount {
@@ -57,13 +87,17 @@ struct DatasetSummary {
   int64_t examples = 0;     // good lines
   int64_t bad_lines = 0;
   int64_t issues = 0;
-  int64_t duplicates = 0;          // examples whose texts and label occurred before
+  int64_t unanswered_lines = 0;    // bad ones to which nothing is wrong but a missing answer
+  int64_t duplicates = 0;          // examples whose texts and answer occurred before
   bool duplicates_exact = true;    // false: the file has more examples than were looked at
   bool byte_order_mark = false;    // a UTF-8 mark at the beginning: tolerated
-  int64_t longest_text_bytes = 0;  // text and pair together
-  int64_t text_bytes = 0;          // of all examples, texts and pairs
+  int64_t longest_text_bytes = 0;  // all texts of an example together
+  int64_t text_bytes = 0;          // of all examples, answers in words included
   LabelKind label_kind = LabelKind::kNone;
   std::vector<LabelCount> labels;  // in class order: strings by byte value, integers by value
+  int64_t without_labels = 0;      // kLabels: examples with none
+  double least_number = 0;         // kNumber: of all examples; 0 without any
+  double greatest_number = 0;
 };
 
 }  // namespace thaw

@@ -22,7 +22,13 @@ uint64_t FinalizeHash(uint64_t x) {
 }  // namespace
 
 uint64_t HashTexts(const Example& example) {
-  uint64_t hash = Fnv1a(kFnvOffset, example.text);
+  uint64_t hash = kFnvOffset;
+  for (const Turn& turn : example.turns) {
+    if (turn.role == "assistant") continue;
+    hash = Fnv1a(Fnv1a(hash, turn.role), "\xFF");
+    hash = Fnv1a(Fnv1a(hash, turn.content), "\xFF");
+  }
+  hash = Fnv1a(hash, example.text);
   hash = Fnv1a(hash, "\xFF");  // no byte of UTF-8, so ("ab", "c") is not ("a", "bc")
   return FinalizeHash(Fnv1a(hash, example.text_pair));
 }
