@@ -1,4 +1,9 @@
+#include <algorithm>
+#include <initializer_list>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
+#include "common/spec/model_abilities.h"
 #include "common/spec/spec_problems.h"
 #include "re2/re2.h"
 
@@ -6,6 +11,15 @@ namespace thaw {
 namespace {
 
 constexpr int kMaxPatternBytes = 1024;
+
+// A column as a task names it.
+struct ColumnName {
+  const char* field;
+  const std::string& given;
+  const char* otherwise;  // the default; empty: no such column
+
+  absl::string_view name() const { return given.empty() ? absl::string_view(otherwise) : given; }
+};
 
 bool Evaluates(const v1::Training& training) {
   return training.validation_case() != v1::Training::kValidationFraction ||
@@ -168,13 +182,34 @@ void ValidatePhase(absl::string_view field, const v1::Phase& phase, bool first, 
   }
 }
 
+std::string MetricName(v1::Evaluation::Metric metric) {
+  return v1::Evaluation::Metric_IsValid(metric) ? v1::Evaluation::Metric_Name(metric)
+                                                : absl::StrCat(static_cast<int>(metric));
+}
+
+// "A, B or C".
+std::string Alternatives(const std::vector<v1::Evaluation::Metric>& metrics) {
+  std::string names;
+  for (size_t i = 0; i < metrics.size(); ++i) {
+    absl::StrAppend(&names,
+                    i == 0                    ? ""
+                    : i + 1 == metrics.size() ? " or "
+                                              : ", ",
+                    MetricName(metrics[i]));
+  }
+  return names;
+}
+
 void ValidateEvaluation(absl::string_view field, const v1::Training& training,
                         SpecProblems* problems) {
   const v1::Evaluation& evaluation = training.evaluation();
   const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  if (!v1::Evaluation::Metric_IsValid(evaluation.metric())) {
-    problems->Add(at("metric"), absl::StrCat(static_cast<int>(evaluation.metric()),
-                                             " is not known; give ACCURACY, MACRO_F1 or LOSS"));
+  const std::vector<v1::Evaluation::Metric> metrics = MetricsOf(training);
+  if (evaluation.metric() != v1::Evaluation::METRIC_UNSPECIFIED && !metrics.empty() &&
+      std::find(metrics.begin(), metrics.end(), evaluation.metric()) == metrics.end()) {
+    problems->Add(at("metric"),
+                  absl::StrCat(MetricName(evaluation.metric()), " is no metric of this task; give ",
+                               Alternatives(metrics)));
   }
   if (evaluation.has_every_epochs()) {
     problems->ExpectWithin(at("every_epochs"), evaluation.every_epochs(), {0, 1000, true});
@@ -185,6 +220,87 @@ void ValidateEvaluation(absl::string_view field, const v1::Training& training,
   } else if (evaluation.patience() > 0 && !Evaluates(training)) {
     problems->Add(at("patience"),
                   "needs evaluations, and validation_fraction is 0; keep some rows back");
+  }
+}
+
+// Names of columns must be printable and different.
+void ValidateColumns(absl::string_view field, std::initializer_list<ColumnName> columns,
+                     SpecProblems* problems) {
+  for (const ColumnName& column : columns) {
+    problems->ExpectName(absl::StrCat(field, ".", column.field), column.given, 120);
+    for (const ColumnName& other : columns) {
+      if (&other == &column) break;
+      if (!column.name().empty() && column.name() == other.name()) {
+        problems->Add(absl::StrCat(field, ".", column.field),
+                      absl::StrCat("\"", column.name(), "\" is the ", other.field,
+                                   " too; give another column"));
+      }
+    }
+  }
+}
+
+void ValidateTask(absl::string_view field, const v1::Training& training, SpecProblems* problems) {
+  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
+  switch (training.task_case()) {
+    case v1::Training::kTextClassification: {
+      const v1::TextClassification& task = training.text_classification();
+      ValidateColumns(at("text_classification"),
+                      {{"text_column", task.text_column(), "text"},
+                       {"text_pair_column", task.text_pair_column(), ""},
+                       {"label_column", task.label_column(), "label"}},
+                      problems);
+      break;
+    }
+    case v1::Training::kRegression:
+      ValidateColumns(at("regression"),
+                      {{"text_column", training.regression().text_column(), "text"},
+                       {"target_column", training.regression().target_column(), "label"}},
+                      problems);
+      break;
+    case v1::Training::kLanguageModeling: {
+      const v1::LanguageModeling& task = training.language_modeling();
+      ValidateColumns(at("language_modeling"), {{"text_column", task.text_column(), "text"}},
+                      problems);
+      if (!v1::LanguageModeling::Layout_IsValid(task.layout())) {
+        problems->Add(at("language_modeling.layout"),
+                      absl::StrCat(static_cast<int>(task.layout()),
+                                   " is not known; give CONTIGUOUS or PER_DOCUMENT"));
+      }
+      break;
+    }
+    case v1::Training::kCompletion: {
+      const v1::Completion& task = training.completion();
+      if (!task.messages_column().empty() &&
+          !(task.prompt_column().empty() && task.completion_column().empty())) {
+        problems->Add(at("completion.messages_column"),
+                      absl::StrCat("\"", task.messages_column(),
+                                   "\" is given beside prompt_column or completion_column; a file "
+                                   "holds conversations or prompts, so give one or the other"));
+      }
+      ValidateColumns(at("completion"),
+                      {{"prompt_column", task.prompt_column(), "prompt"},
+                       {"completion_column", task.completion_column(), "completion"},
+                       {"messages_column", task.messages_column(), ""}},
+                      problems);
+      break;
+    }
+    case v1::Training::kSequenceToSequence: {
+      const v1::SequenceToSequence& task = training.sequence_to_sequence();
+      ValidateColumns(at("sequence_to_sequence"),
+                      {{"source_column", task.source_column(), "source"},
+                       {"target_column", task.target_column(), "target"}},
+                      problems);
+      if (task.max_target_length() != 0) {
+        problems->ExpectWithin(at("sequence_to_sequence.max_target_length"),
+                               int64_t{task.max_target_length()}, 2, 1 << 20);
+      }
+      break;
+    }
+    case v1::Training::TASK_NOT_SET:
+      problems->Add(at("task"),
+                    "is not set; give text_classification, regression, language_modeling, "
+                    "completion or sequence_to_sequence");
+      break;
   }
 }
 
@@ -206,9 +322,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
                                                            "another, or validation_fraction"));
     }
   }
-  if (!training.has_text_classification() || training.text_classification().multi_label()) {
-    problems->Add(at("task"), "is not text_classification with one label; give that");
-  }
+  ValidateTask(field, training, problems);
   if (training.phases_size() < 1 || training.phases_size() > 64) {
     problems->Add(at("phases"), absl::StrCat(training.phases_size(), " phases; give 1 to 64"));
   }

@@ -104,7 +104,8 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInATraining) {
        {"spec.training.max_length", "1", [](auto* s) { s->mutable_training()->set_max_length(1); }},
        {"spec.training.max_grad_norm", "inf",
         [](auto* s) { s->mutable_training()->set_max_grad_norm(kInfinity); }},
-       {"spec.training.evaluation.metric", "7 is not known",
+       {"spec.training.evaluation.metric",
+        "7 is no metric of this task; give ACCURACY, MACRO_F1 or LOSS",
         [](auto* s) {
           s->mutable_training()->mutable_evaluation()->set_metric(
               static_cast<v1::Evaluation::Metric>(7));
@@ -213,7 +214,7 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInAPrediction) {
       PredictionExample(),
       {{"spec.base_model", "leave it empty", [](auto* s) { s->set_base_model("model-1"); }},
        {"spec.prediction.model", "empty", [](auto* s) { s->mutable_prediction()->clear_model(); }},
-       {"spec.prediction.input", "dataset or texts",
+       {"spec.prediction.input", "dataset, texts or examples",
         [](auto* s) { s->mutable_prediction()->clear_input(); }},
        {"spec.prediction.dataset", "empty",
         [](auto* s) { s->mutable_prediction()->set_dataset(""); }},

@@ -1,0 +1,134 @@
+#include "common/spec/spec_defaults.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/spec/model_abilities.h"
+#include "common/spec/ready_artifact.h"
+#include "common/spec/task_columns.h"
+
+namespace thaw {
+namespace {
+
+constexpr int kDefaultMaxLength = 256;
+// Of prompts, which lose their sense when they are cut.
+constexpr int kDefaultPromptLength = 2048;
+constexpr int kDefaultNewTokens = 256;
+
+template <typename Message, typename Value>
+void SetDefault(Message* message, bool (Message::*has)() const, void (Message::*set)(Value),
+                Value value) {
+  if (!(message->*has)()) (message->*set)(value);
+}
+
+void FillSchedule(v1::Schedule* schedule) {
+  if (schedule->shape() == v1::Schedule::SHAPE_UNSPECIFIED) {
+    schedule->set_shape(v1::Schedule::CONSTANT);
+  }
+  if (schedule->shape() != v1::Schedule::SLANTED_TRIANGULAR) return;
+  SetDefault(schedule, &v1::Schedule::has_cut_fraction, &v1::Schedule::set_cut_fraction, 0.1);
+  SetDefault(schedule, &v1::Schedule::has_ratio, &v1::Schedule::set_ratio, 32.0);
+}
+
+void FillPhase(int number, v1::Phase* phase) {
+  if (phase->name().empty()) phase->set_name(absl::StrCat("phase ", number));
+  SetDefault(phase, &v1::Phase::has_learning_rate_decay, &v1::Phase::set_learning_rate_decay, 1.0);
+  FillSchedule(phase->mutable_schedule());
+  if (phase->has_plateau() && phase->plateau().patience() == 0) {
+    phase->mutable_plateau()->set_patience(2);
+  }
+  if (phase->optimizer_state() == v1::OPTIMIZER_STATE_UNSPECIFIED) {
+    phase->set_optimizer_state(v1::KEEP);
+  }
+}
+
+int WithinPositions(int length, const v1::Artifact* model) {
+  const int positions = model == nullptr ? 0 : model->model().max_positions();
+  return positions > 0 ? std::min(length, positions) : length;
+}
+
+void FillTask(v1::Training* training) {
+  if (training->has_language_modeling() &&
+      training->language_modeling().layout() == v1::LanguageModeling::LAYOUT_UNSPECIFIED) {
+    training->mutable_language_modeling()->set_layout(v1::LanguageModeling::CONTIGUOUS);
+  }
+  if (training->has_sequence_to_sequence() &&
+      training->sequence_to_sequence().max_target_length() == 0) {
+    training->mutable_sequence_to_sequence()->set_max_target_length(kDefaultMaxLength);
+  }
+}
+
+void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Training* training) {
+  if (training->validation_case() == v1::Training::VALIDATION_NOT_SET) {
+    training->set_validation_fraction(0.1);
+  }
+  FillColumns(FindArtifact(context, training->dataset()), training);
+  FillTask(training);
+  for (int i = 0; i < training->phases_size(); ++i) FillPhase(i + 1, training->mutable_phases(i));
+  v1::Optimizer* optimizer = training->mutable_optimizer();
+  SetDefault(optimizer, &v1::Optimizer::has_beta1, &v1::Optimizer::set_beta1, 0.9);
+  SetDefault(optimizer, &v1::Optimizer::has_beta2, &v1::Optimizer::set_beta2, 0.999);
+  SetDefault(optimizer, &v1::Optimizer::has_epsilon, &v1::Optimizer::set_epsilon, 1e-8);
+  SetDefault(optimizer, &v1::Optimizer::has_weight_decay, &v1::Optimizer::set_weight_decay, 0.01);
+  v1::Batch* batch = training->mutable_batch();
+  if (batch->examples_per_step() == 0) batch->set_examples_per_step(16);
+  if (batch->tokens_per_micro_step() == 0) batch->set_tokens_per_micro_step(2048);
+  if (training->max_length() == 0) {
+    training->set_max_length(WithinPositions(kDefaultMaxLength, model));
+  }
+  SetDefault(training, &v1::Training::has_seed, &v1::Training::set_seed, uint64_t{42});
+  SetDefault(training, &v1::Training::has_max_grad_norm, &v1::Training::set_max_grad_norm, 1.0);
+  v1::Evaluation* evaluation = training->mutable_evaluation();
+  const std::vector<v1::Evaluation::Metric> metrics = MetricsOf(*training);
+  if (evaluation->metric() == v1::Evaluation::METRIC_UNSPECIFIED && !metrics.empty()) {
+    evaluation->set_metric(metrics.front());
+  }
+  SetDefault(evaluation, &v1::Evaluation::has_every_epochs, &v1::Evaluation::set_every_epochs, 1.0);
+  SetDefault(evaluation, &v1::Evaluation::has_keep_best, &v1::Evaluation::set_keep_best, true);
+  if (training->checkpoint().every_steps() == 0)
+    training->mutable_checkpoint()->set_every_steps(200);
+}
+
+void FillPrediction(const v1::Artifact* model, const SpecContext& context,
+                    v1::Prediction* prediction) {
+  FillColumns(FindArtifact(context, prediction->dataset()), prediction);
+  if (prediction->has_embed()) {
+    v1::Embed* embed = prediction->mutable_embed();
+    if (embed->pooling() == v1::Embed::POOLING_UNSPECIFIED) embed->set_pooling(v1::Embed::MEAN);
+    SetDefault(embed, &v1::Embed::has_normalize, &v1::Embed::set_normalize, true);
+  }
+  if (prediction->has_generate()) {
+    v1::Generate* generate = prediction->mutable_generate();
+    if (generate->max_new_tokens() == 0) generate->set_max_new_tokens(kDefaultNewTokens);
+    SetDefault(generate, &v1::Generate::has_top_p, &v1::Generate::set_top_p, 1.0);
+    SetDefault(generate, &v1::Generate::has_repetition_penalty,
+               &v1::Generate::set_repetition_penalty, 1.0);
+    SetDefault(generate, &v1::Generate::has_seed, &v1::Generate::set_seed, uint64_t{42});
+  }
+  if (prediction->max_length() == 0) {
+    const bool prompts = prediction->has_score() || prediction->has_generate();
+    prediction->set_max_length(
+        WithinPositions(prompts ? kDefaultPromptLength : kDefaultMaxLength, model));
+  }
+}
+
+}  // namespace
+
+v1::JobSpec WithDefaults(const v1::JobSpec& spec, const v1::Artifact* model,
+                         const SpecContext& context) {
+  v1::JobSpec filled = spec;
+  if (filled.has_training()) {
+    FillTraining(model, context, filled.mutable_training());
+  } else if (filled.has_prediction()) {
+    FillPrediction(model, context, filled.mutable_prediction());
+  }
+  if (filled.resources().device_count() == 0) filled.mutable_resources()->set_device_count(1);
+  v1::RetryLimits* limits = filled.mutable_retry_limits();
+  SetDefault(limits, &v1::RetryLimits::has_crashes, &v1::RetryLimits::set_crashes, 3);
+  SetDefault(limits, &v1::RetryLimits::has_out_of_memory, &v1::RetryLimits::set_out_of_memory, 1);
+  SetDefault(limits, &v1::RetryLimits::has_losses_in_a_row, &v1::RetryLimits::set_losses_in_a_row,
+             5);
+  return filled;
+}
+
+}  // namespace thaw
