@@ -165,6 +165,10 @@ fn generation(state: &State, kwargs: Kwargs) -> Result<String, Error> {
     }))
 }
 
+fn is_one_of(value: &Value, kinds: &[ValueKind]) -> bool {
+    kinds.contains(&value.kind())
+}
+
 fn new_environment(unix_seconds: i64) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
@@ -181,9 +185,16 @@ fn new_environment(unix_seconds: i64) -> Environment<'static> {
     environment.add_filter("join", join);
     environment.add_filter("trim", trim);
     environment.add_filter("string", |value: &Value| python::str_of(value).into_owned());
-    environment.add_test("sequence", |value: &Value| {
-        matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
-    });
+    // Python's undefined has a length and can be iterated over, none has and can not; a bool is a number.
+    environment.add_test("sequence", |value: &Value| is_one_of(value, &[ValueKind::Seq, ValueKind::String, ValueKind::Map, ValueKind::Undefined]));
+    environment.add_test("iterable", |value: &Value| value.kind() == ValueKind::Undefined || !is_one_of(value, &[ValueKind::None, ValueKind::Bool, ValueKind::Number]) && value.try_iter().is_ok());
+    environment.add_test("number", |value: &Value| is_one_of(value, &[ValueKind::Number, ValueKind::Bool]));
+    for name in ["length", "count"] {
+        environment.add_filter(name, |value: &Value| match value.kind() {
+            ValueKind::Undefined => Ok(0),
+            _ => minijinja::filters::length(value),
+        });
+    }
     environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         let message = python::str_of(message).into_owned();
         Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
@@ -263,7 +274,9 @@ impl ChatTemplate {
         let settings: Json = serde_json::from_str(settings)
             .map_err(|e| Failure::new(Status::InvalidArgument, format!("settings: {e}")))?;
         let tokens = settings["special_tokens"].as_array().into_iter().flatten();
-        let (rewritten, marks_generation) = generation_tags::rewrite(source);
+        // As Jinja2 reads line ends.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (rewritten, marks_generation) = generation_tags::rewrite(&source);
         let mut template = ChatTemplate {
             environment: new_environment(settings["unix_seconds"].as_i64().unwrap_or(0)),
             marks_generation,
