@@ -1,5 +1,6 @@
 #include "worker/text/stream_decoder.h"
 
+#include <algorithm>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -17,9 +18,19 @@ bool IsByteToken(std::string_view token) {
   return token.size() == 6 && token.substr(0, 3) == "<0x" && token[5] == '>';
 }
 
+bool IsSpecial(const Tokenizer& tokenizer, int32_t id) {
+  const std::vector<AddedToken>& added = tokenizer.added_tokens();
+  const auto token =
+      std::lower_bound(added.begin(), added.end(), id,
+                       [](const AddedToken& other, int32_t wanted) { return other.id < wanted; });
+  return token != added.end() && token->id == id && token->special;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> StreamDecoder::Push(int32_t id) {
+  // Decode leaves these out before it looks at neighbours: they do not even end a run of bytes.
+  if (skip_special_tokens_ && IsSpecial(tokenizer_, id)) return "";
   window_.push_back(id);
   bytes_run_ = IsByteToken(tokenizer_.IdToToken(id).value_or("")) ? bytes_run_ + 1 : 0;
   if (bytes_run_ > 0) return "";

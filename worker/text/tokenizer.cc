@@ -207,4 +207,18 @@ std::vector<TextSpan> ToCodePoints(std::string_view text, std::span<const TextSp
   return points;
 }
 
+std::vector<uint8_t> TokensInside(std::span<const TextSpan> tokens,
+                                  std::span<const TextSpan> spans) {
+  std::vector<uint8_t> inside(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const TextSpan& token = tokens[i];
+    // Tokens are nearly, not always, in order: those of one character share its bytes.
+    const auto span = std::upper_bound(
+        spans.begin(), spans.end(), token.begin,
+        [](int32_t position, const TextSpan& other) { return position < other.end; });
+    inside[i] = token.begin < token.end && span != spans.end() && span->begin < token.end;
+  }
+  return inside;
+}
+
 }  // namespace thaw

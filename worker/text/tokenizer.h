@@ -129,4 +129,10 @@ class Tokenizer {
 // `bytes` of `text` counted in Unicode code points, as Python counts. `text` must be UTF-8.
 std::vector<TextSpan> ToCodePoints(std::string_view text, std::span<const TextSpan> bytes);
 
+// 1 for each token of `tokens` that shares at least one byte with one of `spans`, in the order of
+// `tokens`. Tokens that were added, not read from the text, share none. `spans` are in order and do
+// not overlap: where the assistant speaks, for a loss mask.
+std::vector<uint8_t> TokensInside(std::span<const TextSpan> tokens,
+                                  std::span<const TextSpan> spans);
+
 }  // namespace thaw

@@ -16,6 +16,7 @@
 namespace thaw {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using json = nlohmann::ordered_json;
 
@@ -148,6 +149,41 @@ TEST(ChatTemplateTest, FindsTheTurnsOfTemplatesWithoutGenerationTags) {
       EXPECT_EQ(rendered->text, *(*compiled)->Render(*messages, {.add_generation_prompt = prompt}));
     }
   }
+}
+
+// The whole way of a training example: one text, one tokenisation, a mask from offsets.
+TEST(ChatTemplateTest, MasksTheTokensOfTheAssistant) {
+  for (const std::string name : {"smollm2", "generation"}) {
+    auto compiled = Compile(ChatFile("chat_templates/" + name + ".jinja"));
+    ASSERT_TRUE(compiled.ok()) << compiled.status();
+    const std::vector<ChatMessage> messages = {{"user", "Hi"},
+                                               {"assistant", "Hello \xF0\x9F\x98\x80"},
+                                               {"user", "Bye"},
+                                               {"assistant", ""}};
+    auto chat = (*compiled)->RenderWithSpans(*MessagesJson(messages), {});
+    ASSERT_TRUE(chat.ok()) << chat.status();
+    auto encoding = SmolLm().Encode({chat->text}, {.add_special_tokens = false, .offsets = true});
+    ASSERT_TRUE(encoding.ok());
+    const auto inside = TokensInside(encoding->bytes, chat->assistant);
+    std::vector<int32_t> supervised;
+    for (size_t i = 0; i < inside.size(); ++i) {
+      if (inside[i]) supervised.push_back(encoding->ids[i]);
+    }
+    EXPECT_EQ(*SmolLm().Decode(supervised, false), "Hello \xF0\x9F\x98\x80<|im_end|><|im_end|>");
+  }
+}
+
+TEST(ChatTemplateTest, TokensThatTouchASpanAreInside) {
+  const std::vector<TextSpan> spans = {{2, 5}, {5, 6}, {10, 12}};
+  const std::vector<TextSpan> tokens = {{0, 0}, {0, 2},  {1, 3},   {4, 5},   {5, 9},
+                                        {6, 9}, {8, 10}, {11, 14}, {12, 14}, {0, 0}};
+  EXPECT_THAT(TokensInside(tokens, spans), ElementsAre(0, 0, 1, 1, 1, 0, 0, 1, 0, 0));
+  EXPECT_THAT(TokensInside(tokens, {}), testing::Each(0));
+}
+
+TEST(ChatTemplateTest, ReadsLineEndsAsJinja2Does) {
+  EXPECT_EQ(FailureOf("a\r\n{% if true %}\r\nb\rc{{ '\r\n' }}{% endif %}\r\n"),
+            "rendered a\nb\nc\n");
 }
 
 TEST(ChatTemplateTest, SaysWhenATurnCannotBeFound) {

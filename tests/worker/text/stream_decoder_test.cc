@@ -133,6 +133,20 @@ TEST(StreamDecoderTest, HoldsBackARunOfByteTokens) {
             "b");
 }
 
+// Decode skips special tokens before it joins bytes, so one in between does not end their run.
+TEST(StreamDecoderTest, ASkippedTokenDoesNotEndARunOfByteTokens) {
+  const Tokenizer& tokenizer = Named("byte_fallback.small");
+  const auto token = [&](const char* text) { return *tokenizer.TokenToId(text); };
+  const std::vector<int32_t> ids = {token("<0xC3>"), token("</s>"), token("<0xA9>"), token("b")};
+  EXPECT_THAT(Pieces(tokenizer, ids, true), ElementsAre("", "", "",
+                                                        "\xC3\xA9"
+                                                        "b",
+                                                        ""));
+  EXPECT_EQ(Together(Pieces(tokenizer, ids, false)),
+            "\xEF\xBF\xBD</s>\xEF\xBF\xBD"
+            "b");
+}
+
 TEST(StreamDecoderTest, SpacesStandWhereDecodePutsThem) {
   const Tokenizer& tokenizer = Named("minilm.tokenizer");
   auto ids = tokenizer.Encode({"it tokenizes, doesn't it"}, {.add_special_tokens = false})->ids;
