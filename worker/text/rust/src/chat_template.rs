@@ -110,7 +110,9 @@ fn strftime(seconds: i64, format: &str) -> Result<String, Error> {
 
 /// Methods of Python's strings that minijinja-contrib lacks or sees differently, then its own.
 fn call_method(state: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let Some(text) = value.as_str() else { return unknown_method_callback(state, value, method, args) };
+    let Some(text) = value.as_str() else {
+        return unknown_method_callback(state, value, method, args);
+    };
     let argument = args.first().and_then(Value::as_str);
     match (method, argument) {
         ("strip", None) => Ok(text.trim_matches(python::is_space).into()),
@@ -119,7 +121,8 @@ fn call_method(state: &State, value: &Value, method: &str, args: &[Value]) -> Re
         ("removeprefix", Some(prefix)) => Ok(text.strip_prefix(prefix).unwrap_or(text).into()),
         ("removesuffix", Some(suffix)) => Ok(text.strip_suffix(suffix).unwrap_or(text).into()),
         ("rsplit", Some(separator)) if !separator.is_empty() => {
-            let limit = args.get(1).and_then(Value::as_usize).map_or(usize::MAX, |n| n.saturating_add(1));
+            let limit =
+                args.get(1).and_then(Value::as_usize).map_or(usize::MAX, |n| n.saturating_add(1));
             let mut parts: Vec<Value> = text.rsplitn(limit, separator).map(Value::from).collect();
             parts.reverse();
             Ok(parts.into())
@@ -178,17 +181,24 @@ fn new_environment(unix_seconds: i64) -> Environment<'static> {
     environment.set_unknown_method_callback(call_method);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(MAX_CALL_DEPTH);
-    environment.set_formatter(|out, _, value| {
-        out.write_str(&python::str_of(value)).map_err(Error::from)
-    });
+    environment
+        .set_formatter(|out, _, value| out.write_str(&python::str_of(value)).map_err(Error::from));
     environment.add_filter("tojson", python::tojson);
     environment.add_filter("join", join);
     environment.add_filter("trim", trim);
     environment.add_filter("string", |value: &Value| python::str_of(value).into_owned());
     // Python's undefined has a length and can be iterated over, none has and can not; a bool is a number.
-    environment.add_test("sequence", |value: &Value| is_one_of(value, &[ValueKind::Seq, ValueKind::String, ValueKind::Map, ValueKind::Undefined]));
-    environment.add_test("iterable", |value: &Value| value.kind() == ValueKind::Undefined || !is_one_of(value, &[ValueKind::None, ValueKind::Bool, ValueKind::Number]) && value.try_iter().is_ok());
-    environment.add_test("number", |value: &Value| is_one_of(value, &[ValueKind::Number, ValueKind::Bool]));
+    environment.add_test("sequence", |value: &Value| {
+        is_one_of(value, &[ValueKind::Seq, ValueKind::String, ValueKind::Map, ValueKind::Undefined])
+    });
+    environment.add_test("iterable", |value: &Value| {
+        value.kind() == ValueKind::Undefined
+            || !is_one_of(value, &[ValueKind::None, ValueKind::Bool, ValueKind::Number])
+                && value.try_iter().is_ok()
+    });
+    environment.add_test("number", |value: &Value| {
+        is_one_of(value, &[ValueKind::Number, ValueKind::Bool])
+    });
     for name in ["length", "count"] {
         environment.add_filter(name, |value: &Value| match value.kind() {
             ValueKind::Undefined => Ok(0),
@@ -251,7 +261,8 @@ unsafe fn parsed(data: *const u8, len: usize, what: &str) -> Result<Json, Failur
     if len > MAX_TEXT_BYTES {
         return Err(refusal(format!("{what}: is over {MAX_TEXT_BYTES} bytes")));
     }
-    serde_json::from_str(text_of(data, len, what)?).map_err(|e| refusal(format!("{what}: no JSON: {e}")))
+    serde_json::from_str(text_of(data, len, what)?)
+        .map_err(|e| refusal(format!("{what}: no JSON: {e}")))
 }
 
 /// What transformers does to messages before a template sees them: no nulls, reasoning under all of its names.
@@ -296,10 +307,14 @@ impl ChatTemplate {
     }
 
     fn failure(&self, error: &Error) -> Failure {
-        let place = error.line().map_or(self.origin.clone(), |line| format!("{} line {line}", self.origin));
+        let place =
+            error.line().map_or(self.origin.clone(), |line| format!("{} line {line}", self.origin));
         let detail = error.detail().unwrap_or_default();
         if std::error::Error::source(error).is_some_and(|source| source.is::<Raised>()) {
-            return Failure::new(Status::InvalidArgument, format!("{place} refuses the messages: {detail}"));
+            return Failure::new(
+                Status::InvalidArgument,
+                format!("{place} refuses the messages: {detail}"),
+            );
         }
         match error.kind() {
             ErrorKind::OutOfFuel => Failure::new(
@@ -317,7 +332,12 @@ impl ChatTemplate {
         }
     }
 
-    fn render(&self, context: &Map<String, Json>, messages: &[Json], prompt: bool) -> Result<String, Failure> {
+    fn render(
+        &self,
+        context: &Map<String, Json>,
+        messages: &[Json],
+        prompt: bool,
+    ) -> Result<String, Failure> {
         self.render_marking(context, messages, prompt, None)
     }
 
@@ -341,9 +361,16 @@ impl ChatTemplate {
         String::from_utf8(out.0).map_err(|e| Failure::new(Status::Internal, e.to_string()))
     }
 
-    fn render_marked(&self, context: &Map<String, Json>, messages: &[Json], prompt: bool) -> Result<Rendered, Failure> {
+    fn render_marked(
+        &self,
+        context: &Map<String, Json>,
+        messages: &[Json],
+        prompt: bool,
+    ) -> Result<Rendered, Failure> {
         // Nobody who writes messages can guess it.
-        let mark: String = (0..2).map(|_| format!("{:016x}", RandomState::new().build_hasher().finish())).collect();
+        let mark: String = (0..2)
+            .map(|_| format!("{:016x}", RandomState::new().build_hasher().finish()))
+            .collect();
         let text = self.render_marking(context, messages, prompt, Some(mark.clone()))?;
         Ok(take_marks(&text, &mark))
     }
@@ -352,11 +379,20 @@ impl ChatTemplate {
     fn turn_end(&self, text: &str, begin: usize) -> usize {
         let trimmed = text[begin..].trim_end();
         let closes = |token: &String| !token.is_empty() && trimmed.ends_with(token.as_str());
-        if self.special_tokens.iter().any(closes) { begin + trimmed.len() } else { text.len() }
+        if self.special_tokens.iter().any(closes) {
+            begin + trimmed.len()
+        } else {
+            text.len()
+        }
     }
 
     /// Finds the assistant's turns of `text`, all messages rendered, by what their beginnings render to.
-    fn turns_by_prefix(&self, context: &Map<String, Json>, messages: &[Json], text: &str) -> Result<Vec<usize>, Failure> {
+    fn turns_by_prefix(
+        &self,
+        context: &Map<String, Json>,
+        messages: &[Json],
+        text: &str,
+    ) -> Result<Vec<usize>, Failure> {
         let mut spans = Vec::new();
         for (i, message) in messages.iter().enumerate() {
             if message["role"] != "assistant" {
@@ -372,11 +408,18 @@ impl ChatTemplate {
                     ),
                 )
             };
-            let alone = |failure: Failure| lost(format!("the turns up to it do not render by themselves ({})", failure.message));
+            let alone = |failure: Failure| {
+                lost(format!(
+                    "the turns up to it do not render by themselves ({})",
+                    failure.message
+                ))
+            };
             let before = self.render(context, &messages[..i], true).map_err(alone)?;
             let with = self.render(context, &messages[..=i], false).map_err(alone)?;
             if !with.starts_with(&before) || !text.starts_with(&with) {
-                return Err(lost("it or what precedes it renders differently as the conversation goes on".into()));
+                return Err(lost(
+                    "it or what precedes it renders differently as the conversation goes on".into(),
+                ));
             }
             spans.extend([before.len(), self.turn_end(&with, before.len())]);
         }
@@ -399,9 +442,15 @@ impl ChatTemplate {
         }
         context.insert("tools".into(), tools);
         let Json::Array(messages) = messages else {
-            return Err(refusal("messages is no JSON array: give [{\"role\": …, \"content\": …}, …]".into()));
+            return Err(refusal(
+                "messages is no JSON array: give [{\"role\": …, \"content\": …}, …]".into(),
+            ));
         };
-        let messages = messages.into_iter().enumerate().map(|(i, m)| normalized(m, i)).collect::<Result<Vec<_>, _>>()?;
+        let messages = messages
+            .into_iter()
+            .enumerate()
+            .map(|(i, m)| normalized(m, i))
+            .collect::<Result<Vec<_>, _>>()?;
         let prompt = request.add_generation_prompt != 0;
         if request.find_spans != 0 && self.marks_generation {
             return self.render_marked(&context, &messages, prompt);

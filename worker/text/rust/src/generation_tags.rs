@@ -71,7 +71,11 @@ pub fn rewrite(source: &str) -> (String, bool) {
                 result.push_str(&replacement);
                 done = end;
                 let close = after_outside_strings(source, end, "%}");
-                if &source[begin..end] == "raw" { after_raw(source, close) } else { close }
+                if &source[begin..end] == "raw" {
+                    after_raw(source, close)
+                } else {
+                    close
+                }
             }
             _ => brace + 1,
         };

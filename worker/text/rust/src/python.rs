@@ -196,11 +196,7 @@ impl Json {
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub fn tojson(
-    value: &Value,
-    ensure_ascii: Option<Value>,
-    kwargs: Kwargs,
-) -> Result<String, Error> {
+pub fn tojson(value: &Value, ensure_ascii: Option<Value>, kwargs: Kwargs) -> Result<String, Error> {
     let option = |name: &str| kwargs.get::<Option<Value>>(name).map(|v| v.filter(|v| !v.is_none()));
     let indent = match option("indent")? {
         None => None,
@@ -217,7 +213,8 @@ pub fn tojson(
         ),
     };
     kwargs.assert_all_used()?;
-    let json = Json { ensure_ascii, indent, between: separators.0, after_key: separators.1, sort_keys };
+    let json =
+        Json { ensure_ascii, indent, between: separators.0, after_key: separators.1, sort_keys };
     let mut out = String::new();
     json.write(value, 0, &mut out)?;
     Ok(out)

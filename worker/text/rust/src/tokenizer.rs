@@ -149,15 +149,20 @@ impl ThawTokenizer {
                 0 => TruncationDirection::Right,
                 _ => TruncationDirection::Left,
             };
-            let params =
-                TruncationParams { max_length: max_length - added, direction, ..Default::default() };
+            let params = TruncationParams {
+                max_length: max_length - added,
+                direction,
+                ..Default::default()
+            };
             (first, second) = truncate_encodings(first, second, &params).map_err(fails_on_input)?;
             // What was cut off would be post-processed as well.
             first.take_overflowing();
             second.as_mut().map(Encoding::take_overflowing);
         }
         let encoding = match &self.post_processor {
-            Some(processor) => processor.process(first, second, add_special).map_err(fails_on_input)?,
+            Some(processor) => {
+                processor.process(first, second, add_special).map_err(fails_on_input)?
+            }
             None => {
                 if let Some(second) = second.as_mut() {
                     second.set_type_ids(vec![1; second.len()]);
@@ -255,8 +260,7 @@ pub unsafe extern "C" fn thaw_tokenizer_encode(
     guard(error, || -> Outcome {
         let options = &*options;
         let text = text_of(text, text_len, "text")?;
-        let pair =
-            if pair.is_null() { None } else { Some(text_of(pair, pair_len, "text_pair")?) };
+        let pair = if pair.is_null() { None } else { Some(text_of(pair, pair_len, "text_pair")?) };
         let (encoding, truncated) = (*tokenizer).encode(text, pair, options)?;
         *out = view_of(encoding, options.offsets != 0, truncated);
         Ok(())
