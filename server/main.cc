@@ -27,6 +27,7 @@
 #include "server/metrics/service_metrics.h"
 #include "server/metrics/state_metrics.h"
 #include "server/rpc/rpc_server.h"
+#include "server/scheduling/disk_guard.h"
 #include "server/scheduling/dispatcher.h"
 
 namespace thaw {
@@ -41,6 +42,8 @@ struct ServerFlags {
   std::string port_file;
   std::string log_level = "info";
   double min_free_gigabytes = 1;
+  double pause_below_gigabytes = -1;
+  double owner_upload_share = 0.5;
   RpcServerOptions rpc;
   DispatcherOptions dispatcher;
   StoreOptions store;
@@ -106,8 +109,23 @@ void DefineFlags(CLI::App& app, ServerFlags& flags) {
       ->capture_default_str()
       ->group(limits);
   app.add_option("--min_free_gigabytes", flags.min_free_gigabytes,
-                 "never promised to uploads; below it no job is accepted")
+                 "kept free for running jobs besides what their checkpoints need: never promised "
+                 "to uploads; below it no job is accepted, above it paused ones go on")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(limits);
+  app.add_option(
+         "--pause_below_gigabytes", flags.pause_below_gigabytes,
+         "with less free than this, besides what their checkpoints need, running jobs "
+         "are paused until there is room; at most --min_free_gigabytes, of which it is half "
+         "by default")
+      ->check(CLI::NonNegativeNumber)
+      ->default_str("half of --min_free_gigabytes")
+      ->group(limits);
+  app.add_option("--owner_upload_share", flags.owner_upload_share,
+                 "of the room for uploads, how much the unfinished ones of one owner may hold; the "
+                 "admin's are not bounded")
+      ->check(CLI::Range(0.01, 1.0))
       ->capture_default_str()
       ->group(limits);
 
@@ -195,8 +213,24 @@ absl::Status CheckMetricsAddress(const std::string& address) {
       "let a proxy with TLS or Prometheus on this machine read it"));
 }
 
+int64_t InBytes(double gigabytes) { return static_cast<int64_t>(gigabytes * (1 << 30)); }
+
+absl::StatusOr<DiskGuardOptions> GuardOptions(const ServerFlags& flags) {
+  DiskGuardOptions options;
+  options.resume_above_bytes = InBytes(flags.min_free_gigabytes);
+  options.pause_below_bytes = flags.pause_below_gigabytes < 0
+                                  ? options.resume_above_bytes / 2
+                                  : InBytes(flags.pause_below_gigabytes);
+  if (options.pause_below_bytes <= options.resume_above_bytes) return options;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--pause_below_gigabytes ", flags.pause_below_gigabytes,
+                   " is more than --min_free_gigabytes ", flags.min_free_gigabytes,
+                   ": give less, or jobs would never go on"));
+}
+
 absl::Status Serve(ServerFlags flags, const sigset_t& signals) {
   THAW_RETURN_IF_ERROR(CheckMetricsAddress(flags.metrics_listen));
+  THAW_ASSIGN_OR_RETURN(const DiskGuardOptions guard_options, GuardOptions(flags));
   // Jobs, texts, logs and artifacts are nobody's but this user's, also in a directory that others
   // may enter.
   umask(0077);
@@ -215,11 +249,19 @@ absl::Status Serve(ServerFlags flags, const sigset_t& signals) {
   THAW_ASSIGN_OR_RETURN(const auto store, Store::Open(flags.store));
   ArtifactStoreOptions artifact_options;
   artifact_options.directory = flags.artifact_dir;
-  artifact_options.min_free_bytes = static_cast<int64_t>(flags.min_free_gigabytes * (1 << 30));
+  artifact_options.min_free_bytes = InBytes(flags.min_free_gigabytes);
+  artifact_options.owner_upload_share = flags.owner_upload_share;
   THAW_ASSIGN_OR_RETURN(const auto artifacts, ArtifactStore::Open(artifact_options, *store, clock));
   AttemptLogs logs(flags.data_dir + "/logs");
   Dispatcher dispatcher(*store, clock, flags.dispatcher);
   THAW_RETURN_IF_ERROR(dispatcher.Start());
+  DiskBudget& budget = artifacts->budget();
+  DiskGuard guard(
+      *store, dispatcher,
+      {{.free_bytes = [&] { return FreeBytes(flags.artifact_dir); }, .takes_checkpoints = true},
+       {.free_bytes = [&] { return FreeBytes(flags.data_dir); }}},
+      [&](int64_t bytes) { budget.KeepForCheckpoints(bytes); }, guard_options);
+  THAW_RETURN_IF_ERROR(guard.Start());
 
   THAW_ASSIGN_OR_RETURN(const auto rpc, RpcServer::Start(flags.rpc, *store, dispatcher, *artifacts,
                                                          logs, metrics, clock));
@@ -228,8 +270,8 @@ absl::Status Serve(ServerFlags flags, const sigset_t& signals) {
   std::unique_ptr<MetricsServer> metrics_server;
   std::string metrics_address;
   if (!flags.metrics_listen.empty()) {
-    const auto state =
-        std::make_shared<StateMetrics>(*store, dispatcher, *artifacts, flags.data_dir, kVersion);
+    const auto state = std::make_shared<StateMetrics>(*store, dispatcher, *artifacts, guard,
+                                                      flags.data_dir, kVersion);
     THAW_ASSIGN_OR_RETURN(
         metrics_server,
         MetricsServer::Start(flags.metrics_listen, {metrics.collectable(), state, jobs}));

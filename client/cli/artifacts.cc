@@ -31,24 +31,24 @@ std::string Summary(const v1::Artifact& artifact) {
 }
 
 void ShowModel(const v1::ModelSummary& model) {
-  std::printf("model      %s, %d blocks of width %d, %d positions, %s parameters\n",
-              Printable(model.model_type()).c_str(), model.blocks(), model.hidden_size(),
-              model.max_positions(), FormatCount(model.parameters()).c_str());
+  Print("model      %s, %d blocks of width %d, %d positions, %s parameters\n",
+        Printable(model.model_type()).c_str(), model.blocks(), model.hidden_size(),
+        model.max_positions(), FormatCount(model.parameters()).c_str());
   if (model.labels_size() > 0) {
-    std::printf("labels     %s\n", Printable(absl::StrJoin(model.labels(), ", ")).c_str());
+    Print("labels     %s\n", Printable(absl::StrJoin(model.labels(), ", ")).c_str());
   }
 }
 
 void ShowDataset(const v1::DatasetSummary& dataset) {
-  std::printf("columns    text \"%s\", label \"%s\"\n", Printable(dataset.text_column()).c_str(),
-              Printable(dataset.label_column()).c_str());
-  std::printf("rows       %s, %s bad lines, %s duplicates, %s without a label\n",
-              FormatCount(dataset.rows()).c_str(), FormatCount(dataset.bad_lines()).c_str(),
-              FormatCount(dataset.duplicate_rows()).c_str(),
-              FormatCount(dataset.unlabelled_rows()).c_str());
+  Print("columns    text \"%s\", label \"%s\"\n", Printable(dataset.text_column()).c_str(),
+        Printable(dataset.label_column()).c_str());
+  Print("rows       %s, %s bad lines, %s duplicates, %s without a label\n",
+        FormatCount(dataset.rows()).c_str(), FormatCount(dataset.bad_lines()).c_str(),
+        FormatCount(dataset.duplicate_rows()).c_str(),
+        FormatCount(dataset.unlabelled_rows()).c_str());
   for (const v1::LabelCount& count : dataset.labels()) {
-    std::printf("  label    %s: %s rows\n", Printable(count.label()).c_str(),
-                FormatCount(count.rows()).c_str());
+    Print("  label    %s: %s rows\n", Printable(count.label()).c_str(),
+          FormatCount(count.rows()).c_str());
   }
 }
 
@@ -58,7 +58,7 @@ ExitCode RunListArtifacts(const Session& session, const ArtifactsOptions& option
   THAW_ASSIGN_OR_RETURN(const std::vector<v1::Artifact> artifacts,
                         session.client->artifacts().ListArtifacts(options.kind));
   if (session.json) {
-    for (const v1::Artifact& artifact : artifacts) std::printf("%s\n", JsonLine(artifact).c_str());
+    for (const v1::Artifact& artifact : artifacts) Print("%s\n", JsonLine(artifact).c_str());
     return kExitOk;
   }
   std::vector<std::vector<std::string>> rows = {
@@ -69,9 +69,9 @@ ExitCode RunListArtifacts(const Session& session, const ArtifactsOptions& option
                     FormatTime(artifact.create_time()), Summary(artifact)});
   }
   if (rows.size() == 1) {
-    std::printf("no %ss yet\n", KindWord(options.kind).c_str());
+    Print("no %ss yet\n", KindWord(options.kind).c_str());
   } else {
-    std::printf("%s\n", Table(rows).c_str());
+    Print("%s\n", Table(rows).c_str());
   }
   return kExitOk;
 }
@@ -82,10 +82,10 @@ ExitCode RunShowArtifact(const Session& session, const ArtifactsOptions& options
   THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                         session.client->artifacts().GetArtifact(found.id()));
   if (session.json) {
-    std::printf("%s\n", JsonLine(artifact).c_str());
+    Print("%s\n", JsonLine(artifact).c_str());
     return kExitOk;
   }
-  std::printf(
+  Print(
       "id         %s\nname       %s\nstate      %s%s%s\nowner      %s\ncreated    %s\ndigest     "
       "%s\n",
       artifact.id().c_str(), Printable(artifact.display_name()).c_str(),
@@ -93,16 +93,16 @@ ExitCode RunShowArtifact(const Session& session, const ArtifactsOptions& options
       artifact.state_reason().empty() ? "" : ": ", Printable(artifact.state_reason()).c_str(),
       Printable(artifact.owner()).c_str(), FormatTime(artifact.create_time()).c_str(),
       artifact.digest().c_str());
-  if (!artifact.job().empty()) std::printf("job        %s\n", artifact.job().c_str());
+  if (!artifact.job().empty()) Print("job        %s\n", artifact.job().c_str());
   if (artifact.has_model()) ShowModel(artifact.model());
   if (artifact.has_dataset()) ShowDataset(artifact.dataset());
   for (const auto& [name, value] :
        std::map<std::string, double>(artifact.metrics().begin(), artifact.metrics().end())) {
-    std::printf("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
+    Print("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
   }
   for (const v1::File& file : artifact.files()) {
-    std::printf("  file     %s  %s  %s\n", file.sha256().substr(0, 12).c_str(),
-                Printable(file.path()).c_str(), FormatBytes(file.size()).c_str());
+    Print("  file     %s  %s  %s\n", file.sha256().substr(0, 12).c_str(),
+          Printable(file.path()).c_str(), FormatBytes(file.size()).c_str());
   }
   return kExitOk;
 }
@@ -111,7 +111,7 @@ ExitCode RunDeleteArtifact(const Session& session, const ArtifactsOptions& optio
   THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                         session.client->artifacts().Find(options.kind, options.artifact));
   THAW_RETURN_IF_ERROR(session.client->artifacts().DeleteArtifact(artifact.id()));
-  std::printf(session.json ? "{\"deleted\":\"%s\"}\n" : "deleted %s\n", artifact.id().c_str());
+  Print(session.json ? "{\"deleted\":\"%s\"}\n" : "deleted %s\n", artifact.id().c_str());
   return kExitOk;
 }
 

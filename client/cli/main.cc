@@ -276,7 +276,7 @@ void AddCompletion(CLI::App* root, CommandLine* line) {
             entries.push_back({command->get_name() + " " + child->get_name(), WordsOf(*child)});
           }
         }
-        std::fputs(BashCompletion(entries).c_str(), stdout);
+        Print("%s", BashCompletion(entries).c_str());
         return kExitOk;
       });
   app->add_option("shell", line->shell, "bash")->required()->check(CLI::IsMember({"bash"}));
@@ -351,8 +351,7 @@ int Main(int argc, char** argv) {
                      : (app.get_subcommands().empty() ? "there is no command "
                                                       : "nothing is expected where it says ") +
                            rest[0];
-    std::fprintf(stderr, "thaw: %s; see thaw --help\n",
-                 unknown.empty() ? error.what() : unknown.c_str());
+    PrintError("thaw: %s; see thaw --help\n", unknown.empty() ? error.what() : unknown.c_str());
     return kExitUsage;
   }
   const ExitCode code = Run(&line, &interrupts);

@@ -122,13 +122,13 @@ int ReportError(const absl::Status& status, bool json) {
     }
     const std::string line = nlohmann::json({{"error", error}})
                                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    std::fprintf(stderr, "%s\n", line.c_str());
+    PrintError("%s\n", line.c_str());
   } else if (violations.empty()) {
-    std::fprintf(stderr, "thaw: %s\n", Printable(status.message()).c_str());
+    PrintError("thaw: %s\n", Printable(status.message()).c_str());
   } else {
     for (const FieldViolation& one : violations) {
-      std::fprintf(stderr, "thaw: %s: %s\n", Printable(one.field).c_str(),
-                   Printable(one.description).c_str());
+      PrintError("thaw: %s: %s\n", Printable(one.field).c_str(),
+                 Printable(one.description).c_str());
     }
   }
   return ExitCodeOf(status);
@@ -199,14 +199,14 @@ ExitCode FollowJob(const Session& session, const std::string& job) {
         if (!session.json) {
           view.Show(message);
         } else if (!message.has_heartbeat()) {
-          std::printf("%s\n", JsonLine(message).c_str());
+          Print("%s\n", JsonLine(message).c_str());
           std::fflush(stdout);
         }
       });
   if (absl::IsCancelled(ended.status())) return Interrupted(session, job);
   if (!ended.ok()) return ended.status();
   if (session.json) {
-    std::printf("%s\n", JsonLine(*ended).c_str());
+    Print("%s\n", JsonLine(*ended).c_str());
   } else {
     view.ShowEnd(*ended);
   }

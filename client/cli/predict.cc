@@ -88,11 +88,11 @@ absl::Status PrintAnswers(const Session& session, const std::string& answers,
                           const v1::Prediction& prediction) {
   for (const absl::string_view line : absl::StrSplit(answers, '\n', absl::SkipEmpty())) {
     if (session.json) {
-      std::printf("%.*s\n", static_cast<int>(line.size()), line.data());
+      Print("%.*s\n", static_cast<int>(line.size()), line.data());
       continue;
     }
     THAW_ASSIGN_OR_RETURN(const std::string readable, Readable(line, prediction.texts()));
-    std::printf("%s\n", readable.c_str());
+    Print("%s\n", readable.c_str());
   }
   return absl::OkStatus();
 }
@@ -125,7 +125,7 @@ ExitCode RunPredict(const Session& session, const PredictOptions& options) {
     THAW_RETURN_IF_ERROR(PrintAnswers(session, answers, *prediction));
   } else {
     THAW_RETURN_IF_ERROR(WriteFileAtomically(options.out, answers));
-    if (session.json) std::printf("%s\n", JsonLine(*ended).c_str());
+    if (session.json) Print("%s\n", JsonLine(*ended).c_str());
   }
   for (const char* name : {"accuracy", "macro_f1"}) {
     const auto value = ended->result_metrics().find(name);

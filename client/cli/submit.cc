@@ -142,16 +142,16 @@ ExitCode RunSubmit(const Session& session, const SubmitOptions& options) {
   request.set_validate_only(options.validate_only);
   THAW_ASSIGN_OR_RETURN(const v1::Job job, session.client->jobs().CreateJob(request));
   if (session.json) {
-    if (!options.watch || options.validate_only) std::printf("%s\n", JsonLine(job).c_str());
+    if (!options.watch || options.validate_only) Print("%s\n", JsonLine(job).c_str());
   } else {
     if (job.resolved_spec().has_training()) {
-      std::printf("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
+      Print("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
     }
     if (options.validate_only) {
-      std::printf("%s\nvalid; nothing was submitted\n", SpecToJson(job.resolved_spec()).c_str());
+      Print("%s\nvalid; nothing was submitted\n", SpecToJson(job.resolved_spec()).c_str());
     } else if (!options.watch) {
-      std::printf("%s  %s%s%s\n", job.id().c_str(), v1::Job::State_Name(job.state()).c_str(),
-                  job.state_reason().empty() ? "" : ": ", Printable(job.state_reason()).c_str());
+      Print("%s  %s%s%s\n", job.id().c_str(), v1::Job::State_Name(job.state()).c_str(),
+            job.state_reason().empty() ? "" : ": ", Printable(job.state_reason()).c_str());
     }
     std::fflush(stdout);
   }

@@ -1,4 +1,4 @@
-"""Who may include whom: the layers of ARCHITECTURE.md, for every C++ file of the project."""
+"""Who may include whom: the layers of ARCHITECTURE.md, for every C++ file of the project. And who may write."""
 import re
 
 # folder -> folders it may include besides itself; the longest matching folder counts. None: anything.
@@ -32,6 +32,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[>"]')
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
 GRPC = re.compile(r"^(grpc|grpcpp)/|\.grpc\.pb\.h$")
 FLAGS = re.compile(r"^(CLI/|absl/flags/|getopt\.h$)")
+WRITING = re.compile(r"\b(printf|fprintf|puts|fputs|putchar|fputc|fwrite)\(|std::(cout|cerr|clog)\b")
 OURS = re.compile(r"^(common|server|worker|client|tests|testing|bench)/")
 
 
@@ -71,7 +72,10 @@ def check(files):
     for path, text in files.items():
         if not path.endswith((".h", ".cc")):
             continue
+        writes = path.startswith("client/cli/") and path != "client/cli/console.cc"
         for number, line in enumerate(text.splitlines(), 1):
+            if writes and WRITING.search(line):
+                yield path, number, "only client/cli/console.cc writes to the terminal, which it keeps clean: use Print"
             match = INCLUDE.match(line)
             message = match and complaint(path, match.group(1))
             if message:

@@ -66,7 +66,9 @@ ArtifactStore::ArtifactStore(ArtifactStoreOptions options, Store& store, const C
     : options_(std::move(options)),
       store_(store),
       clock_(clock),
-      budget_(options_.directory, options_.min_free_bytes),
+      budget_({.free_bytes = [this] { return options_.free_bytes(options_.directory); },
+               .min_free_bytes = options_.min_free_bytes,
+               .owner_share = options_.owner_upload_share}),
       staging_({.directory = options_.directory + "/uploads"}, store, budget_, clock) {}
 
 absl::StatusOr<std::unique_ptr<ArtifactStore>> ArtifactStore::Open(ArtifactStoreOptions options,

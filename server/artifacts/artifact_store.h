@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -28,6 +29,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
+#include "common/base/files.h"
 #include "common/base/mutex.h"
 #include "common/base/unique_fd.h"
 #include "server/artifacts/disk_budget.h"
@@ -42,6 +44,10 @@ struct ArtifactStoreOptions {
   std::string directory;
   // Never promised to uploads: what checkpoints of running jobs and the store's log may need.
   int64_t min_free_bytes = int64_t{1} << 30;
+  // See DiskBudget.
+  double owner_upload_share = 0.5;
+  // What the disk that holds `directory` has free; tests say something else.
+  std::function<absl::StatusOr<int64_t>(const std::string&)> free_bytes = FreeBytes;
   // Between looks for expired uploads.
   double housekeeping_seconds = 60;
 };

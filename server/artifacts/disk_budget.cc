@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/files.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -12,6 +11,7 @@ DiskBudget::Reservation& DiskBudget::Reservation::operator=(Reservation&& other)
   if (this != &other) {
     Release(bytes_);
     budget_ = std::exchange(other.budget_, nullptr);
+    owner_ = std::move(other.owner_);
     bytes_ = std::exchange(other.bytes_, 0);
   }
   return *this;
@@ -23,12 +23,17 @@ void DiskBudget::Reservation::Release(int64_t bytes) {
   bytes_ -= bytes;
   MutexLock lock(budget_->mutex_);
   budget_->promised_ -= bytes;
+  const auto owner = budget_->promised_to_.find(owner_);
+  if (owner == budget_->promised_to_.end()) return;
+  owner->second -= bytes;
+  if (owner->second <= 0) budget_->promised_to_.erase(owner);
 }
 
-absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes, bool of_running_job) {
-  THAW_ASSIGN_OR_RETURN(const int64_t free, FreeBytes(path_));
+absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes, const Claim& claim) {
+  THAW_ASSIGN_OR_RETURN(const int64_t free, options_.free_bytes());
   MutexLock lock(mutex_);
-  const int64_t kept = of_running_job ? min_free_bytes_ / 4 : min_free_bytes_;
+  const int64_t kept = claim.of_running_job ? options_.min_free_bytes / 4
+                                            : options_.min_free_bytes + kept_for_checkpoints_;
   const int64_t left = std::max<int64_t>(0, free - kept - promised_);
   if (bytes > left) {
     return WithReason(
@@ -37,19 +42,41 @@ absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes, bool 
             ": delete artifacts that nobody needs, or ask the operator for a larger disk")),
         "DISK_FULL");
   }
+  if (!claim.owner.empty() && bytes > 0) {
+    const auto found = promised_to_.find(claim.owner);
+    const int64_t own = found == promised_to_.end() ? 0 : found->second;
+    const auto most = static_cast<int64_t>(options_.owner_share * static_cast<double>(left + own));
+    if (bytes > most - own) {
+      return WithReason(
+          absl::ResourceExhaustedError(absl::StrCat(
+              "your unfinished uploads wait for ", own, " bytes, this needs ", bytes,
+              " more, and one owner may hold ", most,
+              " of the room that is left: finish the others first or wait until they expire, or "
+              "ask the operator to raise --owner_upload_share")),
+          "UPLOAD_QUOTA");
+    }
+    promised_to_[claim.owner] = own + bytes;
+  }
   promised_ += bytes;
-  return Reservation(this, bytes);
+  return Reservation(this, claim.owner, bytes);
 }
 
 absl::Status DiskBudget::CheckNotShort() const {
-  THAW_ASSIGN_OR_RETURN(const int64_t free, FreeBytes(path_));
-  if (free >= min_free_bytes_) return absl::OkStatus();
-  return WithReason(absl::ResourceExhaustedError(absl::StrCat(
-                        "the server's disk has ", free, " bytes left and keeps ", min_free_bytes_,
-                        " for running jobs: delete artifacts that nobody needs")),
+  THAW_ASSIGN_OR_RETURN(const int64_t free, options_.free_bytes());
+  MutexLock lock(mutex_);
+  const int64_t kept = options_.min_free_bytes + kept_for_checkpoints_;
+  if (free >= kept) return absl::OkStatus();
+  return WithReason(absl::ResourceExhaustedError(
+                        absl::StrCat("the server's disk has ", free, " bytes left and keeps ", kept,
+                                     " for running jobs: delete artifacts that nobody needs")),
                     "DISK_FULL");
 }
 
-int64_t DiskBudget::FreeOnDisk() const { return FreeBytes(path_).value_or(0); }
+void DiskBudget::KeepForCheckpoints(int64_t bytes) {
+  MutexLock lock(mutex_);
+  kept_for_checkpoints_ = bytes;
+}
+
+int64_t DiskBudget::FreeOnDisk() const { return options_.free_bytes().value_or(0); }
 
 }  // namespace thaw

@@ -3,13 +3,26 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/mutex.h"
 
 namespace thaw {
+
+struct DiskBudgetOptions {
+  // What the disk has free.
+  std::function<absl::StatusOr<int64_t>()> free_bytes;
+  // Kept for running jobs and the store.
+  int64_t min_free_bytes = 0;
+  // Of the room for uploads, what the unfinished ones of a single owner may hold: they keep it for
+  // as long as a day without sending a byte.
+  double owner_share = 0.5;
+};
 
 // Thread-safe. Counts what this server has promised on one file system; outlives its reservations.
 class DiskBudget {
@@ -19,7 +32,9 @@ class DiskBudget {
    public:
     Reservation() = default;
     Reservation(Reservation&& other) noexcept
-        : budget_(std::exchange(other.budget_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+        : budget_(std::exchange(other.budget_, nullptr)),
+          owner_(std::move(other.owner_)),
+          bytes_(std::exchange(other.bytes_, 0)) {}
     Reservation& operator=(Reservation&& other) noexcept;
     ~Reservation() { Release(bytes_); }
     // `bytes` of it are on disk now, so the file system itself counts them.
@@ -27,30 +42,41 @@ class DiskBudget {
 
    private:
     friend class DiskBudget;
-    Reservation(DiskBudget* budget, int64_t bytes) : budget_(budget), bytes_(bytes) {}
+    Reservation(DiskBudget* budget, std::string owner, int64_t bytes)
+        : budget_(budget), owner_(std::move(owner)), bytes_(bytes) {}
     DiskBudget* budget_ = nullptr;
+    std::string owner_;
     int64_t bytes_ = 0;
   };
 
-  // `min_free_bytes` of the file system that holds `path` are kept for running jobs.
-  DiskBudget(std::string path, int64_t min_free_bytes)
-      : path_(std::move(path)), min_free_bytes_(min_free_bytes) {}
+  // Who wants room.
+  struct Claim {
+    std::string owner = {};       // whose share counts; empty: nobody's
+    bool of_running_job = false;  // may use three quarters of min_free_bytes, or uploads could
+                                  // starve it
+  };
 
-  // RESOURCE_EXHAUSTED when the disk cannot hold `bytes` besides what is promised already. What a
-  // running job leaves may use three quarters of min_free_bytes, or uploads could starve it.
-  absl::StatusOr<Reservation> Reserve(int64_t bytes, bool of_running_job = false);
+  explicit DiskBudget(DiskBudgetOptions options) : options_(std::move(options)) {}
 
-  // RESOURCE_EXHAUSTED when less than min_free_bytes is left: no new work then.
+  // RESOURCE_EXHAUSTED, reason DISK_FULL, when the disk cannot hold `bytes` besides what is
+  // promised already; reason UPLOAD_QUOTA when it can, but not for this owner.
+  absl::StatusOr<Reservation> Reserve(int64_t bytes, const Claim& claim);
+
+  // RESOURCE_EXHAUSTED when less than what is kept is left: no new work then.
   absl::Status CheckNotShort() const;
+
+  // From now on so much more is kept, for what running jobs are about to write.
+  void KeepForCheckpoints(int64_t bytes);
 
   // Bytes free on the file system; 0 if that cannot be told.
   int64_t FreeOnDisk() const;
 
  private:
-  const std::string path_;
-  const int64_t min_free_bytes_;
+  const DiskBudgetOptions options_;
   mutable Mutex mutex_;
+  int64_t kept_for_checkpoints_ THAW_GUARDED_BY(mutex_) = 0;
   int64_t promised_ THAW_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, int64_t> promised_to_ THAW_GUARDED_BY(mutex_);  // by owner, none 0
 };
 
 }  // namespace thaw

@@ -168,6 +168,11 @@ int64_t UploadStaging::Lifetime(const v1::CreateUploadRequest& request) const {
   return request.attempt_id().empty() ? options_.expiry_micros : options_.attempt_expiry_micros;
 }
 
+DiskBudget::Claim UploadStaging::ClaimOf(const UploadRecord& upload) const {
+  if (!upload.request.attempt_id().empty()) return {.of_running_job = true};
+  return {.owner = upload.owner == options_.owner_without_share ? "" : upload.owner};
+}
+
 absl::Status UploadStaging::Load() {
   THAW_RETURN_IF_ERROR(MakeDirectories(options_.directory));
   THAW_ASSIGN_OR_RETURN(const auto records,
@@ -208,7 +213,7 @@ std::shared_ptr<StagedEntry> UploadStaging::LoadEntry(const UploadRecord& record
     if (!entry->Commit(i, fd.get()).ok()) return nullptr;
     missing += announced - entry->files[i].written;
   }
-  if (auto reservation = budget_.Reserve(missing); reservation.ok()) {
+  if (auto reservation = budget_.Reserve(missing, ClaimOf(record)); reservation.ok()) {
     entry->reservation = *std::move(reservation);
   }
   return entry;
@@ -217,13 +222,17 @@ std::shared_ptr<StagedEntry> UploadStaging::LoadEntry(const UploadRecord& record
 absl::StatusOr<v1::Upload> UploadStaging::Create(const std::string& owner,
                                                  const v1::CreateUploadRequest& request) {
   int unfinished = 0;
+  bool repeated = false;
   {
     MutexLock lock(mutex_);
     for (const auto& [id, entry] : entries_) {
-      unfinished += entry->record.owner == owner && entry->record.request.attempt_id().empty();
+      if (entry->record.owner != owner) continue;
+      unfinished += entry->record.request.attempt_id().empty();
+      repeated |= !request.request_id().empty() &&
+                  entry->record.request.request_id() == request.request_id();
     }
   }
-  if (request.attempt_id().empty() && unfinished >= options_.max_uploads_per_owner) {
+  if (request.attempt_id().empty() && !repeated && unfinished >= options_.max_uploads_per_owner) {
     return WithReason(
         absl::ResourceExhaustedError(absl::StrCat(
             unfinished, " uploads are unfinished: finish them or wait until they expire")),
@@ -237,9 +246,10 @@ absl::StatusOr<v1::Upload> UploadStaging::Create(const std::string& owner,
   auto entry =
       std::make_shared<StagedEntry>(record, absl::StrCat(options_.directory, "/", record.id));
   int64_t total = 0;
-  for (const v1::File& file : request.files()) total += file.size();
+  // A repeated request has its room already.
+  for (const v1::File& file : request.files()) total += repeated ? 0 : file.size();
   THAW_ASSIGN_OR_RETURN(DiskBudget::Reservation reservation,
-                        budget_.Reserve(total, !request.attempt_id().empty()));
+                        budget_.Reserve(total, ClaimOf(record)));
   for (int i = 0; i < request.files_size(); ++i) {
     const std::string path = entry->PathOf(i);
     THAW_RETURN_IF_ERROR(MakeDirectories(std::filesystem::path(path).parent_path().string()));

@@ -26,6 +26,8 @@ struct StagingOptions {
   int64_t expiry_micros = 24LL * 3600'000'000;     // without a Write, of an upload by a user
   int64_t attempt_expiry_micros = 3600'000'000LL;  // ... of one by an attempt
   int max_uploads_per_owner = 64;                  // more are RESOURCE_EXHAUSTED
+  // May fill the disk with announced uploads: whoever runs the server can see to that alone.
+  std::string owner_without_share = "admin";
 };
 
 // One upload as it is held in memory; made and locked by UploadStaging.
@@ -80,7 +82,8 @@ class UploadStaging {
   absl::Status Load();
 
   // Announces an upload that ValidateUpload has passed. The same request_id of the same owner gives
-  // the same upload; ALREADY_EXISTS if it announces something else.
+  // the same upload; ALREADY_EXISTS if it announces something else. RESOURCE_EXHAUSTED when the
+  // disk or its owner's share of it cannot hold it.
   absl::StatusOr<v1::Upload> Create(const std::string& owner,
                                     const v1::CreateUploadRequest& request);
   // Bytes safely on disk. Everything of a finished upload is.
@@ -100,6 +103,7 @@ class UploadStaging {
   std::shared_ptr<StagedEntry> LoadEntry(const UploadRecord& record);
   void Forget(const std::shared_ptr<StagedEntry>& entry);
   int64_t Lifetime(const v1::CreateUploadRequest& request) const;
+  DiskBudget::Claim ClaimOf(const UploadRecord& upload) const;
 
   const StagingOptions options_;
   Store& store_;

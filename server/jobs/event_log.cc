@@ -1,5 +1,6 @@
 #include "server/jobs/event_log.h"
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <set>
@@ -14,6 +15,8 @@ namespace {
 constexpr int64_t kMaxEventBytes = 1 << 20;  // of one answer, so that it fits a message
 constexpr int kDefaultPoints = 1'000;
 constexpr int kThinnedStride = 10;
+// Of all series of an answer; with at most 14 bytes each they are 3 MiB.
+constexpr size_t kMaxAnswerPoints = (3 << 20) / 14;
 
 bool ParseEvent(absl::string_view body, v1::Event* event) {
   return event->ParseFromArray(body.data(), static_cast<int>(body.size()));
@@ -36,6 +39,9 @@ class ThinSeries {
     ++bucket.count;
   }
 
+  void ShrinkTo(size_t points) {
+    while (buckets_.size() > std::max<size_t>(points, 1)) Halve();
+  }
   void CopyTo(v1::MetricSeries* series) const {
     for (const Bucket& bucket : buckets_) {
       series->add_steps(bucket.step);
@@ -95,14 +101,24 @@ class SurvivingLine {
   std::map<int64_t, int64_t> cuts_;
 };
 
-// Every tenth point and the last; sums since the point before take over those of the dropped
-// points.
+bool HasGroups(const v1::MetricPoint& point) {
+  return std::any_of(point.values().begin(), point.values().end(),
+                     [](const v1::MetricValue& value) { return !value.group().empty(); });
+}
+
+// Every tenth point and the last, or rather, where there are values of groups, the next one that
+// has some, for few do; sums since the point before take over those of the dropped points.
 v1::MetricPoints Thin(const v1::MetricPoints& points) {
   v1::MetricPoints thinned;
   std::map<std::pair<std::string, std::string>, double> carried;
+  const bool groups = std::any_of(points.points().begin(), points.points().end(), HasGroups);
+  int passed = 0;  // since the last one that was kept
   for (int i = 0; i < points.points_size(); ++i) {
     v1::MetricPoint point = points.points(i);
-    const bool keep = (i + 1) % kThinnedStride == 0 || i + 1 == points.points_size();
+    ++passed;
+    const bool wanted = !groups || HasGroups(point) || passed >= 2 * kThinnedStride;
+    const bool keep = (passed >= kThinnedStride && wanted) || i + 1 == points.points_size();
+    if (keep) passed = 0;
     for (v1::MetricValue& value : *point.mutable_values()) {
       if (value.name() != "loss_sum" && value.name() != "loss_units") continue;
       double& sum = carried[{value.name(), value.group()}];
@@ -197,7 +213,9 @@ absl::StatusOr<v1::QueryMetricsResponse> QueryMetrics(Reader& reader, const std:
   }
   THAW_RETURN_IF_ERROR(rows.status());
   v1::QueryMetricsResponse response;
-  for (const auto& [key, thin] : series) {
+  for (auto& [key, thin] : series) {
+    // Groups of a deep model make many series, and the answer must fit into one message.
+    thin.ShrinkTo(kMaxAnswerPoints / series.size());
     v1::MetricSeries& out = *response.add_series();
     out.set_name(key.first);
     out.set_group(key.second);

@@ -20,7 +20,7 @@ absl::StatusOr<std::vector<v1::Event>> EventsAfter(Reader& reader, const std::st
 
 // The series of the surviving line of attempts: points that a later attempt rolled back are left
 // out. `request.max_points` 0 means 1,000; longer series are thinned to means of equally many
-// points.
+// points, and further if there are so many that they would not fit into one message.
 absl::StatusOr<v1::QueryMetricsResponse> QueryMetrics(Reader& reader, const std::string& owner,
                                                       const v1::QueryMetricsRequest& request);
 

@@ -85,6 +85,7 @@ JobRow ReadJobRow(const Statement& row) {
   Parse(row.GetBlob(16), &job.resources);
   Parse(row.GetBlob(17), &job.body);
   Parse(row.GetBlob(18), &job.progress);
+  job.life.held = row.GetInt(19) != 0;
   return job;
 }
 
@@ -177,7 +178,7 @@ absl::Status SaveJob(Transaction& transaction, JobRow* row, bool visible) {
           "UPDATE jobs SET state = ?, priority = ?, version = ?, last_sequence = ?, "
           "attempt_id = ?, checkpoint = ?, crashes = ?, out_of_memory = ?, "
           "losses_in_a_row = ?, last_crash_step = ?, micro_step_divisor = ?, "
-          "not_before = ?, queued = ?, runtime_used = ?, body = ?, progress = ? "
+          "not_before = ?, queued = ?, runtime_used = ?, body = ?, progress = ?, held = ? "
           "WHERE number = ?")
       .Int(row->life.state)
       .Int(row->priority)
@@ -195,6 +196,7 @@ absl::Status SaveJob(Transaction& transaction, JobRow* row, bool visible) {
       .Int(row->runtime_used_micros)
       .Blob(row->body.SerializeAsString())
       .Blob(row->progress.SerializeAsString())
+      .Int(row->life.held ? 1 : 0)
       .Int(row->number)
       .Run();
 }
@@ -283,6 +285,7 @@ absl::Status ApplyInput(Transaction& transaction, JobRow* row, JobInput input,
       *row->body.mutable_end_time() = ToTimestamp(now);
     }
   }
+  if (decision.reason.has_value()) row->body.set_state_reason(*decision.reason);
   if (decision.warning.has_value()) {
     v1::Event event;
     event.set_attempt(row->body.attempt());
@@ -297,7 +300,8 @@ absl::Status ApplyInput(Transaction& transaction, JobRow* row, JobInput input,
     row->attempt_id.clear();
   }
   if (IsTerminal(row->life.state)) THAW_RETURN_IF_ERROR(ReleaseArtifacts(transaction, row));
-  return SaveJob(transaction, row, /*visible=*/!decision.steps.empty());
+  return SaveJob(transaction, row,
+                 /*visible=*/!decision.steps.empty() || decision.reason.has_value());
 }
 
 google::protobuf::Timestamp ToTimestamp(int64_t micros) {

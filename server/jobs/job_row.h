@@ -47,7 +47,7 @@ absl::StatusOr<JobSpecs> LoadSpecs(Reader& reader, int64_t number);
 #define THAW_JOB_COLUMNS                                                                       \
   "number, state, priority, version, last_sequence, attempt_id, checkpoint, crashes, "         \
   "out_of_memory, losses_in_a_row, last_crash_step, micro_step_divisor, created, not_before, " \
-  "queued, runtime_used, resources, body, progress"
+  "queued, runtime_used, resources, body, progress, held"
 JobRow ReadJobRow(const Statement& row);
 
 // As the API shows it; `specs` may be null.

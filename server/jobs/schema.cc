@@ -31,6 +31,7 @@ CREATE TABLE jobs(
   not_before INTEGER NOT NULL,
   queued INTEGER NOT NULL,
   runtime_used INTEGER NOT NULL,
+  held INTEGER NOT NULL DEFAULT 0,
   resources BLOB NOT NULL,
   body BLOB NOT NULL,
   progress BLOB NOT NULL) STRICT;
@@ -111,6 +112,8 @@ CREATE TABLE workers(
   offer BLOB NOT NULL) STRICT, WITHOUT ROWID;
 )sql";
 
+constexpr char kFromVersion1[] = "ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;";
+
 }  // namespace
 
 absl::Status PrepareSchema(Connection& connection, const std::string& path) {
@@ -136,6 +139,10 @@ absl::Status PrepareSchema(Connection& connection, const std::string& path) {
   if (check != "ok") {
     return absl::FailedPreconditionError(
         absl::StrCat(path, " is damaged (", check, "): restore it from a backup"));
+  }
+  if (version < kSchemaVersion) {
+    return connection.Execute(absl::StrCat("BEGIN IMMEDIATE;", kFromVersion1,
+                                           "PRAGMA user_version=", kSchemaVersion, ";COMMIT"));
   }
   return absl::OkStatus();
 }

@@ -10,10 +10,11 @@ namespace thaw {
 // "Thaw" as a number: marks the file as ours.
 inline constexpr int kApplicationId = 0x54686177;
 // Raised with every change of the tables, together with a step that brings older files up to it.
-inline constexpr int kSchemaVersion = 1;
+inline constexpr int kSchemaVersion = 2;
 
 // Makes a fresh file a job store, or checks that it is one: FAILED_PRECONDITION for another
-// application's file, a newer schema or a damaged file, each with what to do.
+// application's file, a newer schema or a damaged file, each with what to do. An older schema is
+// brought up to date.
 absl::Status PrepareSchema(Connection& connection, const std::string& path);
 
 }  // namespace thaw

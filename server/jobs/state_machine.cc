@@ -14,6 +14,9 @@ using v1::Failure;
 using v1::Job;
 
 constexpr int kMaxMicroStepDivisor = 1 << 16;
+constexpr char kHeldReason[] =
+    "the server's disk is short: delete artifacts that nobody needs or ask the operator for room; "
+    "the job goes on by itself when there is some";
 
 Failure MakeFailure(Failure::Blame blame, const std::string& reason, const std::string& message,
                     int64_t step) {
@@ -92,6 +95,14 @@ class Transition {
         if (state != Job::PAUSED) return Refuse("only a PAUSED job can be resumed");
         MoveTo(Job::QUEUED, "resumed");
         break;
+      case JobInput::kHold:
+        return Hold();
+      case JobInput::kRelease:
+        if (state != Job::PAUSED || !decision_.life.held) {
+          return Refuse("only a job that the server has paused goes on by itself");
+        }
+        MoveTo(Job::QUEUED, "the server's disk has room again");
+        break;
     }
     return std::move(decision_);
   }
@@ -100,6 +111,11 @@ class Transition {
   void MoveTo(Job::State to, const std::string& reason) {
     decision_.steps.push_back({decision_.life.state, to, reason, std::nullopt});
     decision_.life.state = to;
+    if (to != Job::PAUSING && to != Job::PAUSED) decision_.life.held = false;
+  }
+  // PAUSED says why it is if the server wanted it.
+  std::string PausedReason(const std::string& otherwise) const {
+    return decision_.life.held ? kHeldReason : otherwise;
   }
   void EndWith(Job::State to, const std::string& reason) {
     MoveTo(to, reason);
@@ -157,6 +173,23 @@ class Transition {
       EndWith(Job::PAUSED, "paused before it began");
     } else if (state == Job::QUEUED) {
       MoveTo(Job::PAUSED, "paused while it was queued");
+    } else if (decision_.life.held) {
+      decision_.life.held = false;
+      decision_.reason = state == Job::PAUSING ? "its trainer writes a checkpoint" : "paused";
+    }
+    return std::move(decision_);
+  }
+
+  JobDecision Hold() {
+    const Job::State state = decision_.life.state;
+    if (state != Job::STARTING && state != Job::RUNNING) {
+      return Refuse("only a job that a worker has is held");
+    }
+    decision_.life.held = true;
+    if (state == Job::RUNNING) {
+      MoveTo(Job::PAUSING, absl::StrCat("its trainer writes a checkpoint: ", kHeldReason));
+    } else {
+      EndWith(Job::PAUSED, kHeldReason);
     }
     return std::move(decision_);
   }
@@ -179,7 +212,7 @@ class Transition {
         return Crash(MakeFailure(Failure::INTERNAL, "RESULT_MISSING",
                                  "the attempt ended without publishing its result", end.step()));
       case AttemptEnd::PAUSED:
-        if (pausing) return EndWith(Job::PAUSED, "paused; its checkpoint is kept");
+        if (pausing) return EndWith(Job::PAUSED, PausedReason("paused; its checkpoint is kept"));
         return Lose("it stopped with a checkpoint");
       case AttemptEnd::HANDED_BACK:
         return Lose(absl::StrCat("worker ", input_.worker, " handed it back"));
@@ -209,7 +242,7 @@ class Transition {
 
   void TryAgain(const std::string& reason, int backoff) {
     if (decision_.life.state == Job::PAUSING) {
-      return EndWith(Job::PAUSED, absl::StrCat("paused; ", reason));
+      return EndWith(Job::PAUSED, PausedReason(absl::StrCat("paused; ", reason)));
     }
     if (RuntimeIsUp()) return;
     EndWith(Job::QUEUED, absl::StrCat(reason, "; it will be tried again"));

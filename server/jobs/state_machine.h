@@ -5,6 +5,9 @@
 //   SUCCEEDED | FAILED any unfinished -> CANCELLING -> CANCELLED; without an attempt at once to
 //   CANCELLED
 //
+// A job that the server holds for want of disk pauses like any other and is remembered as held, so
+// that only those go on by themselves; a user's pause or resume takes over.
+//
 // An attempt is live exactly in STARTING, RUNNING, PAUSING and CANCELLING. The first commit of a
 // result wins; from CANCELLING on nothing is published; nothing follows the terminal state.
 #pragma once
@@ -30,6 +33,7 @@ struct JobLife {
   int losses_in_a_row = 0;      // attempts lost since the last new checkpoint
   int64_t last_crash_step = 0;  // optimizer step of the newest crash; 0: none
   int micro_step_divisor = 1;   // doubled with each out of memory
+  bool held = false;            // PAUSING or PAUSED by the server for want of disk, not by a user
 
   bool operator==(const JobLife&) const = default;
 };
@@ -49,6 +53,8 @@ struct JobInput {
     kCancel,
     kPause,
     kResume,
+    kHold,     // the server's disk is short: pause, and go on with kRelease
+    kRelease,  // it has room again
   };
   Kind kind = kAssign;
   std::string worker = {};       // kAssign, kReattach, kAttemptLost, kAttemptEnd: whose attempt
@@ -73,6 +79,7 @@ struct JobDecision {
   int backoff = 0;  // QUEUED again: wait for the so-manyeth doubling of the back-off; 0: at once
   bool attempt_over = false;           // the live attempt's fence holds no longer
   std::optional<v1::Warning> warning;  // to be appended to the history after the steps
+  std::optional<std::string> reason;   // Job.state_reason from now on, though no step was taken
 };
 
 JobDecision Decide(const JobLife& life, const v1::RetryLimits& limits, const JobInput& input);

@@ -7,6 +7,7 @@
 #include "prometheus/collectable.h"
 #include "server/artifacts/artifact_store.h"
 #include "server/jobs/store.h"
+#include "server/scheduling/disk_guard.h"
 #include "server/scheduling/dispatcher.h"
 
 namespace thaw {
@@ -15,13 +16,14 @@ namespace thaw {
 class StateMetrics : public prometheus::Collectable {
  public:
   StateMetrics(const Store& store, const Dispatcher& dispatcher, ArtifactStore& artifacts,
-               std::string data_dir, std::string version);
+               const DiskGuard& guard, std::string data_dir, std::string version);
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
   const Store& store_;
   const Dispatcher& dispatcher_;
   ArtifactStore& artifacts_;
+  const DiskGuard& guard_;
   const std::string data_dir_;
   const std::string version_;
 };

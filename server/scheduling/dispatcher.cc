@@ -42,6 +42,7 @@ std::vector<v1::WorkerStatus> Dispatcher::ListWorkers() const { return impl_->Li
 absl::StatusOr<v1::WorkerStatus> Dispatcher::DrainWorker(const std::string& name) {
   return impl_->DrainWorker(name);
 }
+void Dispatcher::SetHold(const std::string& reason) { impl_->SetHold(reason); }
 void Dispatcher::FillQueue(v1::Job* job) const { impl_->FillQueue(job); }
 DispatcherStats Dispatcher::Stats() const { return impl_->Stats(); }
 void Dispatcher::Tick() { impl_->Tick(); }
@@ -219,6 +220,14 @@ absl::StatusOr<v1::WorkerStatus> Dispatcher::Impl::DrainWorker(const std::string
   return StatusOf(worker);
 }
 
+void Dispatcher::Impl::SetHold(const std::string& reason) {
+  MutexLock lock(mutex_);
+  if (hold_ == reason) return;
+  hold_ = reason;
+  reschedule_ = true;
+  Wake();
+}
+
 void Dispatcher::Impl::FillQueue(v1::Job* job) const {
   if (job->state() != v1::Job::QUEUED) return;
   MutexLock lock(mutex_);
@@ -228,10 +237,10 @@ void Dispatcher::Impl::FillQueue(v1::Job* job) const {
     job->set_state_reason(entry->second.reason);
     return;
   }
-  const auto queued = queued_.find(job->id());
-  if (queued != queued_.end() && queued->second.given.has_value()) {
+  const auto given = given_.find(job->id());
+  if (given != given_.end()) {
     job->set_queue_position(1);
-    job->set_state_reason(absl::StrCat("is being given to worker ", queued->second.given->first));
+    job->set_state_reason(absl::StrCat("is being given to worker ", given->second.worker));
     return;
   }
   job->set_queue_position(static_cast<int32_t>(queue_.size()) + 1);

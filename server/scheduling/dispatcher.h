@@ -99,6 +99,9 @@ class Dispatcher {
   // NOT_FOUND for an unknown name.
   absl::StatusOr<v1::WorkerStatus> DrainWorker(const std::string& name);
 
+  // While `reason` is not empty, no job is given to a worker; it is what queued ones wait for.
+  void SetHold(const std::string& reason);
+
   // Of a QUEUED job: queue_position, and what it waits for as state_reason. Others are left alone.
   void FillQueue(v1::Job* job) const;
 

@@ -251,13 +251,14 @@ void Dispatcher::Impl::OnJobsChanged(const std::vector<JobView>& views) {
   const int64_t now = clock_.BootMicros();
   for (const JobView& view : views) {
     queue_.erase(view.id);
-    if (queued_.erase(view.id) != 0) reschedule_ = true;
+    if (RemoveQueued(view.id)) reschedule_ = true;
     if (view.state == v1::Job::QUEUED) {
       // The wall clock may have been set meanwhile: never wait longer than the longest back-off.
       const int64_t longest = int64_t{3600} * 1'000'000;
       const int64_t wait = std::clamp<int64_t>(view.not_before_micros - clock_.WallMicros(), 0,
                                                view.not_before_micros > 0 ? longest : 0);
-      queued_[view.id] = {view, now + wait, std::nullopt};
+      queued_[view.id] = {view, now};
+      if (wait > 0) BackOff(view.id, now + wait);
       reschedule_ = true;
     }
     const auto attempt = attempt_of_.find(view.id);
@@ -266,6 +267,22 @@ void Dispatcher::Impl::OnJobsChanged(const std::vector<JobView>& views) {
     }
     if (!view.attempt_id.empty()) AddLive(view);
   }
+}
+
+void Dispatcher::Impl::BackOff(const std::string& job, int64_t until) {
+  Queued& queued = queued_.at(job);
+  backing_off_.erase({queued.not_before, job});
+  queued.not_before = until;
+  backing_off_.emplace(until, job);
+}
+
+bool Dispatcher::Impl::RemoveQueued(const std::string& job) {
+  const auto found = queued_.find(job);
+  if (found == queued_.end()) return false;
+  backing_off_.erase({found->second.not_before, job});
+  given_.erase(job);
+  queued_.erase(found);
+  return true;
 }
 
 void Dispatcher::Impl::AddLive(const JobView& view) {

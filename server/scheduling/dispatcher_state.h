@@ -34,6 +34,7 @@ class Dispatcher::Impl {
   void CancelSync(uint64_t ticket);
   std::vector<v1::WorkerStatus> ListWorkers() const;
   absl::StatusOr<v1::WorkerStatus> DrainWorker(const std::string& name);
+  void SetHold(const std::string& reason);
   void FillQueue(v1::Job* job) const;
   DispatcherStats Stats() const;
   void Tick();
@@ -81,8 +82,12 @@ class Dispatcher::Impl {
   };
   struct Queued {
     JobView view;
-    int64_t not_before = 0;                             // BootMicros
-    std::optional<std::pair<std::string, Hold>> given;  // worker: its attempt is being written
+    int64_t not_before = 0;  // BootMicros
+  };
+  // A queued job whose attempt is being written.
+  struct Given {
+    std::string worker;
+    Hold hold;
   };
   using Actions = std::vector<std::function<void()>>;
 
@@ -102,6 +107,9 @@ class Dispatcher::Impl {
              std::function<void(const absl::Status&)> after);
   void Accept(const AttemptRecord& attempt);
   void OnJobsChanged(const std::vector<JobView>& views);
+  void BackOff(const std::string& job, int64_t until);
+  // Whether it was queued.
+  bool RemoveQueued(const std::string& job);
   void AddLive(const JobView& view);
   void RemoveLive(const std::string& attempt_id);
 
@@ -145,10 +153,15 @@ class Dispatcher::Impl {
   std::map<std::string, Worker> workers_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, Live> live_ THAW_GUARDED_BY(mutex_);               // by attempt id
   std::map<std::string, std::string> attempt_of_ THAW_GUARDED_BY(mutex_);  // job -> live attempt
+  // With a hundred thousand jobs queued, nothing but Schedule may walk through them all.
   std::map<std::string, Queued> queued_ THAW_GUARDED_BY(mutex_);
+  std::map<std::string, Given> given_ THAW_GUARDED_BY(mutex_);  // of the queued ones
+  // When a back-off ends, and whose; BootMicros.
+  std::set<std::pair<int64_t, std::string>> backing_off_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, QueueEntry> queue_ THAW_GUARDED_BY(mutex_);  // of the last Schedule
   std::map<std::string, double> recent_use_ THAW_GUARDED_BY(mutex_);
   int64_t use_decayed_ THAW_GUARDED_BY(mutex_) = 0;
+  std::string hold_ THAW_GUARDED_BY(mutex_);  // why nothing starts; empty: it does
   bool reschedule_ THAW_GUARDED_BY(mutex_) = true;
   int64_t scheduled_ THAW_GUARDED_BY(mutex_) = 0;  // BootMicros of the last Schedule
   int64_t next_thinning_ THAW_GUARDED_BY(mutex_) = 0;

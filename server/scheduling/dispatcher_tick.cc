@@ -129,6 +129,7 @@ void Dispatcher::Impl::ThinOldMetrics(int64_t now) {
 SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
   SchedulerInput input;
   input.recent_use = recent_use_;
+  input.hold = hold_;
   std::map<std::string, size_t> index;
   for (const auto& [name, worker] : workers_) {
     if (!worker.seen || !worker.lease_stands) continue;
@@ -143,13 +144,13 @@ SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
     out.available = IsAvailable(worker, now);
     for (const std::string& id : worker.attempts) out.holds.push_back(live_.at(id).hold);
   }
+  for (const auto& [id, given] : given_) {
+    const auto found = index.find(given.worker);
+    if (found != index.end()) input.workers[found->second].holds.push_back(given.hold);
+  }
+  if (!with_jobs) return input;
   for (const auto& [id, job] : queued_) {
-    if (job.given.has_value()) {
-      const auto found = index.find(job.given->first);
-      if (found != index.end()) input.workers[found->second].holds.push_back(job.given->second);
-      continue;
-    }
-    if (!with_jobs) continue;
+    if (given_.count(id) != 0) continue;
     QueuedJob& out = input.jobs.emplace_back();
     out.id = id;
     out.owner = job.view.owner;
@@ -163,9 +164,9 @@ SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
 }
 
 void Dispatcher::Impl::RunScheduler(int64_t now) {
-  for (const auto& [id, job] : queued_) {
-    // Its back-off has just passed.
-    if (job.not_before > scheduled_ && job.not_before <= now) reschedule_ = true;
+  while (!backing_off_.empty() && backing_off_.begin()->first <= now) {
+    backing_off_.erase(backing_off_.begin());
+    reschedule_ = true;
   }
   if (!reschedule_) return;
   if (scheduled_ != 0 && now - scheduled_ < ScheduleGap(now)) return;
@@ -188,7 +189,7 @@ void Dispatcher::Impl::Begin(const JobAssignment& assignment, int64_t now) {
   hold.kind = assignment.kind;
   hold.device_count = std::max(1, job.view.resources.device_count());
   hold.min_memory_bytes = job.view.resources.min_memory_bytes();
-  job.given = {assignment.worker, hold};
+  given_[assignment.job] = {assignment.worker, hold};
   const std::string id = RandomId();
   auto built = std::make_shared<v1::Assignment>();
   Write(
@@ -206,10 +207,10 @@ void Dispatcher::Impl::Begin(const JobAssignment& assignment, int64_t now) {
         if (const auto found = live_.find(id); found != live_.end()) {
           found->second.assignment = std::move(*built);
         }
-        if (const auto found = queued_.find(job); found != queued_.end()) {
-          found->second.given.reset();
+        if (queued_.count(job) != 0) {
+          given_.erase(job);
           reschedule_ = true;
-          if (!status.ok()) found->second.not_before = clock_.BootMicros() + 1'000'000;
+          if (!status.ok()) BackOff(job, clock_.BootMicros() + 1'000'000);
         }
       });
 }
@@ -307,9 +308,7 @@ void Dispatcher::Impl::ComputeDeadline(int64_t now) {
       deadline = std::min(deadline, live.begun + InMicros(options_.offer_timeout_seconds));
     }
   }
-  for (const auto& [id, job] : queued_) {
-    if (job.not_before > now) deadline = std::min(deadline, job.not_before);
-  }
+  if (!backing_off_.empty()) deadline = std::min(deadline, backing_off_.begin()->first);
   if (reschedule_) {
     deadline = std::min(deadline, scheduled_ + ScheduleGap(now));
   }

@@ -262,7 +262,9 @@ SchedulerOutput Schedule(const SchedulerInput& input) {
   int position = 0;
   while (const QueuedJob* job = ranking.Next()) {
     std::string reason = WhyNever(job->resources, workers, input.draining_workers);
-    if (reason.empty() && job->wait_seconds > 0) {
+    if (reason.empty() && !input.hold.empty()) {
+      reason = input.hold;
+    } else if (reason.empty() && job->wait_seconds > 0) {
       reason = absl::StrCat("waits ", static_cast<int64_t>(std::ceil(job->wait_seconds)),
                             " s before its next attempt: ", job->wait_reason);
     } else if (reason.empty()) {

@@ -48,6 +48,7 @@ struct SchedulerInput {
   std::vector<SchedulableWorker> workers;    // connected, not draining
   std::map<std::string, double> recent_use;  // device-seconds by owner
   int draining_workers = 0;                  // connected, but taking no work: for the reasons
+  std::string hold;                          // not empty: nothing starts, for this reason
 };
 
 struct JobAssignment {

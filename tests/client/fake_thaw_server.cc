@@ -221,6 +221,19 @@ v1::Upload FakeThawServer::UploadNow() {
   return upload;
 }
 
+grpc::Status FakeThawServer::QueryMetrics(grpc::ServerContext* context,
+                                          const v1::QueryMetricsRequest* request,
+                                          v1::QueryMetricsResponse* response) {
+  if (grpc::Status status = Enter(context, "QueryMetrics"); !status.ok()) return status;
+  for (const v1::MetricSeries& one : series) {
+    const auto& names = request->names();
+    if (names.empty() || std::find(names.begin(), names.end(), one.name()) != names.end()) {
+      *response->add_series() = one;
+    }
+  }
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeThawServer::CreateUpload(grpc::ServerContext* context,
                                           const v1::CreateUploadRequest* request,
                                           v1::Upload* upload) {

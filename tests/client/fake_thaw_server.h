@@ -47,6 +47,7 @@ class FakeThawServer final : public v1::FineTuneService::Service,
   // Keeps watches open after the last event, until they are cancelled.
   bool hold_watches = false;
   std::string log;
+  std::vector<v1::MetricSeries> series;
   std::vector<v1::WorkerStatus> workers;
   std::vector<v1::DatasetIssue> issues;
   // The state of an upload once it has been finished and looked at; VALIDATING is shown first.
@@ -70,6 +71,8 @@ class FakeThawServer final : public v1::FineTuneService::Service,
                              v1::ListJobEventsResponse*) override;
   grpc::Status ReadJobLog(grpc::ServerContext*, const v1::ReadJobLogRequest*,
                           v1::ReadJobLogResponse*) override;
+  grpc::Status QueryMetrics(grpc::ServerContext*, const v1::QueryMetricsRequest*,
+                            v1::QueryMetricsResponse*) override;
   grpc::Status CreateUpload(grpc::ServerContext*, const v1::CreateUploadRequest*,
                             v1::Upload*) override;
   grpc::Status Write(grpc::ServerContext*, grpc::ServerReader<v1::WriteRequest>*,

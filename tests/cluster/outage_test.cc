@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <string>
 
 #include "google/protobuf/util/message_differencer.h"
@@ -32,140 +33,130 @@ void ExpectSawEverything(Cluster& cluster, JobWatch& watch, const std::string& i
   }
 }
 
-TEST(OutageTest, AKilledServerCostsNothing) {
-  Cluster cluster;
-  cluster.StartWorker("one");
-  const std::string id = cluster.Submit(cluster.Spec("crawl", 100, 20));
-  JobWatch watch(cluster, id);
+// A cluster whose worker "one" runs one job.
+class OutageTest : public ::testing::Test {
+ protected:
+  void Begin(const std::string& fake, int64_t steps, int64_t checkpoint_steps,
+             double lease_seconds = ClusterOptions().lease_seconds) {
+    ClusterOptions options;
+    options.lease_seconds = lease_seconds;
+    cluster_ = std::make_unique<Cluster>(options);
+    cluster_->StartWorker("one");
+    id = cluster_->Submit(cluster_->Spec(fake, steps, checkpoint_steps));
+    steps_ = steps;
+  }
+  Cluster& cluster() { return *cluster_; }
+  // Waits for its end, which must be a success in so many attempts with every step told once.
+  v1::Job ExpectSuccess(int attempts) {
+    const v1::Job job = cluster_->WaitForEnd(id);
+    EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.DebugString();
+    EXPECT_EQ(job.attempt(), attempts);
+    cluster_->CheckHistory(id);
+    cluster_->CheckLosses(id, steps_);
+    return job;
+  }
+
+  std::string id;
+
+ private:
+  std::unique_ptr<Cluster> cluster_;
+  int64_t steps_ = 0;
+};
+
+TEST_F(OutageTest, AKilledServerCostsNothing) {
+  Begin("crawl", 100, 20);
+  JobWatch watch(cluster(), id);
   ASSERT_TRUE(watch.WaitFor([](const auto& events) { return HasStep(events, 10); }));
   for (const int64_t step : {30, 60}) {
-    cluster.KillServer();
-    cluster.StartServer();
+    cluster().KillServer();
+    cluster().StartServer();
     watch.ServerIsBack();
     ASSERT_TRUE(watch.WaitFor([&](const auto& events) { return HasStep(events, step); }));
   }
   ASSERT_TRUE(watch.WaitForEnd());
-  const v1::Job job = cluster.Get(id);
-  EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.DebugString();
-  EXPECT_EQ(job.attempt(), 1) << "the attempt went on";
-  cluster.CheckHistory(id);
-  cluster.CheckLosses(id, 100);
-  ExpectSawEverything(cluster, watch, id);
+  // The attempt went on.
+  ExpectSuccess(1);
+  ExpectSawEverything(cluster(), watch, id);
 }
 
-TEST(OutageTest, AJobThatEndsWhileTheServerIsAwayIsNotLost) {
-  Cluster cluster;
-  cluster.StartWorker("one");
-  const std::string id = cluster.Submit(cluster.Spec("slow", 20, 1000));
-  cluster.WaitForStep(id, 10);
-  cluster.KillServer();
+TEST_F(OutageTest, AJobThatEndsWhileTheServerIsAwayIsNotLost) {
+  Begin("slow", 20, 1000);
+  cluster().WaitForStep(id, 10);
+  cluster().KillServer();
   // Its trainer works on for half a second.
-  EXPECT_TRUE(cluster.worker("one").Wait(1) < 0);
-  cluster.StartServer();
-  const v1::Job job = cluster.WaitForEnd(id);
-  EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.DebugString();
-  EXPECT_EQ(job.attempt(), 1);
-  cluster.CheckHistory(id);
-  cluster.CheckLosses(id, 20);
-  EXPECT_EQ(cluster.Artifacts(v1::Artifact::RESULT).size(), 1u);
+  EXPECT_TRUE(cluster().worker("one").Wait(1) < 0);
+  cluster().StartServer();
+  ExpectSuccess(1);
+  EXPECT_EQ(cluster().Artifacts(v1::Artifact::RESULT).size(), 1u);
 }
 
-TEST(OutageTest, AKilledWorkersJobGoesOnFromItsCheckpoint) {
-  ClusterOptions options;
-  options.lease_seconds = 1;
-  Cluster cluster(options);
-  cluster.StartWorker("one");
-  const std::string id = cluster.Submit(cluster.Spec("slow", 40, 5));
-  JobWatch watch(cluster, id);
+TEST_F(OutageTest, AKilledWorkersJobGoesOnFromItsCheckpoint) {
+  Begin("slow", 40, 5, /*lease_seconds=*/1);
+  JobWatch watch(cluster(), id);
   ASSERT_TRUE(watch.WaitFor([](const auto& events) {
     return HasStep(events, 12) &&
            std::any_of(events.begin(), events.end(),
                        [](const v1::Event& event) { return event.has_checkpoint_committed(); });
   }));
-  cluster.worker("one").Kill();
-  cluster.StartWorker("two");
+  cluster().worker("one").Kill();
+  cluster().StartWorker("two");
   ASSERT_TRUE(watch.WaitForEnd());
-  const v1::Job job = cluster.Get(id);
-  EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.DebugString();
-  EXPECT_EQ(job.attempt(), 2);
+  const v1::Job job = ExpectSuccess(2);
   EXPECT_EQ(job.worker(), "two");
   EXPECT_GE(job.result_metrics().at("first_step"), 5);
   EXPECT_EQ(CountRolledBack(watch.events()), 1);
-  cluster.CheckHistory(id);
-  cluster.CheckLosses(id, 40);
-  ExpectSawEverything(cluster, watch, id);
+  ExpectSawEverything(cluster(), watch, id);
 }
 
-TEST(OutageTest, AKilledWorkerThatComesBackTakesItsJobUpAgain) {
-  Cluster cluster;
-  cluster.StartWorker("one");
-  const std::string id = cluster.Submit(cluster.Spec("slow", 30, 5));
-  cluster.WaitForStep(id, 8);
-  cluster.worker("one").Kill();
-  cluster.StartWorker("one");
-  const v1::Job job = cluster.WaitForEnd(id);
-  EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.DebugString();
-  EXPECT_EQ(job.attempt(), 2);
-  cluster.CheckHistory(id);
-  cluster.CheckLosses(id, 30);
+TEST_F(OutageTest, AKilledWorkerThatComesBackTakesItsJobUpAgain) {
+  Begin("slow", 30, 5);
+  cluster().WaitForStep(id, 8);
+  cluster().worker("one").Kill();
+  cluster().StartWorker("one");
+  ExpectSuccess(2);
 }
 
-TEST(OutageTest, AnAttemptOutlivesAServerAwayForLongerThanTheLease) {
-  ClusterOptions options;
-  options.lease_seconds = 1;
-  Cluster cluster(options);
-  cluster.StartWorker("one");
-  const std::string id = cluster.Submit(cluster.Spec("slow", 40, 1000));
-  cluster.WaitForStep(id, 5);
-  cluster.KillServer();
+TEST_F(OutageTest, AnAttemptOutlivesAServerAwayForLongerThanTheLease) {
+  Begin("slow", 40, 1000, /*lease_seconds=*/1);
+  cluster().WaitForStep(id, 5);
+  cluster().KillServer();
   // Longer than lease and grace: the trainer is held by now.
-  EXPECT_TRUE(cluster.worker("one").Wait(2.5) < 0);
-  cluster.StartServer();
-  const v1::Job job = cluster.WaitForEnd(id);
-  EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.DebugString();
-  EXPECT_EQ(job.attempt(), 1) << "nobody had replaced it";
-  cluster.CheckHistory(id);
-  cluster.CheckLosses(id, 40);
+  EXPECT_TRUE(cluster().worker("one").Wait(2.5) < 0);
+  cluster().StartServer();
+  // Nobody had replaced it.
+  ExpectSuccess(1);
 }
 
-TEST(OutageTest, AStalledWorkersAttemptIsFencedOnceReplaced) {
-  ClusterOptions options;
-  options.lease_seconds = 1;
-  Cluster cluster(options);
-  cluster.StartWorker("one");
-  const std::string id = cluster.Submit(cluster.Spec("slow", 40, 5));
-  JobWatch watch(cluster, id);
+TEST_F(OutageTest, AStalledWorkersAttemptIsFencedOnceReplaced) {
+  Begin("slow", 40, 5, /*lease_seconds=*/1);
+  JobWatch watch(cluster(), id);
   ASSERT_TRUE(watch.WaitFor([](const auto& events) { return HasStep(events, 7); }));
-  cluster.worker("one").Signal(SIGSTOP);
-  cluster.StartWorker("two");
+  cluster().worker("one").Signal(SIGSTOP);
+  cluster().StartWorker("two");
   // The stalled worker's trainer goes on in the meantime and is done before the other.
   ASSERT_TRUE(watch.WaitFor([](const auto& events) {
     return std::any_of(events.begin(), events.end(), [](const v1::Event& event) {
       return event.attempt() == 2 && event.has_metric_points();
     });
   }));
-  cluster.worker("one").Signal(SIGCONT);
+  cluster().worker("one").Signal(SIGCONT);
   ASSERT_TRUE(watch.WaitForEnd());
-  const v1::Job job = cluster.Get(id);
-  EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.DebugString();
-  EXPECT_EQ(job.attempt(), 2);
+  const v1::Job job = ExpectSuccess(2);
   EXPECT_EQ(job.worker(), "two");
-  const auto results = cluster.Artifacts(v1::Artifact::RESULT);
+  const auto results = cluster().Artifacts(v1::Artifact::RESULT);
   ASSERT_EQ(results.size(), 1u);
   EXPECT_EQ(results[0].id(), job.result());
-  EXPECT_EQ(cluster.Metric("thaw_leases_lost_total"), 1);
-  cluster.CheckHistory(id);
-  cluster.CheckLosses(id, 40);
-  ExpectSawEverything(cluster, watch, id);
+  EXPECT_EQ(cluster().Metric("thaw_leases_lost_total"), 1);
+  ExpectSawEverything(cluster(), watch, id);
   // Both workers are well: two jobs run side by side.
-  const std::string first = cluster.Submit(cluster.Spec("slow", 20));
-  const std::string second = cluster.Submit(cluster.Spec("slow", 20));
-  EXPECT_EQ(cluster.WaitForEnd(first).state(), v1::Job::SUCCEEDED);
-  EXPECT_EQ(cluster.WaitForEnd(second).state(), v1::Job::SUCCEEDED);
-  EXPECT_NE(cluster.Get(first).worker(), cluster.Get(second).worker());
+  const std::string first = cluster().Submit(cluster().Spec("slow", 20));
+  const std::string second = cluster().Submit(cluster().Spec("slow", 20));
+  EXPECT_EQ(cluster().WaitForEnd(first).state(), v1::Job::SUCCEEDED);
+  EXPECT_EQ(cluster().WaitForEnd(second).state(), v1::Job::SUCCEEDED);
+  EXPECT_NE(cluster().Get(first).worker(), cluster().Get(second).worker());
 }
 
-TEST(OutageTest, LossesInARowEndTheJob) {
+TEST(OutageOfWorkersTest, LossesInARowEndTheJob) {
   Cluster cluster;
   v1::JobSpec spec = cluster.Spec("slow", 2000, 1000);
   spec.mutable_retry_limits()->set_losses_in_a_row(2);
@@ -189,7 +180,7 @@ TEST(OutageTest, LossesInARowEndTheJob) {
   cluster.CheckHistory(id);
 }
 
-TEST(OutageTest, ANameTakenOverByAnotherProcessEndsTheFirst) {
+TEST(OutageOfWorkersTest, ANameTakenOverByAnotherProcessEndsTheFirst) {
   Cluster cluster;
   cluster.StartWorker("one");
   cluster.WaitForWorker("one", true);

@@ -95,22 +95,31 @@ Cluster::~Cluster() {
   for (const std::string& log : logs) PrintTail(log);
 }
 
-void Cluster::StartServer() {
+void Cluster::StartServer(const std::vector<std::string>& flags) {
   const std::string port_file = directory() + "/ports.json";
   (void)RemoveTree(port_file);
   const auto seconds = [](const char* flag, double value) {
     return absl::StrCat(flag, "=", value);
   };
-  server_ = std::make_unique<ChildProcess>(
-      std::vector<std::string>{Program("thawd"), "--data_dir", directory() + "/data", "--listen",
-                               address_, "--metrics_listen", "127.0.0.1:0", "--port_file",
-                               port_file, "--max_queued_jobs=100000", "--min_free_gigabytes=0",
-                               seconds("--lease", options_.lease_seconds),
-                               seconds("--grace", options_.grace_seconds),
-                               seconds("--idle_hang", options_.idle_hang_seconds),
-                               seconds("--busy_interval", options_.busy_interval_seconds),
-                               seconds("--retry_backoff", options_.retry_backoff_seconds)},
-      directory() + "/thawd.log");
+  std::vector<std::string> command = {Program("thawd"),
+                                      "--data_dir",
+                                      directory() + "/data",
+                                      "--listen",
+                                      address_,
+                                      "--metrics_listen",
+                                      "127.0.0.1:0",
+                                      "--port_file",
+                                      port_file,
+                                      "--max_queued_jobs=100000",
+                                      seconds("--lease", options_.lease_seconds),
+                                      seconds("--grace", options_.grace_seconds),
+                                      seconds("--idle_hang", options_.idle_hang_seconds),
+                                      seconds("--busy_interval", options_.busy_interval_seconds),
+                                      seconds("--retry_backoff", options_.retry_backoff_seconds)};
+  // Whatever the machine has free will do, unless a test says otherwise.
+  if (flags.empty()) command.emplace_back("--min_free_gigabytes=0");
+  command.insert(command.end(), flags.begin(), flags.end());
+  server_ = std::make_unique<ChildProcess>(command, directory() + "/thawd.log");
   Patience patience;
   while (!Exists(port_file)) {
     if (!server_->Running() || !patience.Wait()) {

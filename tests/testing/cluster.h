@@ -41,7 +41,8 @@ class Cluster {
   ~Cluster();
 
   // ---- programs
-  void StartServer();
+  // With `flags` in the place of --min_free_gigabytes=0.
+  void StartServer(const std::vector<std::string>& flags = {});
   // With SIGKILL.
   void KillServer();
   ChildProcess& server() { return *server_; }

@@ -464,6 +464,10 @@ int main(int argc, char** argv) {
     return thaw::RunFakeTrainer(socket);
   }
   if (argc == 1) return thaw::RunFakeTrainer(socket);
-  fprintf(stderr, "usage: thaw-fake-trainer [--fd N]\n");
+  if (argc == 2 && strcmp(argv[1], "--devices") == 0) {
+    printf("cpu\n");
+    return 0;
+  }
+  fprintf(stderr, "usage: thaw-fake-trainer [--fd N | --devices]\n");
   return 2;
 }

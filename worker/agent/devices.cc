@@ -8,10 +8,14 @@
 #include <limits>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/base/files.h"
+#include "common/base/log.h"
 #include "common/base/status.h"
+#include "worker/agent/trainer_devices.h"
 
 namespace thaw {
 namespace {
@@ -51,10 +55,12 @@ v1::Device CpuDevice() {
 
 // The driver's own library, opened here and not linked: one binary serves machines with and without
 // it.
-absl::StatusOr<std::vector<v1::Device>> CudaDevices() {
-  void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (driver == nullptr)
-    return absl::FailedPreconditionError("no CUDA driver (libcuda.so.1) can be opened");
+absl::StatusOr<std::vector<v1::Device>> CudaDevices(const std::string& library) {
+  void* driver = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (driver == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("no CUDA driver (", library, ") can be opened"));
+  }
   const auto init = reinterpret_cast<int (*)(unsigned)>(dlsym(driver, "cuInit"));
   const auto count_devices = reinterpret_cast<int (*)(int*)>(dlsym(driver, "cuDeviceGetCount"));
   const auto get_name =
@@ -82,12 +88,28 @@ absl::StatusOr<std::vector<v1::Device>> CudaDevices() {
   return devices;
 }
 
+absl::Status CheckComputesOnCuda(const std::string& trainer) {
+  THAW_ASSIGN_OR_RETURN(const std::vector<std::string> kinds, AskTrainerDevices(trainer));
+  if (std::find(kinds.begin(), kinds.end(), "cuda") != kinds.end()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(trainer, " computes on ", absl::StrJoin(kinds, ", "),
+                   " only: give --devices cpu, or a --trainer that computes on GPUs"));
+}
+
 }  // namespace
 
-absl::StatusOr<std::vector<v1::Device>> FindDevices(absl::string_view which) {
-  if (which == "cpu") return std::vector<v1::Device>{CpuDevice()};
-  auto cuda = CudaDevices();
-  if (cuda.ok() || which == "cuda") return cuda;
+absl::StatusOr<std::vector<v1::Device>> FindDevices(const DeviceSearch& search) {
+  if (search.which == "cpu") return std::vector<v1::Device>{CpuDevice()};
+  absl::StatusOr<std::vector<v1::Device>> cuda = CudaDevices(search.driver);
+  if (cuda.ok()) {
+    const absl::Status status = CheckComputesOnCuda(search.trainer);
+    if (status.ok()) return cuda;
+    if (search.which == "auto") {
+      THAW_LOG(kInfo, "gpus_not_offered", {"gpus", cuda->size()}, {"why", status.message()});
+    }
+    cuda = status;
+  }
+  if (search.which == "cuda") return cuda;
   return std::vector<v1::Device>{CpuDevice()};
 }
 

@@ -30,7 +30,7 @@ struct Flags {
   std::string name;
   std::string work_dir;
   std::string trainer;
-  std::string devices = "cpu";
+  std::string devices = "auto";
   int slots = 1;
   int threads = 0;
   double cache_gib = 20;
@@ -69,7 +69,7 @@ int RunWorker(const Flags& flags) {
     return Fail(absl::StrCat("--trainer ", flags.trainer,
                              " cannot be executed; build thaw-trainer or give its path"));
   }
-  const auto devices = thaw::FindDevices(flags.devices);
+  const auto devices = thaw::FindDevices({.which = flags.devices, .trainer = flags.trainer});
   if (!devices.ok())
     return Fail(absl::StrCat("--devices ", flags.devices, ": ", devices.status().message()));
   // Blocked before the first thread (gRPC starts some), so that only the listener below hears them.
@@ -154,8 +154,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--trainer", flags.trainer, "the trainer program")->capture_default_str();
   app.add_option("--devices", flags.devices,
-                 "cpu, cuda, or auto: GPUs where the driver is there. Trainers compute on CPUs and "
-                 "refuse work that was placed on a GPU")
+                 "cpu, cuda, or auto: GPUs where the driver is there and the trainer computes on "
+                 "them, otherwise the CPU")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--slots", flags.slots, "attempts at a time")

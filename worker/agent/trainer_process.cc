@@ -13,7 +13,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -24,24 +23,9 @@ namespace {
 constexpr int kTrainerSocket = 3;
 constexpr int kCouldNotStart = 127;
 
-// What a trainer needs of our environment. Above all not: access tokens, LD_PRELOAD.
 constexpr const char* kInherited[] = {
     "PATH",         "LANG",         "LC_ALL",       "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
     "ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"};
-
-std::vector<std::string> TrainerEnvironment(const TrainerCommand& command) {
-  std::vector<std::string> environment;
-  for (const char* name : kInherited) {
-    if (const char* value = std::getenv(name))
-      environment.push_back(absl::StrCat(name, "=", value));
-  }
-  environment.push_back(absl::StrCat("HOME=", command.work_dir));
-  environment.push_back(absl::StrCat("TMPDIR=", command.work_dir));
-  // libgomp's default of spinning burns whole cores when they are shared.
-  environment.push_back("GOMP_SPINCOUNT=1000");
-  if (command.threads > 0) environment.push_back(absl::StrCat("OMP_NUM_THREADS=", command.threads));
-  return environment;
-}
 
 std::vector<char*> Pointers(std::vector<std::string>& strings) {
   std::vector<char*> pointers;
@@ -80,6 +64,20 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 }
 
 }  // namespace
+
+std::vector<std::string> TrainerEnvironment(const TrainerCommand& command) {
+  std::vector<std::string> environment;
+  for (const char* name : kInherited) {
+    if (const char* value = std::getenv(name))
+      environment.push_back(absl::StrCat(name, "=", value));
+  }
+  environment.push_back(absl::StrCat("HOME=", command.work_dir));
+  environment.push_back(absl::StrCat("TMPDIR=", command.work_dir));
+  // libgomp's default of spinning burns whole cores when they are shared.
+  environment.push_back("GOMP_SPINCOUNT=1000");
+  if (command.threads > 0) environment.push_back(absl::StrCat("OMP_NUM_THREADS=", command.threads));
+  return environment;
+}
 
 absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(
     const TrainerCommand& command) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/base/unique_fd.h"
@@ -18,6 +19,10 @@ struct TrainerCommand {
   std::string log_file;  // gets its standard output and error
   int threads = 0;       // for OMP_NUM_THREADS; 0: not set
 };
+
+// What a trainer is given of our environment, "NAME=value" each. Above all not: access tokens,
+// LD_PRELOAD.
+std::vector<std::string> TrainerEnvironment(const TrainerCommand& command);
 
 // Owns the process: when it goes, the whole process group is killed and reaped. Only the thread
 // that started it may end, kill or destroy it (the kernel kills it, too, when that thread is gone);

@@ -2,7 +2,9 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <exception>
+#include <iterator>
 #include <new>
 
 #include "absl/strings/match.h"
@@ -41,7 +43,9 @@ internal::Ended CatchExceptions(const std::function<internal::Ended()>& attempt,
 
 internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context) {
   // Never on the CPU behind the back of somebody who asked for a GPU.
-  if (run.assignment().spec().resources().device_kind() == v1::Resources::CUDA) {
+  const v1::Resources::DeviceKind kind = run.assignment().spec().resources().device_kind();
+  if (kind != v1::Resources::DEVICE_KIND_UNSPECIFIED &&
+      std::find(std::begin(kComputesOn), std::end(kComputesOn), kind) == std::end(kComputesOn)) {
     return FailedEnd(
         WithReason(absl::UnimplementedError("trainers compute on CPUs only: submit with "
                                             "resources.device_kind CPU, or start the worker with "

@@ -9,9 +9,11 @@
 
 namespace thaw {
 
+// What this trainer computes on; work placed on anything else fails at once.
+inline constexpr v1::Resources::DeviceKind kComputesOn[] = {v1::Resources::CPU};
+
 // Runs the training or prediction of `run`. The one place where LibTorch's exceptions end: memory
-// that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's. Work that was placed
-// on a GPU fails at once, for trainers compute on CPUs only.
+// that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's.
 internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context);
 
 // Calls `attempt` and turns what it throws into an end at `step()`.

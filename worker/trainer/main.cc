@@ -3,8 +3,10 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <iostream>
 #include <thread>
 
+#include "absl/strings/ascii.h"
 #include "common/base/log.h"
 #include "common/frames/frame.h"
 #include "worker/trainer/attempt.h"
@@ -20,7 +22,16 @@ int main(int argc, char** argv) {
   app.add_option("--point_interval", point_interval,
                  "least seconds between the metric points of two optimizer steps")
       ->capture_default_str();
+  bool tell_devices = false;
+  app.add_flag("--devices", tell_devices,
+               "print the kinds of device that it can compute on, one a line, and exit");
   CLI11_PARSE(app, argc, argv);
+  if (tell_devices) {
+    for (const auto kind : thaw::kComputesOn) {
+      std::cout << absl::AsciiStrToLower(thaw::v1::Resources::DeviceKind_Name(kind)) << "\n";
+    }
+    return 0;
+  }
   thaw::DieWithParent();
   thaw::EnsureEnvironment(argv);
   thaw::KeepFreedMemory();

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "nlohmann/json.hpp"
@@ -63,6 +64,9 @@ absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptC
         "it has no classifier: give a result of a text classification, or train this "
         "model first");
   }
+  const double loaded = reporter.SecondsSinceStart();
+  reporter.Log(
+      absl::StrFormat("model loaded: %d labels, in %.1f s", model->config().labels.size(), loaded));
   // The logits of others are no distribution over the labels.
   if (const ProblemType problem = model->config().problem; problem != ProblemType::kSingleLabel) {
     return InvalidField(
@@ -82,6 +86,8 @@ absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptC
     reporter.Warn("ROWS_TRUNCATED", absl::StrCat(rows.truncated_rows, " of ", rows.rows(),
                                                  " rows are longer than max_length and were cut"));
   }
+  reporter.Log(absl::StrFormat("rows tokenized: %d with %d tokens, in %.1f s", rows.rows(),
+                               rows.tokens(), reporter.SecondsSinceStart() - loaded));
   reporter.progress().set_rows_total(rows.rows());
   const auto logits = AllLogits(
       model.get(), rows, kPredictionTokens / std::max(run.assignment().micro_step_divisor(), 1),
@@ -108,6 +114,7 @@ absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptC
   const std::string directory = run.work_dir() + "/" + ended.result_dir();
   THAW_RETURN_IF_ERROR(MakeDirectories(directory));
   THAW_RETURN_IF_ERROR(WritePredictions(directory + "/predictions.jsonl", *logits, labels));
+  reporter.Log(absl::StrFormat("result written: %d answers", rows.rows()));
   auto& metrics = *ended.mutable_metrics();
   if (inputs.labelled) {
     const std::map<std::string, double> values = Evaluate(*logits, rows);

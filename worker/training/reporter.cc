@@ -11,6 +11,8 @@ namespace {
 constexpr double kBeatInterval = 0.5;  // seconds
 constexpr double kSpeedWindow = 10;    // seconds
 constexpr size_t kStepRing = 101;
+constexpr double kGroupIntervals = 10;  // in intervals between points: they are many
+constexpr size_t kMostGroups = 64;
 
 int64_t ResidentBytes() {
   FILE* file = fopen("/proc/self/statm", "re");
@@ -21,9 +23,11 @@ int64_t ResidentBytes() {
   return read == 2 ? int64_t{resident} * sysconf(_SC_PAGESIZE) : 0;
 }
 
-void AddValue(v1::MetricPoint* point, const std::string& name, double value) {
+void AddValue(v1::MetricPoint* point, const std::string& name, double value,
+              const std::string& group = "") {
   v1::MetricValue* added = point->add_values();
   added->set_name(name);
+  added->set_group(group);
   added->set_value(value);
 }
 
@@ -93,6 +97,13 @@ void Reporter::FlushPoint() {
   AddValue(point, "loss_sum", pending_.loss_sum);
   AddValue(point, "loss_units", static_cast<double>(pending_.loss_units));
   pending_ = {};
+  if (last_groups_ < 0 || last_point_ - last_groups_ >= kGroupIntervals * point_interval_seconds_) {
+    last_groups_ = last_point_;
+    const std::vector<GroupNorm>& norms = newest_.group_norms;
+    for (size_t i = norms.size() - std::min(norms.size(), kMostGroups); i < norms.size(); ++i) {
+      AddValue(point, "grad_norm", norms[i].norm, norms[i].group);
+    }
+  }
   Emit(std::move(event));
 }
 
@@ -123,6 +134,12 @@ void Reporter::Warn(const std::string& reason, const std::string& message) {
   v1::Event event;
   event.mutable_warning()->set_reason(reason);
   event.mutable_warning()->set_message(message);
+  Emit(std::move(event));
+}
+
+void Reporter::Log(const std::string& text) {
+  v1::Event event;
+  event.mutable_log_line()->set_text(text);
   Emit(std::move(event));
 }
 

@@ -13,17 +13,24 @@
 
 namespace thaw {
 
+// L2 norm of one group's gradients.
+struct GroupNorm {
+  std::string group;
+  double norm = 0;
+};
+
 // One optimizer step.
 struct StepReport {
   int64_t step = 0;   // from 1
   int32_t phase = 0;  // from 1
   double loss_sum = 0;
   int64_t loss_units = 0;
-  double learning_rate = 0;  // of the topmost trainable group
-  double gradient_norm = 0;  // before clipping
-  int64_t tokens = 0;        // trained on so far, over all attempts
-  int64_t step_tokens = 0;   // of this step
-  double seconds = 0;        // that it took
+  double learning_rate = 0;                 // of the topmost trainable group
+  double gradient_norm = 0;                 // before clipping
+  std::vector<GroupNorm> group_norms = {};  // likewise, of what trains, topmost last
+  int64_t tokens = 0;                       // trained on so far, over all attempts
+  int64_t step_tokens = 0;                  // of this step
+  double seconds = 0;                       // that it took
 };
 
 // The exact sums of steps that no metric point has told of yet; checkpoints keep them.
@@ -35,7 +42,8 @@ struct PendingSums {
 // Used by the training thread alone.
 class Reporter {
  public:
-  // Metric points of steps are at least `point_interval_seconds` apart.
+  // Metric points of steps are at least `point_interval_seconds` apart; about every tenth carries
+  // the norms of groups, of no more than the topmost 64.
   Reporter(ProgressSink* sink, const Clock* clock, double point_interval_seconds);
 
   // What beats carry; the caller keeps it up to date, memory and the step's figures aside.
@@ -53,6 +61,8 @@ class Reporter {
   void EvaluationDone(const v1::EvaluationEnd& evaluation);
   void Emit(v1::Event event);
   void Warn(const std::string& reason, const std::string& message);
+  // A line for people.
+  void Log(const std::string& text);
   void CheckpointReady(const internal::CheckpointReady& checkpoint);
 
   const PendingSums& pending() const { return pending_; }
@@ -69,6 +79,7 @@ class Reporter {
   v1::Progress progress_;
   double last_beat_ = -1;
   double last_point_ = -1;
+  double last_groups_ = -1;  // the last point with norms of groups
   bool has_unsent_ = false;
   StepReport newest_;
   PendingSums pending_;

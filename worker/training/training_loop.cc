@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "worker/model/ops.h"
@@ -38,6 +39,12 @@ std::string NameLines(const TokenizedDataset& dataset, const std::vector<int64_t
   std::string names = absl::StrJoin(lines, ", ");
   if (rows.size() > kNamed) absl::StrAppend(&names, " and ", rows.size() - kNamed, " more");
   return names;
+}
+
+std::vector<GroupNorm> NamedNorms(const std::vector<Group>& groups, const GradientNorms& norms) {
+  std::vector<GroupNorm> named;
+  for (const auto& [group, norm] : norms.groups) named.push_back({groups[group].name, norm});
+  return named;
 }
 
 AdamWStep AdamWOptions(const v1::Optimizer& optimizer) {
@@ -108,7 +115,8 @@ absl::Status TrainingLoop::TrainStep() {
   const double begin = reporter_.SecondsSinceStart();
   const StepRows rows = plan_->Step(cursor_);
   THAW_ASSIGN_OR_RETURN(const double loss_sum, AccumulateGradients(rows));
-  const double norm = trainables_->GradientNorm();
+  const GradientNorms norms = trainables_->Norms();
+  const double norm = norms.all;
   if (!std::isfinite(norm)) {
     return WithReason(
         absl::InvalidArgumentError(absl::StrCat("the gradients of optimizer step ", step() + 1,
@@ -135,6 +143,7 @@ absl::Status TrainingLoop::TrainStep() {
                       .loss_units = rows.examples,
                       .learning_rate = peak_rate_ * share,
                       .gradient_norm = norm,
+                      .group_norms = NamedNorms(model_->groups(), norms),
                       .tokens = tokens_,
                       .step_tokens = rows.tokens,
                       .seconds = reporter_.SecondsSinceStart() - begin});
@@ -289,8 +298,13 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   if (best) THAW_RETURN_IF_ERROR(changed_->RestoreBest());
   internal::Ended ended = End(v1::AttemptEnd::SUCCEEDED);
   ended.set_result_dir("result");
+  const double begin = reporter_.SecondsSinceStart();
   THAW_RETURN_IF_ERROR(
       WriteResult(*model_, run_.model_dir(), run_.work_dir() + "/" + ended.result_dir()));
+  reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
+                                best ? "with the best metric, of" : "after",
+                                best ? program_->state().best_step() : step(),
+                                reporter_.SecondsSinceStart() - begin));
   auto& metrics = *ended.mutable_metrics();
   const std::map<std::string, double>& values = best ? best_values_ : newest_values_;
   metrics.insert(values.begin(), values.end());

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "worker/training/training_loop.h"
@@ -30,8 +31,16 @@ absl::Status TrainingLoop::Prepare() {
   THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(run_.model_dir() + "/config.json"));
   THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_text));
   THAW_ASSIGN_OR_RETURN(inputs_, ReadTrainingInputs(run_, config, at::get_num_threads(), tick));
+  const double read = reporter_.SecondsSinceStart();
+  reporter_.Log(absl::StrFormat(
+      "rows tokenized: %d to train on with %d tokens, %d to validate with, %d labels, in %.1f s",
+      inputs_.training.rows(), inputs_.training.tokens(), inputs_.validation.rows(),
+      inputs_.labels.size(), read));
   THAW_ASSIGN_OR_RETURN(model_, LoadModel(run_.model_dir(), HeadSpec{.labels = inputs_.labels,
                                                                      .seed = training_.seed()}));
+  reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
+                                CountNumbers(AllNames(model_->groups())), model_->groups().size(),
+                                reporter_.SecondsSinceStart() - read));
   THAW_ASSIGN_OR_RETURN(
       plan_, BatchPlan::Create(&inputs_.training,
                                {.examples_per_step = training_.batch().examples_per_step(),
@@ -93,6 +102,7 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
   reporter_.set_pending(
       {.loss_sum = state.pending_loss_sum(), .loss_units = state.pending_loss_units()});
   checkpoint_step_ = state.program().step();
+  reporter_.Log(absl::StrCat("goes on from the checkpoint of optimizer step ", checkpoint_step_));
   if (state.program().in_phase()) THAW_RETURN_IF_ERROR(SetUpTrainables());
   return absl::OkStatus();
 }

@@ -15,7 +15,7 @@ namespace thaw {
 namespace {
 
 constexpr int64_t kSegmentAlignment = 16;           // fp32 numbers: 64 bytes
-constexpr int64_t kUpdateChunk = int64_t{1} << 16;  // numbers; also the unit of the norm's sum
+constexpr int64_t kUpdateChunk = int64_t{1} << 16;  // numbers; also what norms are summed in
 
 int64_t Padded(int64_t count) {
   return (count + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
@@ -49,6 +49,11 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
   for (Segment& segment : result->segments_) {
     segment.offset = result->size_;
     result->size_ += Padded(segment.count);
+    for (int64_t begin = 0; begin < segment.count; begin += kUpdateChunk) {
+      result->chunks_.push_back({.offset = segment.offset + begin,
+                                 .count = std::min(kUpdateChunk, segment.count - begin),
+                                 .group = segment.parameter->group});
+    }
   }
   torch::NoGradGuard no_grad;
   const auto options = torch::TensorOptions().dtype(torch::kFloat32);
@@ -78,6 +83,7 @@ void Trainables::Release() {
     THAW_CHECK(status.ok());
   }
   segments_.clear();
+  chunks_.clear();
 }
 
 MomentsByName Trainables::moments() const {
@@ -117,19 +123,22 @@ absl::Status Trainables::CheckComplete() const {
   return absl::OkStatus();
 }
 
-double Trainables::GradientNorm() const {
-  const int64_t chunks = (size_ + kUpdateChunk - 1) / kUpdateChunk;
-  std::vector<double> sums(chunks);
+GradientNorms Trainables::Norms() const {
+  std::vector<double> sums(chunks_.size());
   const auto* gradients = gradients_.const_data_ptr<float>();
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t offset = chunk * kUpdateChunk;
-      sums[chunk] = SumOfSquares(std::min(kUpdateChunk, size_ - offset), gradients + offset);
+  at::parallel_for(0, static_cast<int64_t>(chunks_.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      sums[i] = SumOfSquares(chunks_[i].count, gradients + chunks_[i].offset);
     }
   });
-  double sum = 0;
-  for (const double chunk : sums) sum += chunk;
-  return std::sqrt(sum);
+  GradientNorms norms;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    norms.all += sums[i];
+    norms.groups[chunks_[i].group] += sums[i];
+  }
+  norms.all = std::sqrt(norms.all);
+  for (auto& [group, norm] : norms.groups) norm = std::sqrt(norm);
+  return norms;
 }
 
 void Trainables::Update(double rate_share, const AdamWStep& options) {

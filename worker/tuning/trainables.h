@@ -27,6 +27,12 @@ using MomentsByName = std::map<std::string, Moments>;
 // The peak learning rate of each of a model's groups.
 using GroupRates = std::vector<double>;
 
+// L2 norms of the gradients of one optimizer step.
+struct GradientNorms {
+  double all = 0;
+  std::map<int, double> groups;  // of each group that trains, by its index in the model
+};
+
 // Parameters, gradients and both moments lie in four flat fp32 buffers, each tensor in a segment
 // padded to 64 bytes. Segments that share rate, decay and number of updates lie side by side and
 // are updated in one run. Biases and norms (tensors of less than two dimensions) are never decayed.
@@ -56,8 +62,8 @@ class Trainables {
   // these buffers, or autograd has put a gradient elsewhere: an update would pass it by.
   absl::Status CheckComplete() const;
 
-  // L2 norm of all gradients; summed in a fixed order, whatever the number of threads.
-  double GradientNorm() const;
+  // Summed in a fixed order, whatever the number of threads.
+  GradientNorms Norms() const;
 
   // One update of every segment at `rate_share` of its group's rate, which sets the gradients to 0.
   // Of `options` learning_rate and update are not read, and weight_decay only where it applies.
@@ -73,12 +79,20 @@ class Trainables {
     int64_t updates;
   };
 
+  // A piece of one segment.
+  struct Chunk {
+    int64_t offset;
+    int64_t count;
+    int group;
+  };
+
   explicit Trainables(Parameters* parameters) : parameters_(parameters) {}
   torch::Tensor View(const torch::Tensor& buffer, const Segment& segment) const;
 
   Parameters* const parameters_;
   std::vector<Segment> segments_;
-  int64_t size_ = 0;  // numbers in each buffer, padding included
+  std::vector<Chunk> chunks_;  // all segments in pieces for the threads, in order
+  int64_t size_ = 0;           // numbers in each buffer, padding included
   torch::Tensor values_, gradients_, first_, second_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -54,6 +55,9 @@ class ArtifactFixture : public StoreFixture {
     ArtifactStoreOptions options;
     options.directory = root();
     options.min_free_bytes = 0;
+    if (free_bytes.has_value()) {
+      options.free_bytes = [this](const std::string&) { return *free_bytes; };
+    }
     auto opened = ArtifactStore::Open(options, store(), clock());
     ASSERT_TRUE(opened.ok()) << opened.status();
     artifacts_ = *std::move(opened);
@@ -63,6 +67,9 @@ class ArtifactFixture : public StoreFixture {
   std::string root() const { return directory() + "/artifacts"; }
   ArtifactStore& artifacts() { return *artifacts_; }
   UploadStaging& staging() { return artifacts_->staging(); }
+
+  // What the disk has free, said from the next Restart on; unset: the truth.
+  std::optional<int64_t> free_bytes;
 
   // Announces and sends everything; gives the upload's id.
   std::string Upload(const v1::CreateUploadRequest& request, const FileContents& files,

@@ -133,6 +133,48 @@ TEST_F(UploadStagingTest, PromisesNoSpaceThatIsNotThere) {
   EXPECT_EQ(staging().Create("ann", request).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
+TEST_F(UploadStagingTest, NoOwnerKeepsAllTheRoomForUploads) {
+  free_bytes = 1000;
+  Restart();
+  const auto create = [&](const std::string& owner, int64_t size, const std::string& id = "") {
+    auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "0123"}});
+    request.mutable_files(0)->set_size(size);
+    request.set_request_id(id);
+    return staging().Create(owner, request);
+  };
+  const auto first = create("ann", 400, "one");
+  ASSERT_TRUE(first.ok()) << first.status();
+  const absl::Status refused = create("ann", 101).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(refused), "UPLOAD_QUOTA");
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("wait for 400 bytes, this needs 101 more, and one owner may hold 500"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("--owner_upload_share"));
+  const auto again = create("ann", 400, "one");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->id(), first->id()) << "a repeated request has its room";
+  EXPECT_EQ(ReasonOf(create("bob", 301).status()), "UPLOAD_QUOTA") << "half of what is left";
+  EXPECT_TRUE(create("bob", 300).ok());
+  Restart();
+  EXPECT_EQ(ReasonOf(create("ann", 101).status()), "UPLOAD_QUOTA") << "a restart forgets nothing";
+  EXPECT_TRUE(create("admin", 300).ok()) << "whoever runs the server needs no share";
+  EXPECT_EQ(ReasonOf(create("admin", 1).status()), "DISK_FULL");
+}
+
+TEST_F(UploadStagingTest, KeepsWhatCheckpointsNeed) {
+  free_bytes = 1000;
+  Restart();
+  artifacts().budget().KeepForCheckpoints(900);
+  auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "0123"}});
+  request.mutable_files(0)->set_size(101);
+  EXPECT_EQ(ReasonOf(staging().Create("admin", request).status()), "DISK_FULL");
+  request.mutable_files(0)->set_size(100);
+  EXPECT_TRUE(staging().Create("admin", request).ok());
+  EXPECT_TRUE(artifacts().budget().CheckNotShort().ok());
+  artifacts().budget().KeepForCheckpoints(1001);
+  EXPECT_EQ(ReasonOf(artifacts().budget().CheckNotShort()), "DISK_FULL");
+}
+
 TEST_F(UploadStagingTest, SweepsWhatNobodyAnnounced) {
   Stop();
   ASSERT_TRUE(MakeDirectories(root() + "/uploads/upload-0000000000000000").ok());

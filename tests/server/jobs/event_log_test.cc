@@ -59,6 +59,43 @@ class EventLog : public ::testing::Test {
                     })
                     .ok());
   }
+  // The same with the loss and, in every `every`th point, a value of each group.
+  void GroupPoints(int64_t first, int64_t last, const std::vector<std::string>& groups,
+                   int64_t every = 10) {
+    v1::AttemptReport report;
+    report.set_attempt_id(attempt_);
+    report.set_state(v1::AttemptReport::RUNNING);
+    v1::WorkerEvent& event = *report.add_events();
+    event.set_sequence(++sequence_);
+    for (int64_t step = first; step <= last; ++step) {
+      v1::MetricPoint& point = *event.mutable_event()->mutable_metric_points()->add_points();
+      point.set_step(step);
+      const auto add = [&](const std::string& name, const std::string& group) {
+        v1::MetricValue& out = *point.add_values();
+        out.set_name(name);
+        out.set_group(group);
+        out.set_value(static_cast<double>(step));
+      };
+      add("loss", "");
+      for (const std::string& group : groups) {
+        if ((step - 1) % every == 0) add("grad_norm", group);
+      }
+    }
+    ASSERT_TRUE(fixture_.store()
+                    .Write([&](Transaction& t) {
+                      return ApplyReport(t, "w", std::string(32, '0'), 1, report);
+                    })
+                    .ok());
+  }
+  v1::QueryMetricsResponse QueryAll(int max_points) {
+    v1::QueryMetricsRequest request;
+    request.set_id(job_);
+    request.set_max_points(max_points);
+    auto response =
+        fixture_.store().Read([&](Reader& r) { return QueryMetrics(r, "ann", request); });
+    EXPECT_TRUE(response.ok()) << response.status();
+    return response.ok() ? *response : v1::QueryMetricsResponse();
+  }
   v1::MetricSeries Query(int max_points, int64_t from_step = 0, const std::string& name = "loss") {
     v1::QueryMetricsRequest request;
     request.set_id(job_);
@@ -172,6 +209,30 @@ TEST_F(EventLog, OldPointsAreThinnedAndTheirSumsKept) {
   EXPECT_EQ(Show(Query(0)), "10:1 20:1 25:1 26:1");
   EXPECT_EQ(Show(Query(0, 0, "loss_sum")), "10:10 20:10 25:5 26:1");
   fixture_.CheckHistory(job_);
+}
+
+TEST_F(EventLog, ValuesOfGroupsAreSeriesOfTheirOwnAndOutliveThinning) {
+  GroupPoints(1, 50, {"block.0", "head"});
+  EXPECT_EQ(QueryAll(0).series_size(), 3);
+  EXPECT_EQ(QueryAll(0).series(0).group(), "block.0");
+  EXPECT_EQ(Show(QueryAll(0).series(0)), "1:1 11:11 21:21 31:31 41:41");
+  fixture_.clock().AdvanceSeconds(31 * 86'400.0);
+  ASSERT_EQ(*fixture_.store().Write([](Transaction& t) { return ThinMetrics(t, 10); }), 1);
+  EXPECT_EQ(Show(QueryAll(0).series(0)), "11:11 21:21 31:31 41:41");
+  EXPECT_EQ(Show(QueryAll(0).series(2)), "11:11 21:21 31:31 41:41 50:50") << "the loss";
+}
+
+TEST_F(EventLog, TheAnswerFitsIntoAMessageHoweverManyGroupsThereAre) {
+  std::vector<std::string> groups;
+  for (int group = 0; group < 64; ++group) groups.push_back(absl::StrCat("block.", group));
+  for (int64_t step = 1; step < 4000; step += 500) GroupPoints(step, step + 499, groups, 1);
+  const v1::QueryMetricsResponse all = QueryAll(10'000);
+  EXPECT_EQ(all.series_size(), 65);
+  EXPECT_LT(all.ByteSizeLong(), size_t{3} << 20);
+  for (const v1::MetricSeries& series : all.series()) {
+    EXPECT_GT(series.steps_size(), 1000);
+    EXPECT_EQ(*series.steps().rbegin(), 4000);
+  }
 }
 
 TEST_F(EventLog, TooManyBytesAreThinnedOldestFirst) {

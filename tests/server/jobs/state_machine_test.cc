@@ -51,7 +51,9 @@ std::vector<NamedInput> AllInputs() {
           {"reattach", {.kind = JobInput::kReattach, .worker = "w"}},
           {"cancel", {.kind = JobInput::kCancel}},
           {"pause", {.kind = JobInput::kPause}},
-          {"resume", {.kind = JobInput::kResume}}};
+          {"resume", {.kind = JobInput::kResume}},
+          {"hold", {.kind = JobInput::kHold}},
+          {"release", {.kind = JobInput::kRelease}}};
 }
 
 // "Q" … one letter a state after the input, "-" if the input is refused.
@@ -102,6 +104,8 @@ TEST(StateMachine, EveryStateWithEveryInput) {
       {"cancel", "CcccCc--C"},
       {"pause", "PPppP----"},
       {"resume", "----Q----"},
+      {"hold", "-Pp------"},
+      {"release", "---------"},
   };
   for (const NamedInput& named : AllInputs()) {
     std::string actual;
@@ -119,6 +123,54 @@ TEST(StateMachine, EveryStateWithEveryInput) {
     ASSERT_TRUE(expected.count(named.name)) << named.name;
     EXPECT_EQ(actual, expected.at(named.name)) << named.name;
   }
+}
+
+// A job that the server has paused, while its trainer writes a checkpoint or after that.
+JobLife Held(Job::State state) {
+  JobLife life;
+  life.state = state;
+  life.held = true;
+  return life;
+}
+
+TEST(StateMachine, WhatTheServerPausedGoesOnByItself) {
+  JobLife life;
+  life.state = Job::RUNNING;
+  const JobDecision hold = Decide(life, {}, {.kind = JobInput::kHold});
+  EXPECT_EQ(hold.life, Held(Job::PAUSING));
+  EXPECT_NE(hold.steps[0].reason.find("disk is short"), std::string::npos);
+  for (const JobInput& input : {End(AttemptEnd::PAUSED), End(AttemptEnd::CRASHED),
+                                JobInput{.kind = JobInput::kAttemptLost, .detail = "gone"}}) {
+    const JobDecision paused = Decide(hold.life, {}, input);
+    EXPECT_EQ(paused.life.state, Job::PAUSED);
+    EXPECT_TRUE(paused.life.held);
+    EXPECT_NE(paused.steps[0].reason.find("goes on by itself"), std::string::npos);
+    const JobDecision released = Decide(paused.life, {}, {.kind = JobInput::kRelease});
+    EXPECT_EQ(released.life.state, Job::QUEUED);
+    EXPECT_FALSE(released.life.held);
+  }
+  EXPECT_FALSE(Decide(hold.life, {}, {.kind = JobInput::kRelease}).status.ok())
+      << "its checkpoint is still being written";
+}
+
+TEST(StateMachine, AUserTakesOverWhatTheServerPaused) {
+  for (const Job::State state : {Job::PAUSING, Job::PAUSED}) {
+    const JobDecision paused = Decide(Held(state), {}, {.kind = JobInput::kPause});
+    ASSERT_TRUE(paused.status.ok());
+    EXPECT_TRUE(paused.steps.empty());
+    EXPECT_EQ(paused.life.state, state);
+    EXPECT_FALSE(paused.life.held);
+    ASSERT_TRUE(paused.reason.has_value());
+    EXPECT_EQ(paused.reason->find("disk"), std::string::npos);
+  }
+  const JobDecision resumed = Decide(Held(Job::PAUSED), {}, {.kind = JobInput::kResume});
+  EXPECT_EQ(resumed.life.state, Job::QUEUED);
+  EXPECT_FALSE(resumed.life.held);
+  // And what a user has paused is no concern of the server's.
+  JobLife paused;
+  paused.state = Job::PAUSED;
+  EXPECT_FALSE(Decide(paused, {}, {.kind = JobInput::kHold}).status.ok());
+  EXPECT_FALSE(Decide(paused, {}, {.kind = JobInput::kRelease}).status.ok());
 }
 
 TEST(StateMachine, TerminalStatesAreLeftByNothing) {

@@ -63,6 +63,19 @@ TEST(StoreOpen, ForeignAndNewerFilesAreRefused) {
   }
 }
 
+TEST(StoreOpen, AnOlderSchemaIsBroughtUpToDate) {
+  StoreFixture fixture;
+  fixture.AddArtifacts();
+  const std::string job = fixture.Submit();
+  fixture.Close();
+  Execute(fixture.directory(), "ALTER TABLE jobs DROP COLUMN held; PRAGMA user_version=1");
+  for (int start = 0; start < 2; ++start) {
+    fixture.Reopen();
+    EXPECT_EQ(fixture.Get(job).state(), v1::Job::QUEUED);
+    fixture.Close();
+  }
+}
+
 TEST(StoreOpen, ADirectoryThatCannotBeIsRefused) {
   StoreFixture fixture;
   StoreOptions options = fixture.Options();

@@ -163,7 +163,8 @@ TEST_F(MetricsTest, ShowsTheStateOfTheServer) {
   Submit();
   const auto model = Finish(Upload(v1::Artifact::MODEL, TinyModel()));
   ASSERT_TRUE(model.ok()) << model.status();
-  const StateMetrics metrics(store(), dispatcher, artifacts(), directory(), "1.2.3");
+  DiskGuard guard(store(), dispatcher, {}, [](int64_t) {}, {.run_thread = false});
+  const StateMetrics metrics(store(), dispatcher, artifacts(), guard, directory(), "1.2.3");
   const auto series = Series(metrics.Collect());
   EXPECT_EQ(series.at("thaw_build_info version=1.2.3"), 1);
   EXPECT_EQ(series.at("thaw_jobs state=queued"), 1);
@@ -171,6 +172,7 @@ TEST_F(MetricsTest, ShowsTheStateOfTheServer) {
   EXPECT_EQ(series.at("thaw_workers state=lost"), 0);
   EXPECT_GE(series.at("thaw_artifact_bytes kind=model"), model->size_bytes());
   EXPECT_GT(series.at("thaw_disk_free_bytes dir=artifacts"), 0);
+  EXPECT_EQ(series.at("thaw_disk_short"), 0);
   EXPECT_GT(series.at("thaw_store_bytes"), 0);
 }
 

@@ -117,4 +117,14 @@ class Cluster {
   std::map<void*, uint64_t> tickets_;
 };
 
+// A cluster in which one worker runs one job.
+class RunningJobTest : public ::testing::Test {
+ protected:
+  RunningJobTest() : job(cluster.Submit()) { cluster.RunOn(worker); }
+
+  Cluster cluster;
+  SimWorker worker{"w"};
+  const std::string job;
+};
+
 }  // namespace thaw

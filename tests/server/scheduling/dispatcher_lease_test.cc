@@ -9,12 +9,10 @@ namespace {
 
 using v1::DesiredAttempt;
 using v1::Job;
+using IncarnationOfARunningJob = RunningJobTest;
+using LeaseOfARunningJob = RunningJobTest;
 
-TEST(Lease, AJobIsReplacedOnlyAfterLeaseAndGrace) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(LeaseOfARunningJob, AJobIsReplacedOnlyAfterLeaseAndGrace) {
   SimWorker spare("spare");
   cluster.Advance(119);
   cluster.Sync(spare);
@@ -30,11 +28,7 @@ TEST(Lease, AJobIsReplacedOnlyAfterLeaseAndGrace) {
   cluster.fixture().CheckHistory(job);
 }
 
-TEST(Lease, EverySyncRenewsIt) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(LeaseOfARunningJob, EverySyncRenewsIt) {
   for (int i = 0; i < 10; ++i) {
     cluster.Advance(100);
     cluster.Sync(worker);
@@ -43,11 +37,7 @@ TEST(Lease, EverySyncRenewsIt) {
   EXPECT_EQ(cluster.fixture().Get(job).attempt(), 1);
 }
 
-TEST(Lease, AWallClockThatJumpsChangesNothing) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(LeaseOfARunningJob, AWallClockThatJumpsChangesNothing) {
   cluster.fixture().clock().JumpWallSeconds(86'400);
   cluster.Settle();
   EXPECT_EQ(cluster.State(job), Job::RUNNING);
@@ -61,11 +51,7 @@ TEST(Lease, AWallClockThatJumpsChangesNothing) {
   EXPECT_EQ(spare.attempts.size(), 1u);
 }
 
-TEST(Lease, ALostAttemptThatNothingReplacedGoesOn) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(LeaseOfARunningJob, ALostAttemptThatNothingReplacedGoesOn) {
   const std::string attempt = worker.only_id();
   cluster.Advance(300);
   EXPECT_EQ(cluster.State(job), Job::QUEUED);
@@ -81,11 +67,7 @@ TEST(Lease, ALostAttemptThatNothingReplacedGoesOn) {
   cluster.fixture().CheckHistory(job);
 }
 
-TEST(Lease, AReplacedAttemptIsFencedOff) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(LeaseOfARunningJob, AReplacedAttemptIsFencedOff) {
   const std::string stale = worker.only_id();
   cluster.Advance(121);
   cluster.Advance(1.1);
@@ -103,11 +85,7 @@ TEST(Lease, AReplacedAttemptIsFencedOff) {
   cluster.fixture().CheckHistory(job);
 }
 
-TEST(Lease, ARestartedServerWaitsAFullLease) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(LeaseOfARunningJob, ARestartedServerWaitsAFullLease) {
   cluster.Advance(100);
   cluster.RestartServer();
   cluster.Advance(119);
@@ -116,11 +94,7 @@ TEST(Lease, ARestartedServerWaitsAFullLease) {
   EXPECT_EQ(cluster.State(job), Job::QUEUED);
 }
 
-TEST(Lease, AttemptsCarryOnThroughARestartOfTheServer) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(LeaseOfARunningJob, AttemptsCarryOnThroughARestartOfTheServer) {
   SimWorker::AddLog(worker.only(), "1");
   cluster.Send(worker.Request());  // committed, but the answer is lost
   cluster.RestartServer();
@@ -152,11 +126,7 @@ TEST(Lease, AnOfferSurvivesARestartOfTheServer) {
   EXPECT_EQ(cluster.fixture().Get(job).attempt(), 1);
 }
 
-TEST(Incarnation, ARestartedWorkerHasLostItsAttempts) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(IncarnationOfARunningJob, ARestartedWorkerHasLostItsAttempts) {
   worker.Restart();
   cluster.Sync(worker);
   EXPECT_EQ(cluster.State(job), Job::QUEUED);

@@ -10,12 +10,11 @@ namespace {
 using v1::AttemptEnd;
 using v1::DesiredAttempt;
 using v1::Job;
+using CancelOfARunningJob = RunningJobTest;
+using DrainOfARunningJob = RunningJobTest;
+using PauseOfARunningJob = RunningJobTest;
 
-TEST(Cancel, StopsTheTrainerFirst) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(CancelOfARunningJob, StopsTheTrainerFirst) {
   ASSERT_TRUE(cluster.Cancel(job).ok());
   EXPECT_EQ(cluster.State(job), Job::CANCELLING);
   for (int i = 0; i < 2; ++i) {  // repeated until it is done
@@ -31,11 +30,7 @@ TEST(Cancel, StopsTheTrainerFirst) {
   cluster.fixture().CheckHistory(job);
 }
 
-TEST(Cancel, WithTheAttemptLostEndsAfterTheLease) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(CancelOfARunningJob, WithTheAttemptLostEndsAfterTheLease) {
   ASSERT_TRUE(cluster.Cancel(job).ok());
   cluster.Advance(119);
   EXPECT_EQ(cluster.State(job), Job::CANCELLING);
@@ -78,22 +73,14 @@ TEST(Cancel, OfAnOfferWhoseAnswerWasLostEndsWithTheNextSync) {
   EXPECT_TRUE(worker.attempts.empty());
 }
 
-TEST(Cancel, RacingWithTheResultHasOneWinner) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(CancelOfARunningJob, RacingWithTheResultHasOneWinner) {
   ASSERT_TRUE(cluster.Publish(worker.only_id()).ok());
   EXPECT_TRUE(absl::IsFailedPrecondition(cluster.Cancel(job)));
   EXPECT_EQ(ReasonOf(cluster.Publish(worker.only_id())), "ATTEMPT_STALE");
   EXPECT_EQ(cluster.State(job), Job::SUCCEEDED);
 }
 
-TEST(Pause, KeepsTheCheckpointAndFreesTheWorker) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(PauseOfARunningJob, KeepsTheCheckpointAndFreesTheWorker) {
   ASSERT_TRUE(cluster.Pause(job).ok());
   cluster.Sync(worker);
   EXPECT_EQ(worker.only().verdict, DesiredAttempt::PAUSE);
@@ -132,11 +119,7 @@ TEST(Pause, BeforeItBeganIsImmediate) {
   EXPECT_EQ(cluster.State(job), Job::PAUSED);
 }
 
-TEST(Pause, WithTheAttemptLostPausesAllTheSame) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(PauseOfARunningJob, WithTheAttemptLostPausesAllTheSame) {
   ASSERT_TRUE(cluster.Pause(job).ok());
   worker.Restart();
   cluster.Sync(worker);
@@ -195,11 +178,7 @@ TEST(Drain, AWorkerThatLeavesGetsNoWork) {
   EXPECT_TRUE(worker.attempts.empty());
 }
 
-TEST(Drain, AWorkerThatLeavesIsToldToHandBack) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(DrainOfARunningJob, AWorkerThatLeavesIsToldToHandBack) {
   worker.draining = true;
   cluster.Sync(worker);
   EXPECT_EQ(worker.only().verdict, DesiredAttempt::HAND_BACK);

@@ -13,6 +13,7 @@ namespace {
 
 using v1::DesiredAttempt;
 using v1::Job;
+using DispatcherOfARunningJob = RunningJobTest;
 
 TEST(Dispatcher, AnIdleWorkerIsHeldUntilWorkArrives) {
   Cluster cluster;
@@ -92,11 +93,7 @@ TEST(Dispatcher, ALostOfferIsRepeatedUntilItIsReported) {
   EXPECT_FALSE((**third)->attempts(0).has_assignment());
 }
 
-TEST(Dispatcher, AJobGoesThroughItsStatesAndEndsOnce) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(DispatcherOfARunningJob, AJobGoesThroughItsStatesAndEndsOnce) {
   EXPECT_EQ(cluster.State(job), Job::RUNNING);
   ASSERT_TRUE(cluster.Publish(worker.only_id()).ok());
   EXPECT_EQ(cluster.State(job), Job::SUCCEEDED);
@@ -108,11 +105,7 @@ TEST(Dispatcher, AJobGoesThroughItsStatesAndEndsOnce) {
   cluster.fixture().CheckHistory(job);
 }
 
-TEST(Dispatcher, AnAcceptedAttemptThatIsNotReportedIsLost) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(DispatcherOfARunningJob, AnAcceptedAttemptThatIsNotReportedIsLost) {
   worker.attempts.clear();
   cluster.Sync(worker);
   const Job after = cluster.fixture().Get(job);
@@ -152,11 +145,7 @@ TEST(Dispatcher, ARequestFromBeforeTheAcceptanceCannotMissTheAttemptAfterARestar
   EXPECT_EQ(worker.attempts.size(), 1u);
 }
 
-TEST(Dispatcher, ARepeatedRequestReplacesTheFirstAndCountsNothingTwice) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(DispatcherOfARunningJob, ARepeatedRequestReplacesTheFirstAndCountsNothingTwice) {
   SimWorker::AddLog(worker.only(), "one");
   SimWorker::AddLog(worker.only(), "two");
   const v1::SyncRequest request = worker.Request();
@@ -185,11 +174,7 @@ TEST(Dispatcher, AHeldSyncGivesWayToTheNextOne) {
   EXPECT_EQ((**second)->attempts_size(), 1);
 }
 
-TEST(Dispatcher, EventsAfterAGapWait) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(DispatcherOfARunningJob, EventsAfterAGapWait) {
   for (const char* text : {"1", "2", "3", "4"}) SimWorker::AddLog(worker.only(), text);
   v1::SyncRequest request = worker.Request();
   request.mutable_attempts(0)->mutable_events()->DeleteSubrange(1, 1);  // the second one is missing
@@ -205,11 +190,7 @@ TEST(Dispatcher, EventsAfterAGapWait) {
   EXPECT_EQ(lines, "1234");
 }
 
-TEST(Dispatcher, ASyncIsAnsweredOnlyAfterTheCommit) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(DispatcherOfARunningJob, ASyncIsAnsweredOnlyAfterTheCommit) {
   SimWorker::AddLog(worker.only(), "one");
 
   std::mutex mutex;
@@ -261,11 +242,7 @@ TEST(Dispatcher, AStaleAttemptDoesNotBlockItsSiblings) {
   EXPECT_EQ(cluster.State(second), Job::RUNNING);
 }
 
-TEST(Dispatcher, AnAttemptOfAnotherWorkerIsStale) {
-  Cluster cluster;
-  const std::string job = cluster.Submit();
-  SimWorker worker("w");
-  cluster.RunOn(worker);
+TEST_F(DispatcherOfARunningJob, AnAttemptOfAnotherWorkerIsStale) {
   SimWorker thief("thief");
   thief.attempts = worker.attempts;
   SimWorker::End(thief.only(), v1::AttemptEnd::FAILED);

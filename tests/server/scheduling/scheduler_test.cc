@@ -202,5 +202,15 @@ TEST(Scheduler, ReasonsNameWhatIsMissing) {
   EXPECT_EQ(ReasonFor(draining, "j1"), "no worker takes new work: 2 connected, all draining");
 }
 
+TEST(Schedule, NothingStartsWhileThereIsAHold) {
+  SchedulerInput input;
+  input.workers = {Worker("w", Resources::CPU, 1, 8, 2)};
+  input.jobs = {Job(1, "a"), Job(2, "a", 0, Resources::CUDA)};
+  input.hold = "the disk is short";
+  EXPECT_EQ(Plan(input), "| j1 j2");
+  EXPECT_EQ(ReasonFor(input, "j1"), "the disk is short");
+  EXPECT_NE(ReasonFor(input, "j2"), "the disk is short") << "room would not help it";
+}
+
 }  // namespace
 }  // namespace thaw

@@ -55,7 +55,7 @@ TEST(Parity, TenStepsAreThoseOfTransformers) {
     const torch::Tensor loss =
         CrossEntropySum(Logits(&model, batch, trained, DropoutKey()), Labels(batch)) / units;
     loss.backward();
-    const double norm = trainables->GradientNorm();
+    const double norm = trainables->Norms().all;
     ASSERT_TRUE(trainables->CheckComplete().ok());
     trainables->Update(RateShare(linear, step, kSteps),
                        {.weight_decay = 0.01, .gradient_scale = std::min(1.0, 1 / (norm + 1e-6))});

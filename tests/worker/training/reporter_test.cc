@@ -46,6 +46,41 @@ TEST(Reporter, SamplesPointsAndKeepsExactSums) {
   EXPECT_EQ(reporter.pending().loss_units, 0);
 }
 
+TEST(Reporter, EveryTenthPointHasTheNormsOfGroups) {
+  FakeClock clock;
+  RecordingSink sink;
+  Reporter reporter(&sink, &clock, 0.1);
+  for (int64_t step = 1; step <= 1000; ++step) {
+    clock.AdvanceSeconds(0.01);
+    StepReport report = Step(step, 1);
+    report.group_norms = {{"block.0", 0.25}, {"head", static_cast<double>(step)}};
+    reporter.StepDone(report);
+  }
+  const std::map<int64_t, double> norms = sink.Series("grad_norm", "head");
+  EXPECT_LE(norms.size(), 11u);
+  EXPECT_GE(norms.size(), 9u);
+  EXPECT_EQ(norms.begin()->first, 1);
+  for (const auto& [step, norm] : norms) EXPECT_EQ(norm, static_cast<double>(step));
+  EXPECT_EQ(sink.Series("grad_norm", "block.0").size(), norms.size());
+  EXPECT_GE(sink.Series("grad_norm").size(), 90u) << "the whole model's is in every point";
+}
+
+TEST(Reporter, TheTopmostOfManyGroupsAreTold) {
+  FakeClock clock;
+  RecordingSink sink;
+  Reporter reporter(&sink, &clock, 0.1);
+  StepReport report = Step(1, 1);
+  for (int group = 0; group < 300; ++group) {
+    report.group_norms.push_back({"block." + std::to_string(group), 1});
+  }
+  reporter.StepDone(report);
+  ASSERT_EQ(sink.events.size(), 1u);
+  // A worker takes 256 values in a point.
+  EXPECT_LT(sink.events[0].metric_points().points(0).values_size(), 80);
+  EXPECT_EQ(sink.Series("grad_norm", "block.299").size(), 1u);
+  EXPECT_TRUE(sink.Series("grad_norm", "block.0").empty());
+}
+
 TEST(Reporter, GoesOnWithPendingSums) {
   FakeClock clock;
   RecordingSink sink;

@@ -150,12 +150,13 @@ void RecordingSink::CheckpointReady(const internal::CheckpointReady& checkpoint)
   checkpoints.push_back(checkpoint);
 }
 
-std::map<int64_t, double> RecordingSink::Series(const std::string& name) const {
+std::map<int64_t, double> RecordingSink::Series(const std::string& name,
+                                                const std::string& group) const {
   std::map<int64_t, double> series;
   for (const v1::Event& event : events) {
     for (const v1::MetricPoint& point : event.metric_points().points()) {
       for (const v1::MetricValue& value : point.values()) {
-        if (value.name() == name) series[point.step()] = value.value();
+        if (value.name() == name && value.group() == group) series[point.step()] = value.value();
       }
     }
   }

@@ -36,8 +36,8 @@ class RecordingSink : public ProgressSink {
   void Emit(const v1::Event& event) override;
   void CheckpointReady(const internal::CheckpointReady& checkpoint) override;
 
-  // The values of a series by step.
-  std::map<int64_t, double> Series(const std::string& name) const;
+  // The values of a series by step; of the whole model unless a group is named.
+  std::map<int64_t, double> Series(const std::string& name, const std::string& group = "") const;
   std::vector<v1::PhaseStart> Phases() const;
   std::vector<v1::EvaluationEnd> Evaluations() const;
   std::vector<v1::Warning> Warnings() const;

@@ -38,15 +38,28 @@ TEST_F(TrainablesTest, UpdatesByGroupRateAndDecaysMatricesOnly) {
   ASSERT_TRUE(trainables->CheckComplete().ok());
   Backward(4.0f);
   ASSERT_TRUE(trainables->CheckComplete().ok());
-  EXPECT_NEAR(trainables->GradientNorm(), 4.0 * std::sqrt(9 + 3 + 6), 1e-6);
+  const GradientNorms norms = trainables->Norms();
+  EXPECT_NEAR(norms.all, 4.0 * std::sqrt(9 + 3 + 6), 1e-6);
+  ASSERT_EQ(norms.groups.size(), 2u) << "of what trains";
+  EXPECT_NEAR(norms.groups.at(1), 4.0 * std::sqrt(9 + 3), 1e-6);
+  EXPECT_NEAR(norms.groups.at(2), 4.0 * std::sqrt(6), 1e-6);
   trainables->Update(0.5, {.weight_decay = 0.1});
   // The first update of Adam is the rate itself, against the gradient's sign.
   EXPECT_TRUE(torch::allclose(Value("mid.weight"), torch::full({3, 3}, 1 - 0.05f * 0.1f - 0.05f)));
   EXPECT_TRUE(torch::allclose(Value("mid.bias"), torch::full({3}, 2 - 0.05f)));
   EXPECT_TRUE(torch::allclose(Value("top.weight"), torch::full({2, 3}, 0.5f * (1 - 0.01f) - 0.1f)));
   EXPECT_TRUE(torch::equal(Value("low.weight"), torch::arange(35, torch::kFloat32).view({5, 7})));
-  EXPECT_EQ(trainables->GradientNorm(), 0);
+  EXPECT_EQ(trainables->Norms().all, 0);
   for (const auto& [name, moments] : trainables->moments()) EXPECT_EQ(moments.updates, 1) << name;
+}
+
+TEST_F(TrainablesTest, NormsAddUpOverPiecesOfLargeTensors) {
+  parameters_.Add("top.large", 2, torch::zeros({300, 1000}));  // several pieces, the last one short
+  auto trainables = *Trainables::Create(&parameters_, {"mid.bias", "top.large"}, rates_, {});
+  Backward(0.5f);
+  const GradientNorms norms = trainables->Norms();
+  EXPECT_NEAR(norms.all, 0.5 * std::sqrt(300'003), 1e-6);
+  EXPECT_NEAR(norms.groups.at(2), 0.5 * std::sqrt(300'000), 1e-6);
 }
 
 TEST_F(TrainablesTest, KeepsMomentsOfThoseThatStayAndStartsOthersFresh) {

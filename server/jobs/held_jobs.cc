@@ -1,0 +1,87 @@
+#include "server/jobs/held_jobs.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "server/jobs/artifact_table.h"
+#include "server/jobs/job_row.h"
+
+namespace thaw {
+namespace {
+
+using v1::Job;
+
+constexpr double kCopiesInCheckpoint = 4;
+
+// States 2 … 5: STARTING, RUNNING, PAUSING, PAUSED.
+#define THAW_JOBS_WHERE(condition) \
+  "SELECT " THAW_JOB_COLUMNS " FROM jobs WHERE " condition " ORDER BY number"
+constexpr char kNeedRoom[] = THAW_JOBS_WHERE("state IN (2, 3, 4) OR (state = 5 AND held = 1)");
+constexpr char kAtWork[] = THAW_JOBS_WHERE("state IN (2, 3)");
+constexpr char kHeld[] = THAW_JOBS_WHERE("state = 5 AND held = 1");
+
+absl::StatusOr<int64_t> NewestCheckpointBytes(Reader& reader, const JobRow& row) {
+  if (row.checkpoint.empty()) return 0;
+  const absl::StatusOr<v1::Artifact> checkpoint = GetArtifact(reader, "", row.checkpoint);
+  if (absl::IsNotFound(checkpoint.status())) return 0;
+  THAW_RETURN_IF_ERROR(checkpoint.status());
+  return checkpoint->size_bytes();
+}
+
+absl::StatusOr<int64_t> CheckpointBytes(Reader& reader, const JobRow& row) {
+  THAW_ASSIGN_OR_RETURN(const JobSpecs specs, LoadSpecs(reader, row.number));
+  if (!specs.resolved_spec.has_training()) return 0;
+  THAW_ASSIGN_OR_RETURN(const int64_t newest, NewestCheckpointBytes(reader, row));
+  const absl::StatusOr<v1::Artifact> model =
+      GetArtifact(reader, "", specs.resolved_spec.base_model());
+  if (absl::IsNotFound(model.status())) return newest;
+  THAW_RETURN_IF_ERROR(model.status());
+  const double trained = static_cast<double>(model->size_bytes()) * row.progress.trainable_share();
+  return std::max(newest, static_cast<int64_t>(kCopiesInCheckpoint * trained));
+}
+
+absl::StatusOr<std::vector<JobRow>> RowsOf(Reader& reader, const char* query) {
+  std::vector<JobRow> found;
+  Statement rows = reader.connection().Prepare(query);
+  while (rows.Step()) found.push_back(ReadJobRow(rows));
+  THAW_RETURN_IF_ERROR(rows.status());
+  return found;
+}
+
+absl::Status ApplyToAll(Transaction& transaction, std::vector<JobRow> jobs, JobInput::Kind kind) {
+  for (JobRow& row : jobs) {
+    JobInput input;
+    input.kind = kind;
+    THAW_RETURN_IF_ERROR(ApplyInput(transaction, &row, input));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<DiskNeed> GetDiskNeed(Reader& reader) {
+  DiskNeed need;
+  THAW_ASSIGN_OR_RETURN(const std::vector<JobRow> jobs, RowsOf(reader, kNeedRoom));
+  for (const JobRow& row : jobs) {
+    const bool at_work = row.life.state == Job::STARTING || row.life.state == Job::RUNNING;
+    need.jobs_at_work += at_work ? 1 : 0;
+    need.jobs_held += row.life.held ? 1 : 0;
+    THAW_ASSIGN_OR_RETURN(const int64_t bytes, CheckpointBytes(reader, row));
+    need.checkpoint_bytes += bytes;
+  }
+  return need;
+}
+
+absl::Status HoldJobs(Transaction& transaction) {
+  THAW_ASSIGN_OR_RETURN(std::vector<JobRow> jobs, RowsOf(transaction, kAtWork));
+  return ApplyToAll(transaction, std::move(jobs), JobInput::kHold);
+}
+
+absl::Status ReleaseJobs(Transaction& transaction) {
+  THAW_ASSIGN_OR_RETURN(std::vector<JobRow> jobs, RowsOf(transaction, kHeld));
+  return ApplyToAll(transaction, std::move(jobs), JobInput::kRelease);
+}
+
+}  // namespace thaw
