@@ -46,7 +46,7 @@ absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes, const
     const auto found = promised_to_.find(claim.owner);
     const int64_t own = found == promised_to_.end() ? 0 : found->second;
     const auto most = static_cast<int64_t>(options_.owner_share * static_cast<double>(left + own));
-    if (bytes > most - own) {
+    if (bytes > most - own && !claim.admitted) {
       return WithReason(
           absl::ResourceExhaustedError(absl::StrCat(
               "your unfinished uploads wait for ", own, " bytes, this needs ", bytes,

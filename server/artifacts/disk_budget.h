@@ -51,9 +51,11 @@ class DiskBudget {
 
   // Who wants room.
   struct Claim {
-    std::string owner = {};       // whose share counts; empty: nobody's
-    bool of_running_job = false;  // may use three quarters of min_free_bytes, or uploads could
-                                  // starve it
+    std::string owner = {};  // whose share counts; empty: nobody's
+    // May use three quarters of min_free_bytes, or uploads could starve it.
+    bool of_running_job = false;
+    // Was admitted before a restart: counts for its owner's share, but is not refused for it.
+    bool admitted = false;
   };
 
   explicit DiskBudget(DiskBudgetOptions options) : options_(std::move(options)) {}

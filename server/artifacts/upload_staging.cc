@@ -213,7 +213,9 @@ std::shared_ptr<StagedEntry> UploadStaging::LoadEntry(const UploadRecord& record
     if (!entry->Commit(i, fd.get()).ok()) return nullptr;
     missing += announced - entry->files[i].written;
   }
-  if (auto reservation = budget_.Reserve(missing, ClaimOf(record)); reservation.ok()) {
+  DiskBudget::Claim claim = ClaimOf(record);
+  claim.admitted = true;
+  if (auto reservation = budget_.Reserve(missing, claim); reservation.ok()) {
     entry->reservation = *std::move(reservation);
   }
   return entry;

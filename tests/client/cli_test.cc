@@ -314,7 +314,7 @@ TEST_F(CliTest, MetricsOfGroupsAreATable) {
   }
   const ProgramRun run = Thaw({"metrics", "job-1", "grad_norm"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
-  EXPECT_THAT(run.out, HasSubstr("grad_norm  head       2,000     0.25   0.25   0.5")) << run.out;
+  EXPECT_THAT(run.out, HasSubstr("grad_norm  head      2,000    0.25   0.25   0.5")) << run.out;
   EXPECT_LT(run.out.find("block.2"), run.out.find("block.10"));
   EXPECT_EQ(run.out.find(" of "), std::string::npos) << "one plot, of the whole model";
 }

@@ -102,7 +102,6 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
   reporter_.set_pending(
       {.loss_sum = state.pending_loss_sum(), .loss_units = state.pending_loss_units()});
   checkpoint_step_ = state.program().step();
-  reporter_.Log(absl::StrCat("goes on from the checkpoint of optimizer step ", checkpoint_step_));
   if (state.program().in_phase()) THAW_RETURN_IF_ERROR(SetUpTrainables());
   return absl::OkStatus();
 }

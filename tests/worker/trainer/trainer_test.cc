@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <new>
 #include <stdexcept>
@@ -172,6 +174,16 @@ TEST(RunAssignment, NeverFallsBackToTheCpu) {
   EXPECT_EQ(end.outcome(), v1::AttemptEnd::FAILED);
   EXPECT_EQ(end.failure().blame(), v1::Failure::USER);
   EXPECT_EQ(end.failure().reason(), "DEVICE_NOT_SUPPORTED");
+}
+
+TEST(TrainerProgram, SaysWhatItComputesOn) {
+  const std::string command = std::string(std::getenv("THAW_BIN")) + "/thaw-trainer --devices";
+  FILE* const program = popen(command.c_str(), "re");
+  ASSERT_NE(program, nullptr);
+  char answer[256];
+  const size_t size = fread(answer, 1, sizeof(answer), program);
+  EXPECT_EQ(std::string(answer, size), "cpu\n");
+  EXPECT_EQ(pclose(program), 0);
 }
 
 TEST(UsableCores, IsAtLeastOne) { EXPECT_GE(UsableCores(), 1); }

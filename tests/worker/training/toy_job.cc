@@ -163,6 +163,14 @@ std::map<int64_t, double> RecordingSink::Series(const std::string& name,
   return series;
 }
 
+std::vector<std::string> RecordingSink::LogLines() const {
+  std::vector<std::string> lines;
+  for (const v1::Event& event : events) {
+    if (event.has_log_line()) lines.push_back(event.log_line().text());
+  }
+  return lines;
+}
+
 std::vector<v1::PhaseStart> RecordingSink::Phases() const {
   std::vector<v1::PhaseStart> result;
   for (const v1::Event& event : events) {

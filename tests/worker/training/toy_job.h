@@ -41,6 +41,7 @@ class RecordingSink : public ProgressSink {
   std::vector<v1::PhaseStart> Phases() const;
   std::vector<v1::EvaluationEnd> Evaluations() const;
   std::vector<v1::Warning> Warnings() const;
+  std::vector<std::string> LogLines() const;
 
   int beats = 0;
   v1::Progress progress;

@@ -18,6 +18,7 @@
 namespace thaw {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
@@ -75,6 +76,44 @@ TEST_F(TrainingTest, LearnsAndLeavesAModelThatLoadsAndSaysTheSame) {
   const std::string copy = FreshDirectory("copy");
   ASSERT_TRUE(SaveModel(**model, copy).ok());
   EXPECT_EQ(*ReadFile(copy + "/model.safetensors"), ResultWeights(run));
+}
+
+TEST_F(TrainingTest, TellsPeopleWhatItDoes) {
+  RecordingSink sink;
+  RunAttempt(Job("validation_fraction: 0.2 phases { selector { everything: true } learning_rate: "
+                 "0.001 steps: 4 }"),
+             &sink);
+  EXPECT_THAT(
+      sink.LogLines(),
+      ElementsAre(
+          ContainsRegex("^rows tokenized: [78][0-9] to train on with [0-9]+ tokens, [12][0-9] to "
+                        "validate with, 3 labels, in [0-9.]+ s$"),
+          ContainsRegex("^model loaded: [0-9]+ parameters in 5 groups, in [0-9.]+ s$"),
+          ContainsRegex(
+              "^result written: the weights with the best metric, of optimizer step 4, in")));
+}
+
+TEST_F(TrainingTest, TellsTheGradientNormOfEachGroupThatTrains) {
+  RecordingSink sink;
+  RunAttempt(
+      Job("validation_fraction: 0 phases { selector { head_only: true } learning_rate: 0.001 "
+          "steps: 3 } phases { selector { everything: true } learning_rate: 0.001 steps: 3 }"),
+      &sink);
+  const std::map<int64_t, double> whole = sink.Series("grad_norm");
+  ASSERT_THAT(whole, SizeIs(6));
+  std::map<int64_t, double> squares;
+  for (const v1::PhaseStart& phase : sink.Phases()) {
+    for (const v1::GroupRate& rate : phase.rates()) {
+      const std::map<int64_t, double> norms = sink.Series("grad_norm", rate.group());
+      EXPECT_EQ(norms.rbegin()->first, 6) << rate.group();
+      for (int64_t step = phase.step() + 1; step <= phase.step() + phase.steps(); ++step) {
+        squares[step] += norms.at(step) * norms.at(step);
+      }
+    }
+  }
+  EXPECT_THAT(sink.Series("grad_norm", "embeddings"), SizeIs(3)) << "of the second phase";
+  EXPECT_EQ(sink.Phases()[0].rates(0).group(), "head");
+  for (const auto& [step, norm] : whole) EXPECT_NEAR(std::sqrt(squares.at(step)) / norm, 1, 1e-9);
 }
 
 TEST_F(TrainingTest, AccumulationChangesNothing) {
