@@ -55,6 +55,14 @@ class Includes(unittest.TestCase):
         files = {"server/jobs/a.cc": '#include <string>\n# include <torch/types.h>\n', "docs/a.md": "#include <torch/types.h>"}
         self.assertEqual([(path, line) for path, line, _ in includes.check(files)], [("server/jobs/a.cc", 2)])
 
+    def test_one_way_to_the_terminal(self):
+        files = {f"client/cli/{name}.cc": text for name, text in {
+            "console": 'std::fprintf(out, "%s", text);\n', "jobs": 'Print("%s", id);\nstd::snprintf(buffer, 9, "x");\n',
+            "up": '\nstd::printf("%s", id);\n', "history": 'std::cout << id;\n', "fetch": 'fputs(id, stdout);\n'}.items()}
+        files["client/examples/submit.cc"] = 'std::printf("%s", id);\n'
+        self.assertEqual([(path, line) for path, line, _ in includes.check(files)],
+                         [("client/cli/up.cc", 2), ("client/cli/history.cc", 1), ("client/cli/fetch.cc", 1)])
+
 
 class Sizes(unittest.TestCase):
     def test_limit(self):
