@@ -1,9 +1,10 @@
 // Pauses running jobs before the server's disk is full, and lets them go on when there is room.
 //
-// Below `pause_below` every job that a worker has is paused, which writes its checkpoint, and nothing
-// starts; from `resume_above` on they go on (below it no new work is accepted: see DiskBudget). Both
-// marks are raised by what one more checkpoint of each takes, so that there is room when they are
-// written. Why marks and no ballast file: docs/adr/0008-marks-for-a-short-disk.md.
+// Below `pause_below` every job that a worker has is paused, which writes its checkpoint, and
+// nothing starts; from `resume_above` on they go on (below it no new work is accepted: see
+// DiskBudget). Both marks are raised by what one more checkpoint of each takes, so that there is
+// room when they are written. Why marks and no ballast file:
+// docs/adr/0008-marks-for-a-short-disk.md.
 #pragma once
 
 #include <atomic>
