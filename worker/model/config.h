@@ -34,6 +34,8 @@ struct ModelConfig {
   double initializer_range = 0.02;  // of freshly drawn matrices
   bool encoder_decoder = false;     // sequence to sequence
   bool causal = false;              // rows see only what lies before them
+  bool recurrent = false;           // a state goes from row to row: plain text is read as a stream
+  bool reads_backward = false;      // texts are given to it last token first
   // The head that the directory holds, by "architectures"; kNone where that is silent.
   HeadKind head = HeadKind::kNone;
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.

@@ -5,7 +5,7 @@
 namespace thaw {
 namespace {
 
-const Family* const kFamilies[] = {&kBertFamily};
+const Family* const kFamilies[] = {&kAwdLstmFamily, &kBertFamily};
 
 }  // namespace
 

@@ -30,6 +30,7 @@ const Family* FindFamily(absl::string_view model_type);
 std::string SupportedFamilies();
 
 // Defined by the families' files.
+extern const Family kAwdLstmFamily;
 extern const Family kBertFamily;
 
 }  // namespace thaw

@@ -12,4 +12,8 @@ namespace thaw {
 torch::Tensor NormalTensor(const std::vector<int64_t>& shape, double deviation, uint64_t seed,
                            uint64_t stream);
 
+// The same drawn evenly from (-bound, bound).
+torch::Tensor UniformTensor(const std::vector<int64_t>& shape, double bound, uint64_t seed,
+                            uint64_t stream);
+
 }  // namespace thaw

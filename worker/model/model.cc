@@ -87,11 +87,9 @@ absl::Status SaveModel(const Model& model, const std::string& directory) {
       tensor = ToWrite(name, kept.back());
       changed = true;
     }
-    if (model.keeps_layout()) {
-      for (const std::string& alias : parameter.aliases) {
-        tensors.push_back(tensor);
-        tensors.back().name = alias;
-      }
+    for (const std::string& alias : parameter.aliases) {
+      tensors.push_back(tensor);
+      tensors.back().name = alias;
     }
     tensors.push_back(std::move(tensor));
   }

@@ -71,6 +71,38 @@ const Parameter* ModelLoader::Fresh(const std::string& name, torch::Tensor tenso
   return model_->parameters_.Add(std::move(parameter));
 }
 
+const Parameter* ModelLoader::Buffer(const std::string& name, const std::vector<int64_t>& shape,
+                                     torch::ScalarType type) {
+  if (!status_.ok()) return nullptr;
+  absl::StatusOr<TensorSource> source = weights_->TakeAs(name, shape, type);
+  if (!source.ok()) {
+    status_ = source.status();
+    return nullptr;
+  }
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = parameter.first_use = group();
+  parameter.buffer = true;
+  parameter.tensor = source->loaded;
+  parameter.source = *std::move(source);
+  return model_->parameters_.Add(std::move(parameter));
+}
+
+const Parameter* ModelLoader::FreshBuffer(const std::string& name, torch::Tensor tensor) {
+  if (!status_.ok()) return nullptr;
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = parameter.first_use = group();
+  parameter.buffer = true;
+  parameter.tensor = std::move(tensor);
+  return model_->parameters_.Add(std::move(parameter));
+}
+
+void ModelLoader::Alias(const Parameter* parameter, const std::string& name) {
+  weights_->Leave(name);
+  model_->parameters_.AddAlias(parameter->name, name);
+}
+
 WeightPair ModelLoader::FreshLinear(const std::string& scope, int64_t out, int64_t in,
                                     uint64_t seed, uint64_t stream, bool bias) {
   WeightPair pair;

@@ -43,6 +43,15 @@ class ModelLoader {
   // A tensor of the family's own making.
   const Parameter* Fresh(const std::string& name, torch::Tensor tensor);
 
+  // What a model learns without a gradient, such as a batch norm's running mean: part of the model
+  // and its files, but of nothing that can be selected for training.
+  const Parameter* Buffer(const std::string& name, const std::vector<int64_t>& shape,
+                          torch::ScalarType type);
+  const Parameter* FreshBuffer(const std::string& name, torch::Tensor tensor);
+
+  // Files hold a copy of the parameter under this canonical name too, and saving writes it.
+  void Alias(const Parameter* parameter, const std::string& name);
+
   // The output layer of a language model that may be tied to the embeddings `word`, which must have
   // been loaded: by the truth of the files. `name` that is there and differs from `word` stands for
   // itself; one that is missing or equal is `word`, which then belongs to the present group (the

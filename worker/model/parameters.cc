@@ -1,5 +1,6 @@
 #include "worker/model/parameters.h"
 
+#include <algorithm>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -23,7 +24,10 @@ void Parameters::SetGroup(absl::string_view name, int group) {
 }
 
 void Parameters::AddAlias(absl::string_view name, std::string alias) {
-  all_[index_.at(std::string(name))].aliases.push_back(std::move(alias));
+  std::vector<std::string>& aliases = all_[index_.at(std::string(name))].aliases;
+  if (std::find(aliases.begin(), aliases.end(), alias) == aliases.end()) {
+    aliases.push_back(std::move(alias));
+  }
 }
 
 absl::Status Parameters::SetTensor(absl::string_view name, torch::Tensor tensor) {

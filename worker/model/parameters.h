@@ -27,6 +27,7 @@ struct Parameter {
   int group = 0;  // index into Model::groups(): with what it freezes
   int first_use =
       0;  // the lowest group that reads it: a tied output layer is read by the embeddings
+  bool buffer = false;   // learnt without a gradient: a batch norm's running mean
   torch::Tensor tensor;  // what layers read, each time anew
   TensorSource source;
   std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers

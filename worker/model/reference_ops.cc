@@ -157,7 +157,7 @@ Tensor Activate(ActivationKind activation, const Tensor& x) {
     case ActivationKind::kGeluTanh:
       return at::gelu(x, "tanh");
     case ActivationKind::kRelu:
-      return at::relu(x);
+      return at::threshold(x, 0, 0);  // relu does not run on the meta device
     case ActivationKind::kSilu:
       return at::silu(x);
   }

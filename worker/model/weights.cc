@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "common/base/files.h"
 #include "common/base/status.h"
 #include "worker/model/tensor_view.h"
 
@@ -33,12 +34,25 @@ bool IsFloating(ElementType type) {
 
 absl::StatusOr<Weights> Weights::Open(const std::string& directory, const std::string& base_prefix,
                                       const std::vector<std::string>& base_parts) {
+  return Open(directory, [&](const std::string& name) {
+    return CanonicalName(name, base_prefix, base_parts);
+  });
+}
+
+bool Weights::AreIn(const std::string& directory) {
+  return Exists(directory + "/model.safetensors") ||
+         Exists(directory + "/model.safetensors.index.json");
+}
+
+absl::StatusOr<Weights> Weights::Open(
+    const std::string& directory,
+    const std::function<std::string(const std::string& name)>& canonical) {
   THAW_ASSIGN_OR_RETURN(const auto files, OpenWeights(directory));
   Weights weights;
   weights.directory_ = directory;
   for (const auto& file : files) {
     for (const TensorInfo& tensor : file->tensors()) {
-      const std::string name = CanonicalName(tensor.name, base_prefix, base_parts);
+      const std::string name = canonical(tensor.name);
       const auto [it, is_new] = weights.found_.emplace(name, Found{file, &tensor});
       if (!is_new) {
         return absl::InvalidArgumentError(absl::StrCat(file->path(), ": tensors \"", tensor.name,
@@ -73,6 +87,21 @@ absl::StatusOr<TensorSource> Weights::Take(const std::string& name,
   }
   taken_.insert(name);
   return TensorSource{file, tensor, ViewTensor(file, *tensor).to(torch::kFloat32)};
+}
+
+absl::StatusOr<TensorSource> Weights::TakeAs(const std::string& name,
+                                             const std::vector<int64_t>& shape,
+                                             torch::ScalarType type) {
+  const auto it = found_.find(name);
+  if (it == found_.end() || it->second.tensor->shape != shape ||
+      ScalarTypeOf(it->second.tensor->type) != type) {
+    return absl::InvalidArgumentError(absl::StrCat(directory_, ": tensor \"", name,
+                                                   "\" is missing or not ", c10::toString(type),
+                                                   " [", absl::StrJoin(shape, ", "), "]"));
+  }
+  taken_.insert(name);
+  return TensorSource{it->second.file, it->second.tensor,
+                      ViewTensor(it->second.file, *it->second.tensor)};
 }
 
 std::vector<std::string> Weights::Rest() const {

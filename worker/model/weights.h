@@ -2,6 +2,7 @@
 // architecture.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -22,11 +23,26 @@ class Weights {
   static absl::StatusOr<Weights> Open(const std::string& directory, const std::string& base_prefix,
                                       const std::vector<std::string>& base_parts);
 
+  // The same with names of any other making: `canonical` gives the canonical name of each.
+  static absl::StatusOr<Weights> Open(
+      const std::string& directory,
+      const std::function<std::string(const std::string& name)>& canonical);
+  // Whether the directory holds any weights.
+  static bool AreIn(const std::string& directory);
+  Weights() = default;  // none
+
   bool Has(const std::string& name) const { return found_.count(name) > 0; }
 
   // fp32 of exactly `shape`: over the mapping where the file allows it, else a copy. Errors name
   // file, tensor, expected and found.
   absl::StatusOr<TensorSource> Take(const std::string& name, const std::vector<int64_t>& shape);
+
+  // The same of another element type, which must be the file's own.
+  absl::StatusOr<TensorSource> TakeAs(const std::string& name, const std::vector<int64_t>& shape,
+                                      torch::ScalarType type);
+
+  // Counts as taken, if it is there: a copy of another tensor.
+  void Leave(const std::string& name) { taken_.insert(name); }
 
   // Whether Take would succeed with this shape.
   bool Fits(const std::string& name, const std::vector<int64_t>& shape) const;

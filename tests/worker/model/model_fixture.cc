@@ -108,6 +108,7 @@ torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext
 
 void MakeTrainable(Model& model) {
   for (const Parameter& parameter : model.parameters().all()) {
+    if (parameter.buffer) continue;
     torch::Tensor leaf = parameter.tensor.clone().set_requires_grad(true);
     TORCH_CHECK(model.parameters().SetTensor(parameter.name, leaf).ok());
   }
