@@ -14,30 +14,49 @@ enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 
 enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu };
 
+// Row r of head h begins at r * row + h * head, in floats.
+struct HeadStrides {
+  int64_t row = 0;
+  int64_t head = 0;
+};
+
 // Attention of packed sequences: queries of sequence s, rows [q_bounds[s], q_bounds[s + 1]), see
-// all keys of rows [k_bounds[s], k_bounds[s + 1]). Row r of head h begins at r * stride + h *
-// head_dim.
+// keys of rows [k_bounds[s], k_bounds[s + 1]). The queries are the last rows of the keys' sequence:
+// with Q queries and K keys, query i stands at position i + K - Q. Query head h asks key head
+// h / (heads / kv_heads).
 struct AttentionShape {
   const int32_t* q_bounds = nullptr;
   const int32_t* k_bounds = nullptr;
   int32_t sequences = 0;
   int32_t heads = 0;
+  int32_t kv_heads = 0;  // divides heads
   int32_t head_dim = 0;
-  int64_t q_stride = 0;  // of q, out and their gradients, in floats
-  int64_t k_stride = 0;  // of k, v and their gradients
-  float scale = 1;       // of q·k before the softmax
-  DropoutSite dropout;   // on the weights; row = query row, column = key within its sequence
+  HeadStrides q;      // of q and d_q
+  HeadStrides kv;     // of k, v and their gradients
+  HeadStrides out;    // of out and d_out
+  float scale = 1;    // of q·k before the softmax
+  bool causal = false;  // key j is seen from its position on; then K >= Q
+  int64_t window = 0;   // > 0: position p sees keys after p - window only, itself included
+  // Added to the scaled score of key j and position p: [heads][2 * bias_span - 1] at
+  // j - p + bias_span - 1, for all pairs that see each other. May be null.
+  const float* relative_bias = nullptr;
+  int64_t bias_span = 0;
+  DropoutSite dropout;  // on the weights; row = query row, plane = query head, column = key within
+                        // its sequence
 };
 
 struct KernelTable {
   InstructionSet instruction_set;
 
-  // out = dropout(softmax(scale q kᵀ)) v; log_sums [q rows, heads] is for the backward pass.
+  // out = dropout(softmax(scale q kᵀ + bias)) v; log_sums [q rows, heads] is for the backward pass.
+  // Work and memory for the scores grow with what is seen, not with what the mask hides.
   void (*attention_forward)(const AttentionShape& shape, const float* q, const float* k,
                             const float* v, float* out, float* log_sums);
+  // d_relative_bias, as relative_bias, may be null.
   void (*attention_backward)(const AttentionShape& shape, const float* q, const float* k,
                              const float* v, const float* out, const float* log_sums,
-                             const float* d_out, float* d_q, float* d_k, float* d_v);
+                             const float* d_out, float* d_q, float* d_k, float* d_v,
+                             float* d_relative_bias);
 
   // y = LayerNorm(residual + dropout(x + bias)) * gamma + beta over rows of `columns`. x is
   // overwritten with the normalised rows (before gamma), which the backward pass needs together

@@ -1,7 +1,7 @@
 // See simd.h for how this is included.
 #pragma once
 
-#include "worker/kernels/attention_impl.h"
+#include "worker/kernels/attention_backward_impl.h"
 #include "worker/kernels/elementwise_impl.h"
 #include "worker/kernels/norm_impl.h"
 
