@@ -12,7 +12,11 @@ namespace thaw {
 
 enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 
-enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu };
+// kQuickGelu: x sigmoid(1.702 x).
+enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu, kQuickGelu, kTanh };
+
+// kRms: x / sqrt(mean(x²) + epsilon), as LLaMA and T5 have it.
+enum class NormKind { kLayer, kRms };
 
 // Row r of head h begins at r * row + h * head, in floats.
 struct HeadStrides {
@@ -73,12 +77,53 @@ struct KernelTable {
                                  const float* gamma, const DropoutSite& dropout, float* d_residual,
                                  float* d_x, float* d_gamma, float* d_beta, float* d_bias);
 
-  // x += bias, y = activation(x).
+  // x = residual + dropout(x + bias), y = norm(x) * gamma + beta: the sum stays in x. bias, residual
+  // and beta may be null; with neither bias, residual nor dropout x stays as it is. moments
+  // [rows, 2], a mean (0 for kRms) and an inverse deviation, are for the backward pass.
+  void (*sum_norm_forward)(NormKind kind, int64_t rows, int64_t columns, float* x,
+                           const float* bias, const float* residual, const float* gamma,
+                           const float* beta, float epsilon, const DropoutSite& dropout, float* y,
+                           float* moments);
+  // From the gradients at y and at the sum (d_sum, may be null or d_residual). The others are as
+  // for residual_norm_backward.
+  void (*sum_norm_backward)(NormKind kind, int64_t rows, int64_t columns, const float* d_y,
+                            const float* d_sum, const float* sum, const float* moments,
+                            const float* gamma, const DropoutSite& dropout, float* d_residual,
+                            float* d_x, float* d_gamma, float* d_beta, float* d_bias);
+
+  // Rotary position embedding in place (Su et al., "RoFormer", arXiv 2104.09864), the pairs being
+  // columns c and c + half of a head, c < half: turned by the angle whose cosine and sine are at
+  // [positions[row], c] of tables of `half` columns. Columns from 2 half on stay. Backwards turns
+  // by the negative angle, which is the gradient.
+  void (*rotate)(int64_t rows, int64_t heads, HeadStrides strides, int64_t half,
+                 const float* cosines, const float* sines, const int64_t* positions, bool backwards,
+                 float* x);
+
+  // x += bias, y = activation(x). bias may be null.
   void (*activation_forward)(ActivationKind kind, int64_t rows, int64_t columns, float* x,
                              const float* bias, float* y);
   // d *= activation'(x); if y is not null, y = activation(x).
   void (*activation_backward)(ActivationKind kind, int64_t rows, int64_t columns, const float* x,
                               float* d, float* y);
+
+  // y = activation(gate) * up; rows of gate and up are `stride` apart, those of y contiguous.
+  void (*gated_forward)(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
+                        const float* up, int64_t stride, float* y);
+  // d is the gradient at y; d_gate and d_up lie as gate and up do and may be them. y, if not null,
+  // is computed again; it may be d.
+  void (*gated_backward)(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
+                         const float* up, int64_t stride, const float* d, float* d_gate,
+                         float* d_up, float* y);
+
+  // The cell of an LSTM (Hochreiter and Schmidhuber, 1997) after its projections: gates [rows, 4
+  // columns] hold i, f, g and o before their activations. c_next = σ(f) c + σ(i) tanh(g), h_next =
+  // σ(o) tanh(c_next).
+  void (*lstm_forward)(int64_t rows, int64_t columns, const float* gates, const float* c,
+                       float* c_next, float* h_next);
+  // d_c_next may be null; d_gates may be gates.
+  void (*lstm_backward)(int64_t rows, int64_t columns, const float* gates, const float* c,
+                        const float* c_next, const float* d_h, const float* d_c_next,
+                        float* d_gates, float* d_c);
 
   // x = dropout(x + bias); bias may be null.
   void (*bias_dropout)(int64_t rows, int64_t columns, float* x, const float* bias,
@@ -93,10 +138,11 @@ struct KernelTable {
   void (*scatter_add)(int64_t rows, int64_t columns, const int64_t* ids, const float* d,
                       float* table);
 
-  // Returns the sum of -log softmax(logits)[label] over the rows, d_logits its gradient. A row
-  // whose label is negative counts nothing.
+  // Returns the sum of -log softmax(logits)[label] over the rows; d_logits, its gradient, may be
+  // null or logits. A row whose label is negative counts nothing. log_probabilities [rows], of the
+  // labels (0 where there is none), and log_sums [rows], log Σ e^logits of all rows, may be null.
   double (*cross_entropy)(int64_t rows, int64_t classes, const float* logits, const int64_t* labels,
-                          float* d_logits);
+                          float* d_logits, float* log_probabilities, float* log_sums);
 };
 
 // nullptr if this processor cannot run it.

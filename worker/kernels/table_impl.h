@@ -1,9 +1,12 @@
 // See simd.h for how this is included.
 #pragma once
 
+#include "worker/kernels/activation_impl.h"
 #include "worker/kernels/attention_backward_impl.h"
-#include "worker/kernels/elementwise_impl.h"
-#include "worker/kernels/norm_impl.h"
+#include "worker/kernels/embedding_impl.h"
+#include "worker/kernels/loss_impl.h"
+#include "worker/kernels/rotary_impl.h"
+#include "worker/kernels/sum_norm_impl.h"
 
 namespace thaw {
 namespace {
@@ -14,8 +17,15 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .attention_backward = AttentionBackward,
           .residual_norm_forward = ResidualNormForward,
           .residual_norm_backward = ResidualNormBackward,
+          .sum_norm_forward = SumNormForward,
+          .sum_norm_backward = SumNormBackward,
+          .rotate = Rotate,
           .activation_forward = ActivationForward,
           .activation_backward = ActivationBackward,
+          .gated_forward = GatedForward,
+          .gated_backward = GatedBackward,
+          .lstm_forward = LstmForward,
+          .lstm_backward = LstmBackward,
           .bias_dropout = BiasDropout,
           .column_sums = ColumnSums,
           .embedding_forward = EmbeddingForward,
