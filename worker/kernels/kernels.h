@@ -49,6 +49,34 @@ struct AttentionShape {
                         // its sequence
 };
 
+// The keys and values so far of one sequence and where its new queries lie. Row j of key head h
+// begins at j * DecodeShape::kv.row + h * kv.head: head by head ([kv_heads, capacity, head_dim])
+// is read fastest.
+struct CachedSequence {
+  const float* k = nullptr;
+  const float* v = nullptr;
+  int64_t keys = 0;         // with those of the new queries
+  int64_t first_query = 0;  // row
+  int64_t queries = 1;      // the last `queries` positions; each sees keys up to its own
+};
+
+// The fields are as in AttentionShape.
+struct DecodeShape {
+  const CachedSequence* sequences = nullptr;
+  int32_t count = 0;
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  HeadStrides q, kv, out;
+  float scale = 1;
+  int64_t window = 0;
+  const float* relative_bias = nullptr;
+  int64_t bias_span = 0;
+};
+
+// kInOut: as GPT-2's Conv1D has it.
+enum class WeightLayout { kOutIn, kInOut };
+
 struct KernelTable {
   InstructionSet instruction_set;
 
@@ -143,6 +171,13 @@ struct KernelTable {
   // labels (0 where there is none), and log_sums [rows], log Σ e^logits of all rows, may be null.
   double (*cross_entropy)(int64_t rows, int64_t classes, const float* logits, const int64_t* labels,
                           float* d_logits, float* log_probabilities, float* log_sums);
+
+  // For generating: bound by memory, which is read once.
+  // y [rows, out] = x [rows, in] weightᵀ + bias for up to some 32 rows; bias may be null. A row's
+  // result does not depend on the other rows.
+  void (*skinny_matmul)(WeightLayout layout, int64_t rows, int64_t in, int64_t out, const float* x,
+                        const float* weight, const float* bias, float* y);
+  void (*attention_decode)(const DecodeShape& shape, const float* q, float* out);
 };
 
 // nullptr if this processor cannot run it.

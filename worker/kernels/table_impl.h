@@ -3,9 +3,11 @@
 
 #include "worker/kernels/activation_impl.h"
 #include "worker/kernels/attention_backward_impl.h"
+#include "worker/kernels/decode_impl.h"
 #include "worker/kernels/embedding_impl.h"
 #include "worker/kernels/loss_impl.h"
 #include "worker/kernels/rotary_impl.h"
+#include "worker/kernels/skinny_matmul_impl.h"
 #include "worker/kernels/sum_norm_impl.h"
 
 namespace thaw {
@@ -30,7 +32,9 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .column_sums = ColumnSums,
           .embedding_forward = EmbeddingForward,
           .scatter_add = ScatterAdd,
-          .cross_entropy = CrossEntropy};
+          .cross_entropy = CrossEntropy,
+          .skinny_matmul = SkinnyMatmul,
+          .attention_decode = AttentionDecode};
 }
 
 }  // namespace

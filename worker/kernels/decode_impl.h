@@ -1,0 +1,107 @@
+// Attention of few new queries to cached keys and values, which are read once, as they lie. See
+// simd.h for how this is included.
+#pragma once
+
+#include "worker/kernels/kernels.h"
+#include "worker/kernels/matmul_impl.h"
+#include "worker/kernels/parallel_impl.h"
+#include "worker/kernels/scratch.h"
+
+namespace thaw {
+namespace {
+
+// scores[j] = q·k of keys [first, end), padded to whole vectors with what the last key gives.
+THAW_INLINE void DecodeScores(int64_t dim, const float* q, const float* k, int64_t stride,
+                              int64_t first, int64_t end, float* scores) {
+  for (int64_t j0 = first; j0 < end; j0 += kLanes) {
+    Floats sums[kLanes] = {};
+    if (j0 + kLanes <= end) {
+      OverColumns(0, dim, [&](int64_t c, int64_t n) {
+        const Floats a = LoadUpTo(q + c, n);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) {
+          sums[i] += a * LoadUpTo(k + (j0 + i) * stride + c, n);
+        }
+      });
+    } else {
+      for (int64_t j = j0; j < end; ++j) {
+        OverColumns(0, dim, [&](int64_t c, int64_t n) {
+          sums[j - j0] += LoadUpTo(q + c, n) * LoadUpTo(k + j * stride + c, n);
+        });
+      }
+    }
+    Store(scores + j0 - first, SumsOf(sums));
+  }
+}
+
+// Scores over [first, end) become weights that add up to 1.
+THAW_INLINE void DecodeSoftmax(const DecodeShape& shape, int64_t head, int64_t position,
+                               int64_t first, int64_t end, float* scores) {
+  const int64_t n = end - first;
+  const float* bias = shape.relative_bias == nullptr
+                          ? nullptr
+                          : shape.relative_bias + head * (2 * shape.bias_span - 1) +
+                                shape.bias_span - 1 - position + first;
+  Floats top = All(-1e30f);
+  OverColumns(0, n, [&](int64_t j, int64_t width) {
+    Floats s = LoadUpTo(scores + j, width) * shape.scale;
+    if (bias != nullptr) s += LoadUpTo(bias + j, width);
+    for (int64_t i = width; i < kLanes; ++i) s[i] = -1e30f;
+    Store(scores + j, s);
+    top = Larger(top, s);
+  });
+  const float largest = LargestOf(top);
+  Floats sum = {};
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const Floats e = Exp(Load(scores + j) - largest);
+    Store(scores + j, e);
+    sum += e;
+  }
+  const float factor = 1 / SumOf(sum);
+  for (int64_t j = 0; j < n; j += kLanes) Store(scores + j, Load(scores + j) * factor);
+}
+
+void DecodeTask(const DecodeShape& shape, int64_t index, const float* q, float* out) {
+  const CachedSequence& cached = shape.sequences[index / shape.kv_heads];
+  const int64_t kv_head = index % shape.kv_heads, group = shape.heads / shape.kv_heads;
+  const int64_t dim = shape.head_dim, whole = dim / kLanes * kLanes;
+  const float* k = cached.k + kv_head * shape.kv.head;
+  const float* v = cached.v + kv_head * shape.kv.head;
+  const int64_t stride = RoundUp(cached.keys, kLanes);
+  float* scores = ThreadScratch(static_cast<size_t>(group * (stride + dim)));
+  float* results = scores + group * stride;
+  for (int64_t i = 0; i < cached.queries; ++i) {
+    const int64_t position = cached.keys - cached.queries + i, end = position + 1;
+    const int64_t first =
+        shape.window > 0 && position >= shape.window ? position - shape.window + 1 : 0;
+    const int64_t row = cached.first_query + i;
+    for (int64_t g = 0; g < group; ++g) {
+      const int64_t head = kv_head * group + g;
+      float* own = scores + g * stride;
+      DecodeScores(dim, q + row * shape.q.row + head * shape.q.head, k, shape.kv.row, first, end,
+                   own);
+      DecodeSoftmax(shape, head, position, first, end, own);
+    }
+    Matmul(group, whole, end - first, {scores, stride, 1}, v + first * shape.kv.row, shape.kv.row,
+           results, dim, false);
+    for (int64_t g = 0; g < group; ++g) {
+      for (int64_t c = whole; c < dim; ++c) {
+        float sum = 0;
+        for (int64_t j = first; j < end; ++j) {
+          sum += scores[g * stride + j - first] * v[j * shape.kv.row + c];
+        }
+        results[g * dim + c] = sum;
+      }
+      std::memcpy(out + row * shape.out.row + (kv_head * group + g) * shape.out.head,
+                  results + g * dim, static_cast<size_t>(dim) * sizeof(float));
+    }
+  }
+}
+
+void AttentionDecode(const DecodeShape& shape, const float* q, float* out) {
+  ParallelForUneven(int64_t{shape.count} * shape.kv_heads,
+                    [=, &shape](int64_t task) { DecodeTask(shape, task, q, out); });
+}
+
+}  // namespace
+}  // namespace thaw
