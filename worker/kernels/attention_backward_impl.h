@@ -99,10 +99,9 @@ void AttendTaskBackward(const AttentionShape& shape, int64_t index, const float*
   for (int64_t head = task.kv_head * task.group; head < (task.kv_head + 1) * task.group; ++head) {
     const int64_t q_offset = task.q_first * shape.q.row + head * shape.q.head;
     const int64_t out_offset = task.q_first * shape.out.row + head * shape.out.head;
-    float* d_bias = d_biases == nullptr
-                        ? nullptr
-                        : d_biases + BiasGradientOffset(shape, task.sequence) +
-                              head * (task.queries + task.keys) + task.keys - 1;
+    float* d_bias = d_biases == nullptr ? nullptr
+                                        : d_biases + BiasGradientOffset(shape, task.sequence) +
+                                              head * (task.queries + task.keys) + task.keys - 1;
     if (head + 1 < shape.heads) {
       PrefetchStrip(task.queries, task.dim, q + q_offset + shape.q.head, shape.q.row);
       for (const float* strip : {out, d_out}) {

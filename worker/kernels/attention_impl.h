@@ -113,9 +113,8 @@ void AttendTask(const AttentionShape& shape, int64_t index, const float* q, cons
 
 void AttentionForward(const AttentionShape& shape, const float* q, const float* k, const float* v,
                       float* out, float* log_sums) {
-  ParallelForUneven(int64_t{shape.sequences} * shape.kv_heads, [=, &shape](int64_t task) {
-    AttendTask(shape, task, q, k, v, out, log_sums);
-  });
+  ParallelForUneven(int64_t{shape.sequences} * shape.kv_heads,
+                    [=, &shape](int64_t task) { AttendTask(shape, task, q, k, v, out, log_sums); });
 }
 
 }  // namespace

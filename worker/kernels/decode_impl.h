@@ -2,6 +2,7 @@
 // simd.h for how this is included.
 #pragma once
 
+#include "worker/kernels/attention_pack_impl.h"
 #include "worker/kernels/kernels.h"
 #include "worker/kernels/matmul_impl.h"
 #include "worker/kernels/parallel_impl.h"
@@ -10,28 +11,24 @@
 namespace thaw {
 namespace {
 
-// scores[j] = q·k of keys [first, end), padded to whole vectors with what the last key gives.
-THAW_INLINE void DecodeScores(int64_t dim, const float* q, const float* k, int64_t stride,
-                              int64_t first, int64_t end, float* scores) {
-  for (int64_t j0 = first; j0 < end; j0 += kLanes) {
-    Floats sums[kLanes] = {};
-    if (j0 + kLanes <= end) {
-      OverColumns(0, dim, [&](int64_t c, int64_t n) {
-        const Floats a = LoadUpTo(q + c, n);
+// q·k of kLanes keys, or of the first n.
+THAW_INLINE Floats DecodeScores(int64_t dim, const float* q, const float* k, int64_t stride,
+                                int64_t n) {
+  Floats sums[kLanes] = {};
+  if (n == kLanes) {
+    OverColumns(0, dim, [&](int64_t c, int64_t width) {
+      const Floats a = LoadUpTo(q + c, width);
 #pragma GCC unroll 16
-        for (int64_t i = 0; i < kLanes; ++i) {
-          sums[i] += a * LoadUpTo(k + (j0 + i) * stride + c, n);
-        }
+      for (int64_t i = 0; i < kLanes; ++i) sums[i] += a * LoadUpTo(k + i * stride + c, width);
+    });
+  } else {
+    for (int64_t i = 0; i < n; ++i) {
+      OverColumns(0, dim, [&](int64_t c, int64_t width) {
+        sums[i] += LoadUpTo(q + c, width) * LoadUpTo(k + i * stride + c, width);
       });
-    } else {
-      for (int64_t j = j0; j < end; ++j) {
-        OverColumns(0, dim, [&](int64_t c, int64_t n) {
-          sums[j - j0] += LoadUpTo(q + c, n) * LoadUpTo(k + j * stride + c, n);
-        });
-      }
     }
-    Store(scores + j0 - first, SumsOf(sums));
   }
+  return SumsOf(sums);
 }
 
 // Scores over [first, end) become weights that add up to 1.
@@ -75,12 +72,20 @@ void DecodeTask(const DecodeShape& shape, int64_t index, const float* q, float* 
     const int64_t first =
         shape.window > 0 && position >= shape.window ? position - shape.window + 1 : 0;
     const int64_t row = cached.first_query + i;
+    const float* queries = q + row * shape.q.row + kv_head * group * shape.q.head;
+    for (int64_t j = first; j < end; j += kLanes) {
+      const float* block = k + j * shape.kv.row;
+      const int64_t n = Smaller(kLanes, end - j);
+      if (j + 2 * kLanes <= end) {
+        PrefetchStrip(kLanes, dim, block + kLanes * shape.kv.row, shape.kv.row);
+      }
+      for (int64_t g = 0; g < group; ++g) {
+        Store(scores + g * stride + j - first,
+              DecodeScores(dim, queries + g * shape.q.head, block, shape.kv.row, n));
+      }
+    }
     for (int64_t g = 0; g < group; ++g) {
-      const int64_t head = kv_head * group + g;
-      float* own = scores + g * stride;
-      DecodeScores(dim, q + row * shape.q.row + head * shape.q.head, k, shape.kv.row, first, end,
-                   own);
-      DecodeSoftmax(shape, head, position, first, end, own);
+      DecodeSoftmax(shape, kv_head * group + g, position, first, end, scores + g * stride);
     }
     Matmul(group, whole, end - first, {scores, stride, 1}, v + first * shape.kv.row, shape.kv.row,
            results, dim, false);

@@ -35,10 +35,10 @@ struct AttentionShape {
   int32_t heads = 0;
   int32_t kv_heads = 0;  // divides heads
   int32_t head_dim = 0;
-  HeadStrides q;      // of q and d_q
-  HeadStrides kv;     // of k, v and their gradients
-  HeadStrides out;    // of out and d_out
-  float scale = 1;    // of q·k before the softmax
+  HeadStrides q;        // of q and d_q
+  HeadStrides kv;       // of k, v and their gradients
+  HeadStrides out;      // of out and d_out
+  float scale = 1;      // of q·k before the softmax
   bool causal = false;  // key j is seen from its position on; then K >= Q
   int64_t window = 0;   // > 0: position p sees keys after p - window only, itself included
   // Added to the scaled score of key j and position p: [heads][2 * bias_span - 1] at
@@ -105,9 +105,9 @@ struct KernelTable {
                                  const float* gamma, const DropoutSite& dropout, float* d_residual,
                                  float* d_x, float* d_gamma, float* d_beta, float* d_bias);
 
-  // x = residual + dropout(x + bias), y = norm(x) * gamma + beta: the sum stays in x. bias, residual
-  // and beta may be null; with neither bias, residual nor dropout x stays as it is. moments
-  // [rows, 2], a mean (0 for kRms) and an inverse deviation, are for the backward pass.
+  // x = residual + dropout(x + bias), y = norm(x) * gamma + beta: the sum stays in x. bias,
+  // residual and beta may be null; with neither bias, residual nor dropout x stays as it is.
+  // moments [rows, 2], a mean (0 for kRms) and an inverse deviation, are for the backward pass.
   void (*sum_norm_forward)(NormKind kind, int64_t rows, int64_t columns, float* x,
                            const float* bias, const float* residual, const float* gamma,
                            const float* beta, float epsilon, const DropoutSite& dropout, float* y,

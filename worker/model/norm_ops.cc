@@ -120,8 +120,9 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& logits, const Tensor& labels) {
     const Tensor x = logits.contiguous();
     const Tensor d_logits = at::empty_like(x);
-    const double loss = Kernels().cross_entropy(x.size(0), x.size(1), Floats(x),
-                                                labels.data_ptr<int64_t>(), Floats(d_logits), nullptr, nullptr);
+    const double loss =
+        Kernels().cross_entropy(x.size(0), x.size(1), Floats(x), labels.data_ptr<int64_t>(),
+                                Floats(d_logits), nullptr, nullptr);
     context->save_for_backward({d_logits});
     return at::scalar_tensor(loss, x.options());
   }

@@ -21,8 +21,8 @@ double ExpectedActivation(ActivationKind kind, double x) {
   return NAN;
 }
 
-constexpr ActivationKind kKinds[] = {ActivationKind::kGeluErf, ActivationKind::kGeluTanh,
-                                     ActivationKind::kRelu,    ActivationKind::kSilu,
+constexpr ActivationKind kKinds[] = {ActivationKind::kGeluErf,   ActivationKind::kGeluTanh,
+                                     ActivationKind::kRelu,      ActivationKind::kSilu,
                                      ActivationKind::kQuickGelu, ActivationKind::kTanh};
 
 double ExpectedSlope(ActivationKind kind, double x) {

@@ -15,9 +15,10 @@ class AttentionTest : public KernelTest {
  protected:
   void Check(const AttentionCase& asked) {
     SCOPED_TRACE(::testing::Message()
-                 << asked.heads << "/" << asked.kv_heads << " heads of " << asked.dim << ", dropout "
-                 << asked.dropout << ", causal " << asked.causal << ", window " << asked.window
-                 << ", span " << asked.bias_span << ", layout " << static_cast<int>(asked.layout));
+                 << asked.heads << "/" << asked.kv_heads << " heads of " << asked.dim
+                 << ", dropout " << asked.dropout << ", causal " << asked.causal << ", window "
+                 << asked.window << ", span " << asked.bias_span << ", layout "
+                 << static_cast<int>(asked.layout));
     const AttentionProblem problem(asked);
     const AttentionResult<float> found = problem.Run(kernels);
     const AttentionResult<double> expected = problem.Expected();

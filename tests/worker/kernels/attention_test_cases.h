@@ -63,8 +63,8 @@ struct AttentionProblem {
     }
     qkv = RandomFloats(static_cast<size_t>(size), 1);
     d_out = RandomFloats(static_cast<size_t>(q_rows * width), 2);
-    bias = RandomFloats(
-        c.bias_span > 0 ? static_cast<size_t>(c.heads * (2 * c.bias_span - 1)) : 0, 3);
+    bias =
+        RandomFloats(c.bias_span > 0 ? static_cast<size_t>(c.heads * (2 * c.bias_span - 1)) : 0, 3);
     if (c.bias_span > 0) shape.relative_bias = bias.data();
     shape.bias_span = c.bias_span;
   }
@@ -79,8 +79,7 @@ struct AttentionProblem {
     const float *q = qkv.data(), *k = q + k_offset, *v = q + v_offset;
     kernels.attention_forward(shape, q, k, v, r.out.data(), r.log_sums.data());
     kernels.attention_backward(shape, q, k, v, r.out.data(), r.log_sums.data(), d_out.data(),
-                               r.d_qkv.data(), r.d_qkv.data() + k_offset,
-                               r.d_qkv.data() + v_offset,
+                               r.d_qkv.data(), r.d_qkv.data() + k_offset, r.d_qkv.data() + v_offset,
                                bias.empty() ? nullptr : r.d_bias.data());
     return r;
   }

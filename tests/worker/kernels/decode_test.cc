@@ -26,7 +26,7 @@ class DecodeTest : public KernelTest {
       }
     }
     std::vector<float> found(expected.size(), NAN), threaded = found,
-                       last(static_cast<size_t>(out), NAN);
+                                                    last(static_cast<size_t>(out), NAN);
     const float* const some_bias = with_bias ? bias.data() : nullptr;
     kernels.skinny_matmul(layout, rows, in, out, x.data(), w.data(), some_bias, found.data());
     EXPECT_LT(LargestDifference(found, expected), 1e-4);
@@ -53,7 +53,8 @@ class DecodeTest : public KernelTest {
         {k.data() + 2 * cached, v.data() + 2 * cached, 77, 4, 2},
     };
     const std::vector<float> q = RandomFloats(static_cast<size_t>(6 * heads * dim), 3),
-                             bias = RandomFloats(static_cast<size_t>(span > 0 ? heads * (2 * span - 1) : 0), 4);
+                             bias = RandomFloats(
+                                 static_cast<size_t>(span > 0 ? heads * (2 * span - 1) : 0), 4);
     DecodeShape shape;
     shape.sequences = sequences.data();
     shape.count = 3;
@@ -79,17 +80,18 @@ class DecodeTest : public KernelTest {
             if (window > 0 && j <= position - window) continue;
             double score = 0;
             for (int64_t c = 0; c < dim; ++c) {
-              score += double{q[static_cast<size_t>(at + c)]} *
-                       sequence.k[j * shape.kv.row + head + c];
+              score +=
+                  double{q[static_cast<size_t>(at + c)]} * sequence.k[j * shape.kv.row + head + c];
             }
             score *= shape.scale;
-            if (span > 0) score += shape.relative_bias[h * (2 * span - 1) + span - 1 + j - position];
+            if (span > 0)
+              score += shape.relative_bias[h * (2 * span - 1) + span - 1 + j - position];
             sum += p[static_cast<size_t>(j)] = std::exp(score);
           }
           for (int64_t j = 0; j <= position; ++j) {
             for (int64_t c = 0; c < dim; ++c) {
-              expected[static_cast<size_t>(at + c)] += p[static_cast<size_t>(j)] / sum *
-                                                       sequence.v[j * shape.kv.row + head + c];
+              expected[static_cast<size_t>(at + c)] +=
+                  p[static_cast<size_t>(j)] / sum * sequence.v[j * shape.kv.row + head + c];
             }
           }
         }
