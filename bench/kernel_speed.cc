@@ -102,6 +102,8 @@ void Attention() {
     shape.head_dim = c.dim;
     shape.q = shape.out = {c.heads * c.dim, c.dim};
     shape.kv = {c.kv_heads * c.dim, c.dim};
+    shape.d_q = shape.q;
+    shape.d_kv = shape.kv;
     shape.scale = 0.125f;
     shape.causal = c.causal;
     shape.window = c.window;

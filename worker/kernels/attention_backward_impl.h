@@ -13,10 +13,8 @@ THAW_INLINE void SoftmaxBackwardRow(const AttentionShape& shape, const Attention
                                     float inner, float* s, float* d) {
   const KeyRange seen = SeenKeys(shape, task, i), whole = WholeVectors(seen);
   if (shape.relative_bias != nullptr) {
-    const float* bias = BiasRow(shape, task, head, i);
-    OverColumns(seen.first, seen.end, [&](int64_t j, int64_t n) {
-      StoreUpTo(s + j, LoadUpTo(s + j, n) + LoadUpTo(bias + j, n), n);
-    });
+    AddRelativeBias(shape.relative_bias, shape.bias_span, head, i + task.keys - task.queries,
+                    seen.first, seen.end, s);
   }
   if (shape.dropout.active()) {
     float factors[kDropoutBlock];
@@ -58,11 +56,10 @@ void SumBiasGradients(const AttentionShape& shape, const float* partial, float* 
       const int64_t queries = shape.q_bounds[s + 1] - shape.q_bounds[s];
       const int64_t keys = shape.k_bounds[s + 1] - shape.k_bounds[s];
       const float* from = partial + BiasGradientOffset(shape, s) + head * (queries + keys);
-      // Beyond the table nobody sees anybody.
-      const int64_t shift = shape.bias_span - keys;
-      const int64_t first = shift < 0 ? -shift : 0;
-      const int64_t end = Smaller(queries + keys, width - shift);
-      for (int64_t n = first; n < end; ++n) to[n + shift] += from[n];
+      for (int64_t n = 0; n < queries + keys; ++n) {
+        const int64_t column = n + shape.bias_span - keys;
+        to[column < 0 ? 0 : Smaller(column, width - 1)] += from[n];
+      }
     }
   });
 }
@@ -98,6 +95,7 @@ void AttendTaskBackward(const AttentionShape& shape, int64_t index, const float*
 
   for (int64_t head = task.kv_head * task.group; head < (task.kv_head + 1) * task.group; ++head) {
     const int64_t q_offset = task.q_first * shape.q.row + head * shape.q.head;
+    float* head_d_q = d_q + task.q_first * shape.d_q.row + head * shape.d_q.head;
     const int64_t out_offset = task.q_first * shape.out.row + head * shape.out.head;
     float* d_bias = d_biases == nullptr ? nullptr
                                         : d_biases + BiasGradientOffset(shape, task.sequence) +
@@ -146,12 +144,13 @@ void AttendTaskBackward(const AttentionShape& shape, int64_t index, const float*
              task.dim_padded, d_keys + block_offset, task.dim_padded, true);
       Matmul(rows, task.dim_padded, depth, {d_weights + block.first, task.keys_stride, 1},
              keys + block_offset, task.dim_padded, d_queries, task.dim_padded, false);
-      UnpackRows(rows, task.dim, task.dim_padded, d_queries, d_q + q_offset + first * shape.q.row,
-                 shape.q.row);
+      UnpackRows(rows, task.dim, task.dim_padded, d_queries, head_d_q + first * shape.d_q.row,
+                 shape.d_q.row);
     }
   }
-  UnpackRows(task.keys, task.dim, task.dim_padded, d_keys, d_k + task.kv_offset, shape.kv.row);
-  UnpackRows(task.keys, task.dim, task.dim_padded, d_values, d_v + task.kv_offset, shape.kv.row);
+  const int64_t d_offset = task.k_first * shape.d_kv.row + task.kv_head * shape.d_kv.head;
+  UnpackRows(task.keys, task.dim, task.dim_padded, d_keys, d_k + d_offset, shape.d_kv.row);
+  UnpackRows(task.keys, task.dim, task.dim_padded, d_values, d_v + d_offset, shape.d_kv.row);
 }
 
 void AttentionBackward(const AttentionShape& shape, const float* q, const float* k, const float* v,

@@ -24,10 +24,8 @@ THAW_INLINE float SoftmaxRow(const AttentionShape& shape, const AttentionTask& t
                              int64_t i, KeyRange block, float* scores, float* largest) {
   const KeyRange seen = SeenKeys(shape, task, i), whole = WholeVectors(seen);
   if (shape.relative_bias != nullptr) {
-    const float* bias = BiasRow(shape, task, head, i);
-    OverColumns(seen.first, seen.end, [&](int64_t j, int64_t n) {
-      StoreUpTo(scores + j, LoadUpTo(scores + j, n) + LoadUpTo(bias + j, n), n);
-    });
+    AddRelativeBias(shape.relative_bias, shape.bias_span, head, i + task.keys - task.queries,
+                    seen.first, seen.end, scores);
   }
   for (int64_t j = whole.first; j < seen.first; ++j) scores[j] = kUnseen;
   for (int64_t j = seen.end; j < whole.end; ++j) scores[j] = kUnseen;

@@ -46,11 +46,17 @@ THAW_INLINE KeyRange WholeVectors(KeyRange range) {
   return {range.first / kLanes * kLanes, RoundUp(range.end, kLanes)};
 }
 
-// The bias of key j for query `i` of the sequence is the result's element j.
-THAW_INLINE const float* BiasRow(const AttentionShape& shape, const AttentionTask& task,
-                                 int64_t head, int64_t i) {
-  const int64_t position = i + task.keys - task.queries;
-  return shape.relative_bias + head * (2 * shape.bias_span - 1) + shape.bias_span - 1 - position;
+// scores[j] += the bias of key j for a query at `position`, over [first, end).
+THAW_INLINE void AddRelativeBias(const float* relative_bias, int64_t span, int64_t head,
+                                 int64_t position, int64_t first, int64_t end, float* scores) {
+  const float* centre = relative_bias + head * (2 * span - 1) + span - 1;
+  int64_t j = first;
+  const int64_t near = Smaller(position - span + 1, end), far = Smaller(position + span, end);
+  for (; j < near; ++j) scores[j] += centre[1 - span];
+  OverColumns(j, far, [&](int64_t c, int64_t n) {
+    StoreUpTo(scores + c, LoadUpTo(scores + c, n) + LoadUpTo(centre + c - position, n), n);
+  });
+  for (j = j > far ? j : far; j < end; ++j) scores[j] += centre[span - 1];
 }
 
 // to[c][r] = from[r][c], rows padded with zeros to whole vectors.

@@ -35,14 +35,16 @@ THAW_INLINE Floats DecodeScores(int64_t dim, const float* q, const float* k, int
 THAW_INLINE void DecodeSoftmax(const DecodeShape& shape, int64_t head, int64_t position,
                                int64_t first, int64_t end, float* scores) {
   const int64_t n = end - first;
-  const float* bias = shape.relative_bias == nullptr
-                          ? nullptr
-                          : shape.relative_bias + head * (2 * shape.bias_span - 1) +
-                                shape.bias_span - 1 - position + first;
+  OverColumns(0, n, [&](int64_t j, int64_t width) {
+    StoreUpTo(scores + j, LoadUpTo(scores + j, width) * shape.scale, width);
+  });
+  if (shape.relative_bias != nullptr) {
+    AddRelativeBias(shape.relative_bias, shape.bias_span, head, position, first, end,
+                    scores - first);
+  }
   Floats top = All(-1e30f);
   OverColumns(0, n, [&](int64_t j, int64_t width) {
-    Floats s = LoadUpTo(scores + j, width) * shape.scale;
-    if (bias != nullptr) s += LoadUpTo(bias + j, width);
+    Floats s = LoadUpTo(scores + j, width);
     for (int64_t i = width; i < kLanes; ++i) s[i] = -1e30f;
     Store(scores + j, s);
     top = Larger(top, s);

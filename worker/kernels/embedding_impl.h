@@ -11,10 +11,17 @@ void EmbeddingForward(int64_t rows, int64_t columns, const int64_t* ids, const i
                       const int64_t* types, const float* word, const float* position,
                       const float* type, float* y) {
   ParallelFor(rows, [=](int64_t r) {
-    const float* a = word + ids[r] * columns;
-    const float* b = position + positions[r] * columns;
-    const float* c = type + (types == nullptr ? 0 : types[r] * columns);
-    for (int64_t i = 0; i < columns; ++i) y[r * columns + i] = a[i] + c[i] + b[i];
+    float* to = y + r * columns;
+    const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
+    std::memcpy(to, word + ids[r] * columns, bytes);
+    if (type != nullptr) {
+      const float* from = type + (types == nullptr ? 0 : types[r] * columns);
+      for (int64_t i = 0; i < columns; ++i) to[i] += from[i];
+    }
+    if (position != nullptr) {
+      const float* from = position + positions[r] * columns;
+      for (int64_t i = 0; i < columns; ++i) to[i] += from[i];
+    }
   });
 }
 

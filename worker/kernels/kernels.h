@@ -35,14 +35,13 @@ struct AttentionShape {
   int32_t heads = 0;
   int32_t kv_heads = 0;  // divides heads
   int32_t head_dim = 0;
-  HeadStrides q;        // of q and d_q
-  HeadStrides kv;       // of k, v and their gradients
-  HeadStrides out;      // of out and d_out
+  HeadStrides q, kv, out;  // kv: of k and v; out: of out and d_out
+  HeadStrides d_q, d_kv;   // of the gradients
   float scale = 1;      // of q·k before the softmax
   bool causal = false;  // key j is seen from its position on; then K >= Q
   int64_t window = 0;   // > 0: position p sees keys after p - window only, itself included
   // Added to the scaled score of key j and position p: [heads][2 * bias_span - 1] at
-  // j - p + bias_span - 1, for all pairs that see each other. May be null.
+  // j - p + bias_span - 1, the distance being clamped to (-bias_span, bias_span). May be null.
   const float* relative_bias = nullptr;
   int64_t bias_span = 0;
   DropoutSite dropout;  // on the weights; row = query row, plane = query head, column = key within
@@ -76,6 +75,18 @@ struct DecodeShape {
 
 // kInOut: as GPT-2's Conv1D has it.
 enum class WeightLayout { kOutIn, kInOut };
+
+struct RotaryShape {
+  int64_t rows = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int64_t half = 0;
+  const float* cosines = nullptr;
+  const float* sines = nullptr;
+  const int64_t* positions = nullptr;
+  HeadStrides x, y;
+  bool backwards = false;
+};
 
 struct KernelTable {
   InstructionSet instruction_set;
@@ -119,13 +130,11 @@ struct KernelTable {
                             const float* gamma, const DropoutSite& dropout, float* d_residual,
                             float* d_x, float* d_gamma, float* d_beta, float* d_bias);
 
-  // Rotary position embedding in place (Su et al., "RoFormer", arXiv 2104.09864), the pairs being
-  // columns c and c + half of a head, c < half: turned by the angle whose cosine and sine are at
-  // [positions[row], c] of tables of `half` columns. Columns from 2 half on stay. Backwards turns
-  // by the negative angle, which is the gradient.
-  void (*rotate)(int64_t rows, int64_t heads, HeadStrides strides, int64_t half,
-                 const float* cosines, const float* sines, const int64_t* positions, bool backwards,
-                 float* x);
+  // Rotary position embedding (Su et al., "RoFormer", arXiv 2104.09864), the pairs being columns c
+  // and c + half of a head, c < half: turned by the angle whose cosine and sine are at
+  // [positions[row], c] of tables of `half` columns. Columns from 2 half on are copied. Backwards
+  // turns by the negative angle, which is the gradient. y may be x.
+  void (*rotate)(const RotaryShape& shape, const float* x, float* y);
 
   // x += bias, y = activation(x). bias may be null.
   void (*activation_forward)(ActivationKind kind, int64_t rows, int64_t columns, float* x,
@@ -158,7 +167,8 @@ struct KernelTable {
                        const DropoutSite& dropout);
   void (*column_sums)(int64_t rows, int64_t columns, const float* x, float* sums);
 
-  // y[r] = word[ids[r]] + position[positions[r]] + type[types[r]]; types may be null (row 0).
+  // y[r] = word[ids[r]] + position[positions[r]] + type[types[r]]; types may be null (row 0), and so
+  // may position and type.
   void (*embedding_forward)(int64_t rows, int64_t columns, const int64_t* ids,
                             const int64_t* positions, const int64_t* types, const float* word,
                             const float* position, const float* type, float* y);

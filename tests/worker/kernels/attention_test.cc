@@ -100,8 +100,17 @@ TEST_P(AttentionTest, RelativeBiasIsAddedAndGetsItsGradient) {
   }
 }
 
-TEST_P(AttentionTest, TableMayEndWithTheWindow) {
-  Check({.q_bounds = kFour, .k_bounds = kFour, .causal = true, .window = 8, .bias_span = 8});
+TEST_P(AttentionTest, DistancesBeyondTheTableTakeItsEnds) {
+  for (int64_t span : {1, 8, 40}) {
+    for (bool causal : {true, false}) {
+      Check({.q_bounds = kFour, .k_bounds = kFour, .causal = causal, .bias_span = span});
+      Check({.q_bounds = {0, 30, 50},
+             .k_bounds = {0, 30, 120},
+             .causal = causal,
+             .window = 12,
+             .bias_span = span});
+    }
+  }
 }
 
 TEST_P(AttentionTest, ReadsFusedProjectionsInPlace) {

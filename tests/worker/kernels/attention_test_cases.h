@@ -61,6 +61,8 @@ struct AttentionProblem {
       v_offset = 2 * c.dim;
       size = q_rows * 3 * width;
     }
+    shape.d_q = shape.q;
+    shape.d_kv = shape.kv;
     qkv = RandomFloats(static_cast<size_t>(size), 1);
     d_out = RandomFloats(static_cast<size_t>(q_rows * width), 2);
     bias =
@@ -113,7 +115,8 @@ struct AttentionProblem {
       return static_cast<size_t>(i * shape.out.row + h * shape.out.head + d);
     };
     const auto bias_at = [&](int64_t j) {
-      return static_cast<size_t>(h * (2 * c.bias_span - 1) + j - position + c.bias_span - 1);
+      const int64_t distance = std::clamp(j - position, 1 - c.bias_span, c.bias_span - 1);
+      return static_cast<size_t>(h * (2 * c.bias_span - 1) + distance + c.bias_span - 1);
     };
     std::vector<double> p, factor, d_p;
     double sum = 0, inner = 0;

@@ -85,7 +85,7 @@ class DecodeTest : public KernelTest {
             }
             score *= shape.scale;
             if (span > 0)
-              score += shape.relative_bias[h * (2 * span - 1) + span - 1 + j - position];
+              score += bias[static_cast<size_t>(h * (2 * span - 1) + span - 1 + std::max(j - position, 1 - span))];
             sum += p[static_cast<size_t>(j)] = std::exp(score);
           }
           for (int64_t j = 0; j <= position; ++j) {
@@ -125,6 +125,7 @@ TEST_P(DecodeTest, AttentionToACacheAgreesWithDoublePrecision) {
     CheckAttention(2, 2, 16, 0, 0, head_major);
     CheckAttention(9, 3, 64, 0, 0, head_major);
     CheckAttention(8, 1, 20, 0, 300, head_major);
+    CheckAttention(2, 2, 16, 0, 20, head_major);
     CheckAttention(4, 2, 33, 50, 0, head_major);
     CheckAttention(4, 4, 128, 7, 7, head_major);
   }

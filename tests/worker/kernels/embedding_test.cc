@@ -30,6 +30,11 @@ TEST_P(EmbeddingTest, WordsAreGatheredAndScatteredInOrder) {
   kernels.embedding_forward(rows, columns, ids.data(), places.data(), types.data(), word.data(),
                             position.data(), type.data(), y.data());
   EXPECT_LT(LargestDifference(y, expected), 1e-6);
+  kernels.embedding_forward(rows, columns, ids.data(), nullptr, nullptr, word.data(), nullptr,
+                            nullptr, y.data());
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    ASSERT_EQ(y[i], word[ids[i / columns] * columns + i % columns]);
+  }
   const int threads = omp_get_max_threads();
   std::vector<std::vector<float>> found(2, std::vector<float>(vocabulary * columns, 0));
   for (int run : {0, 1}) {
@@ -70,12 +75,27 @@ TEST_P(EmbeddingTest, RotationTurnsPairsAndBack) {
         }
       }
     }
-    std::vector<float> x = before;
-    kernels.rotate(rows, heads, strides, half, cosines.data(), sines.data(), positions.data(),
-                   false, x.data());
+    RotaryShape shape;
+    shape.rows = rows;
+    shape.heads = heads;
+    shape.head_dim = dim;
+    shape.half = half;
+    shape.cosines = cosines.data();
+    shape.sines = sines.data();
+    shape.positions = positions.data();
+    shape.x = shape.y = strides;
+    std::vector<float> x = before, packed(static_cast<size_t>(rows * heads * dim), NAN);
+    kernels.rotate(shape, x.data(), x.data());
     EXPECT_LT(LargestDifference(x, expected), 1e-6);
-    kernels.rotate(rows, heads, strides, half, cosines.data(), sines.data(), positions.data(), true,
-                   x.data());
+    shape.y = {heads * dim, dim};
+    kernels.rotate(shape, before.data(), packed.data());
+    for (int64_t i = 0; i < rows * heads * dim; ++i) {
+      const int64_t at = i / (heads * dim) * strides.row + i % (heads * dim);
+      ASSERT_EQ(packed[static_cast<size_t>(i)], x[static_cast<size_t>(at)]);
+    }
+    shape.y = strides;
+    shape.backwards = true;
+    kernels.rotate(shape, x.data(), x.data());
     EXPECT_LT(LargestDifference(x, std::vector<double>(before.begin(), before.end())), 1e-6);
   }
 }
