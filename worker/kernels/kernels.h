@@ -15,7 +15,7 @@ enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 // kQuickGelu: x sigmoid(1.702 x).
 enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu, kQuickGelu, kTanh };
 
-// kRms: x / sqrt(mean(x²) + epsilon), as LLaMA and T5 have it.
+// kLayer: (x - mean) / deviation. kRms: x / sqrt(mean(x²) + epsilon), as LLaMA and T5 have it.
 enum class NormKind { kLayer, kRms };
 
 // Row r of head h begins at r * row + h * head, in floats.
@@ -37,9 +37,9 @@ struct AttentionShape {
   int32_t head_dim = 0;
   HeadStrides q, kv, out;  // kv: of k and v; out: of out and d_out
   HeadStrides d_q, d_kv;   // of the gradients
-  float scale = 1;      // of q·k before the softmax
-  bool causal = false;  // key j is seen from its position on; then K >= Q
-  int64_t window = 0;   // > 0: position p sees keys after p - window only, itself included
+  float scale = 1;         // of q·k before the softmax
+  bool causal = false;     // key j is seen from its position on; then K >= Q
+  int64_t window = 0;      // > 0: position p sees keys after p - window only, itself included
   // Added to the scaled score of key j and position p: [heads][2 * bias_span - 1] at
   // j - p + bias_span - 1, the distance being clamped to (-bias_span, bias_span). May be null.
   const float* relative_bias = nullptr;
@@ -167,8 +167,8 @@ struct KernelTable {
                        const DropoutSite& dropout);
   void (*column_sums)(int64_t rows, int64_t columns, const float* x, float* sums);
 
-  // y[r] = word[ids[r]] + position[positions[r]] + type[types[r]]; types may be null (row 0), and so
-  // may position and type.
+  // y[r] = word[ids[r]] + position[positions[r]] + type[types[r]]; types may be null (row 0), and
+  // so may position and type.
   void (*embedding_forward)(int64_t rows, int64_t columns, const int64_t* ids,
                             const int64_t* positions, const int64_t* types, const float* word,
                             const float* position, const float* type, float* y);

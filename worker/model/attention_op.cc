@@ -34,7 +34,7 @@ AttentionShape ShapeOf(const AttentionSpec& spec, const Tensor& q, const Tensor&
   shape.causal = spec.causal;
   shape.window = spec.causal ? spec.window : 0;
   shape.relative_bias = Floats(relative_bias);
-  if (relative_bias.defined()) shape.bias_span = (relative_bias.size(1) + 1) / 2;
+  if (Given(relative_bias)) shape.bias_span = (relative_bias.size(1) + 1) / 2;
   shape.dropout = spec.dropout;
   return shape;
 }
@@ -65,10 +65,10 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const auto gradient_of = [&](const Tensor& x) { return at::empty(x.sizes(), x.options()); };
     variable_list results = {gradient_of(q), gradient_of(k), gradient_of(v),
                              EmptyLike(context->needs_input_grad(3), relative_bias), Tensor()};
-    Kernels().attention_backward(
-        ShapeOf(HeldIn<AttentionSpec>(context), q, k, relative_bias), Floats(q), Floats(k),
-        Floats(v), Floats(saved[4]), Floats(saved[5]), Floats(d), Floats(results[0]),
-        Floats(results[1]), Floats(results[2]), Floats(results[3]));
+    Kernels().attention_backward(ShapeOf(HeldIn<AttentionSpec>(context), q, k, relative_bias),
+                                 Floats(q), Floats(k), Floats(v), Floats(saved[4]),
+                                 Floats(saved[5]), Floats(d), Floats(results[0]),
+                                 Floats(results[1]), Floats(results[2]), Floats(results[3]));
     return results;
   }
 };
@@ -121,9 +121,8 @@ Tensor Attention(Path path, const Tensor& q, const Tensor& k, const Tensor& v,
   CheckBounds(spec);
   AttentionSpec rest = spec;
   rest.relative_bias = Tensor();
-  return AttentionFunction::apply(
-      q, k, v, spec.relative_bias.defined() ? spec.relative_bias.contiguous() : Tensor(),
-      std::move(rest));
+  return AttentionFunction::apply(q, k, v, OrEmpty(spec.relative_bias).contiguous(),
+                                  std::move(rest));
 }
 
 Tensor CachedAttention(Path path, const Tensor& q_given, const Tensor& k, const Tensor& v,
@@ -145,7 +144,7 @@ Tensor CachedAttention(Path path, const Tensor& q_given, const Tensor& k, const 
     most_queries = std::max(most_queries, end - begin);
   }
   const Tensor q = ContiguousHeads(q_given);
-  const Tensor bias = spec.relative_bias.defined() ? spec.relative_bias.contiguous() : Tensor();
+  const Tensor bias = OrEmpty(spec.relative_bias).contiguous();
   const Tensor out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
   AttentionShape shape = ShapeOf(spec, q, k, bias);
   shape.dropout = DropoutSite();

@@ -85,7 +85,8 @@ class DecodeTest : public KernelTest {
             }
             score *= shape.scale;
             if (span > 0)
-              score += bias[static_cast<size_t>(h * (2 * span - 1) + span - 1 + std::max(j - position, 1 - span))];
+              score += bias[static_cast<size_t>(h * (2 * span - 1) + span - 1 +
+                                                std::max(j - position, 1 - span))];
             sum += p[static_cast<size_t>(j)] = std::exp(score);
           }
           for (int64_t j = 0; j <= position; ++j) {
