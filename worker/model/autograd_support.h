@@ -62,7 +62,7 @@ inline torch::Tensor InputMajor(const torch::Tensor& weight, bool input_major) {
 // result = x weightᵀ (+ bias, where it is given).
 inline void Project(const torch::Tensor& x, const torch::Tensor& weight, bool input_major,
                     const torch::Tensor& bias, const torch::Tensor& result) {
-  constexpr int64_t kFewRows = 8;  // up to here reading the weight is what takes the time
+  constexpr int64_t kFewRows = 32;  // up to here reading the weight takes most of the time
   if (x.size(0) <= kFewRows && x.is_contiguous() && weight.is_contiguous()) {
     Kernels().skinny_matmul(input_major ? WeightLayout::kInOut : WeightLayout::kOutIn, x.size(0),
                             x.size(1), result.size(1), Floats(x), Floats(weight), Floats(bias),

@@ -44,7 +44,7 @@ Tensor ScoreBias(const AttentionSpec& spec, int64_t queries, int64_t keys, const
     const int64_t span = (spec.relative_bias.size(1) + 1) / 2;
     const Tensor column = (distance.clamp(1 - span, span - 1) + span - 1).reshape({1, -1});
     bias = spec.relative_bias.gather(1, column.expand({spec.relative_bias.size(0), -1}))
-               .reshape({-1, queries, keys});
+               .reshape({spec.relative_bias.size(0), queries, keys});
   }
   if (!spec.causal) return bias;
   Tensor hidden = at::gt(distance, 0);
