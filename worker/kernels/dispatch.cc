@@ -1,3 +1,5 @@
+#include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -37,21 +39,49 @@ const KernelTable& Kernels() {
   return *best;
 }
 
-float* ThreadScratch(size_t floats) {
+namespace {
+
+std::atomic<size_t> scratch_limit = 0;
+
+class ScratchBuffer {
+ public:
+  float* AtLeast(size_t floats) {
+    const size_t limit = scratch_limit.load(std::memory_order_relaxed);
+    if (limit > 0 && floats > limit) throw std::bad_alloc();
+    if (floats > size_) Grow(floats);
+    return memory_.get();
+  }
+
+ private:
+  void Grow(size_t floats) {
+    memory_.reset();
+    size_ = 0;
+    if (floats > SIZE_MAX / sizeof(float) - 64) throw std::bad_alloc();
+    const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+    memory_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+    if (memory_ == nullptr) throw std::bad_alloc();
+    size_ = bytes / sizeof(float);
+  }
+
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };
-  thread_local std::unique_ptr<float, Free> buffer;
-  thread_local size_t size = 0;
-  if (floats > size) {
-    const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
-    buffer.reset();
-    size = 0;
-    buffer.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-    if (buffer == nullptr) throw std::bad_alloc();
-    size = bytes / sizeof(float);
-  }
-  return buffer.get();
+  std::unique_ptr<float, Free> memory_;
+  size_t size_ = 0;
+};
+
+}  // namespace
+
+float* ThreadScratch(size_t floats) {
+  thread_local ScratchBuffer buffer;
+  return buffer.AtLeast(floats);
 }
+
+float* SharedScratch(size_t floats) {
+  thread_local ScratchBuffer buffer;
+  return buffer.AtLeast(floats);
+}
+
+void LimitScratch(size_t floats) { scratch_limit = floats; }
 
 }  // namespace thaw

@@ -12,32 +12,94 @@ namespace thaw {
 
 enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 
-enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu };
+// kQuickGelu: x sigmoid(1.702 x).
+enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu, kQuickGelu, kTanh };
+
+// kLayer: (x - mean) / deviation. kRms: x / sqrt(mean(x²) + epsilon), as LLaMA and T5 have it.
+enum class NormKind { kLayer, kRms };
+
+// Row r of head h begins at r * row + h * head, in floats.
+struct HeadStrides {
+  int64_t row = 0;
+  int64_t head = 0;
+};
 
 // Attention of packed sequences: queries of sequence s, rows [q_bounds[s], q_bounds[s + 1]), see
-// all keys of rows [k_bounds[s], k_bounds[s + 1]). Row r of head h begins at r * stride + h *
-// head_dim.
+// keys of rows [k_bounds[s], k_bounds[s + 1]). The queries are the last rows of the keys' sequence:
+// with Q queries and K keys, query i stands at position i + K - Q. Query head h asks key head
+// h / (heads / kv_heads).
 struct AttentionShape {
   const int32_t* q_bounds = nullptr;
   const int32_t* k_bounds = nullptr;
   int32_t sequences = 0;
   int32_t heads = 0;
+  int32_t kv_heads = 0;  // divides heads
   int32_t head_dim = 0;
-  int64_t q_stride = 0;  // of q, out and their gradients, in floats
-  int64_t k_stride = 0;  // of k, v and their gradients
-  float scale = 1;       // of q·k before the softmax
-  DropoutSite dropout;   // on the weights; row = query row, column = key within its sequence
+  HeadStrides q, kv, out;  // kv: of k and v; out: of out and d_out
+  HeadStrides d_q, d_kv;   // of the gradients
+  float scale = 1;         // of q·k before the softmax
+  bool causal = false;     // key j is seen from its position on; then K >= Q
+  int64_t window = 0;      // > 0: position p sees keys after p - window only, itself included
+  // Added to the scaled score of key j and position p: [heads][2 * bias_span - 1] at
+  // j - p + bias_span - 1, the distance being clamped to (-bias_span, bias_span). May be null.
+  const float* relative_bias = nullptr;
+  int64_t bias_span = 0;
+  DropoutSite dropout;  // on the weights; row = query row, plane = query head, column = key within
+                        // its sequence
+};
+
+// The keys and values so far of one sequence and where its new queries lie. Row j of key head h
+// begins at j * DecodeShape::kv.row + h * kv.head: head by head ([kv_heads, capacity, head_dim])
+// is read fastest.
+struct CachedSequence {
+  const float* k = nullptr;
+  const float* v = nullptr;
+  int64_t keys = 0;         // with those of the new queries
+  int64_t first_query = 0;  // row
+  int64_t queries = 1;      // the last `queries` positions; each sees keys up to its own
+};
+
+// The fields are as in AttentionShape.
+struct DecodeShape {
+  const CachedSequence* sequences = nullptr;
+  int32_t count = 0;
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  HeadStrides q, kv, out;
+  float scale = 1;
+  int64_t window = 0;
+  const float* relative_bias = nullptr;
+  int64_t bias_span = 0;
+};
+
+// kInOut: as GPT-2's Conv1D has it.
+enum class WeightLayout { kOutIn, kInOut };
+
+struct RotaryShape {
+  int64_t rows = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int64_t half = 0;
+  const float* cosines = nullptr;
+  const float* sines = nullptr;
+  const int64_t* positions = nullptr;
+  HeadStrides x, y;
+  bool backwards = false;
 };
 
 struct KernelTable {
   InstructionSet instruction_set;
 
-  // out = dropout(softmax(scale q kᵀ)) v; log_sums [q rows, heads] is for the backward pass.
+  // out = dropout(softmax(scale q kᵀ + bias)) v; log_sums [q rows, heads] is for the backward pass.
+  // Work and memory for the scores grow with what is seen, not with what the mask hides.
   void (*attention_forward)(const AttentionShape& shape, const float* q, const float* k,
                             const float* v, float* out, float* log_sums);
+  // d_relative_bias, as relative_bias, may be null.
   void (*attention_backward)(const AttentionShape& shape, const float* q, const float* k,
                              const float* v, const float* out, const float* log_sums,
-                             const float* d_out, float* d_q, float* d_k, float* d_v);
+                             const float* d_out, float* d_q, float* d_k, float* d_v,
+                             float* d_relative_bias);
 
   // y = LayerNorm(residual + dropout(x + bias)) * gamma + beta over rows of `columns`. x is
   // overwritten with the normalised rows (before gamma), which the backward pass needs together
@@ -54,19 +116,59 @@ struct KernelTable {
                                  const float* gamma, const DropoutSite& dropout, float* d_residual,
                                  float* d_x, float* d_gamma, float* d_beta, float* d_bias);
 
-  // x += bias, y = activation(x).
+  // x = residual + dropout(x + bias), y = norm(x) * gamma + beta: the sum stays in x. bias,
+  // residual and beta may be null; with neither bias, residual nor dropout x stays as it is.
+  // moments [rows, 2], a mean (0 for kRms) and an inverse deviation, are for the backward pass.
+  void (*sum_norm_forward)(NormKind kind, int64_t rows, int64_t columns, float* x,
+                           const float* bias, const float* residual, const float* gamma,
+                           const float* beta, float epsilon, const DropoutSite& dropout, float* y,
+                           float* moments);
+  // From the gradients at y and at the sum (d_sum, may be null or d_residual). The others are as
+  // for residual_norm_backward.
+  void (*sum_norm_backward)(NormKind kind, int64_t rows, int64_t columns, const float* d_y,
+                            const float* d_sum, const float* sum, const float* moments,
+                            const float* gamma, const DropoutSite& dropout, float* d_residual,
+                            float* d_x, float* d_gamma, float* d_beta, float* d_bias);
+
+  // Rotary position embedding (Su et al., "RoFormer", arXiv 2104.09864), the pairs being columns c
+  // and c + half of a head, c < half: turned by the angle whose cosine and sine are at
+  // [positions[row], c] of tables of `half` columns. Columns from 2 half on are copied. Backwards
+  // turns by the negative angle, which is the gradient. y may be x.
+  void (*rotate)(const RotaryShape& shape, const float* x, float* y);
+
+  // x += bias, y = activation(x). bias may be null.
   void (*activation_forward)(ActivationKind kind, int64_t rows, int64_t columns, float* x,
                              const float* bias, float* y);
   // d *= activation'(x); if y is not null, y = activation(x).
   void (*activation_backward)(ActivationKind kind, int64_t rows, int64_t columns, const float* x,
                               float* d, float* y);
 
+  // y = activation(gate) * up; rows of gate and up are `stride` apart, those of y contiguous.
+  void (*gated_forward)(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
+                        const float* up, int64_t stride, float* y);
+  // d is the gradient at y; d_gate and d_up lie as gate and up do and may be them. y, if not null,
+  // is computed again; it may be d.
+  void (*gated_backward)(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
+                         const float* up, int64_t stride, const float* d, float* d_gate,
+                         float* d_up, float* y);
+
+  // The cell of an LSTM (Hochreiter and Schmidhuber, 1997) after its projections: gates [rows, 4
+  // columns] hold i, f, g and o before their activations. c_next = σ(f) c + σ(i) tanh(g), h_next =
+  // σ(o) tanh(c_next).
+  void (*lstm_forward)(int64_t rows, int64_t columns, const float* gates, const float* c,
+                       float* c_next, float* h_next);
+  // d_c_next may be null; d_gates may be gates.
+  void (*lstm_backward)(int64_t rows, int64_t columns, const float* gates, const float* c,
+                        const float* c_next, const float* d_h, const float* d_c_next,
+                        float* d_gates, float* d_c);
+
   // x = dropout(x + bias); bias may be null.
   void (*bias_dropout)(int64_t rows, int64_t columns, float* x, const float* bias,
                        const DropoutSite& dropout);
   void (*column_sums)(int64_t rows, int64_t columns, const float* x, float* sums);
 
-  // y[r] = word[ids[r]] + position[positions[r]] + type[types[r]]; types may be null (row 0).
+  // y[r] = word[ids[r]] + position[positions[r]] + type[types[r]]; types may be null (row 0), and
+  // so may position and type.
   void (*embedding_forward)(int64_t rows, int64_t columns, const int64_t* ids,
                             const int64_t* positions, const int64_t* types, const float* word,
                             const float* position, const float* type, float* y);
@@ -74,10 +176,18 @@ struct KernelTable {
   void (*scatter_add)(int64_t rows, int64_t columns, const int64_t* ids, const float* d,
                       float* table);
 
-  // Returns the sum of -log softmax(logits)[label] over the rows, d_logits its gradient. A row
-  // whose label is negative counts nothing.
+  // Returns the sum of -log softmax(logits)[label] over the rows; d_logits, its gradient, may be
+  // null or logits. A row whose label is negative counts nothing. log_probabilities [rows], of the
+  // labels (0 where there is none), and log_sums [rows], log Σ e^logits of all rows, may be null.
   double (*cross_entropy)(int64_t rows, int64_t classes, const float* logits, const int64_t* labels,
-                          float* d_logits);
+                          float* d_logits, float* log_probabilities, float* log_sums);
+
+  // For generating: bound by memory, which is read once.
+  // y [rows, out] = x [rows, in] weightᵀ + bias for up to some 32 rows; bias may be null. A row's
+  // result does not depend on the other rows.
+  void (*skinny_matmul)(WeightLayout layout, int64_t rows, int64_t in, int64_t out, const float* x,
+                        const float* weight, const float* bias, float* y);
+  void (*attention_decode)(const DecodeShape& shape, const float* q, float* out);
 };
 
 // nullptr if this processor cannot run it.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "worker/kernels/kernels.h"
+#include "worker/kernels/parallel_impl.h"
 #include "worker/kernels/random_impl.h"
 #include "worker/kernels/scratch.h"
 
@@ -23,8 +24,7 @@ THAW_INLINE void DropRow(const DropoutSite& dropout, int64_t row, int64_t column
 
 void BiasDropout(int64_t rows, int64_t columns, float* x, const float* bias,
                  const DropoutSite& dropout) {
-#pragma omp parallel for schedule(static)
-  for (int64_t r = 0; r < rows; ++r) {
+  ParallelFor(rows, [=](int64_t r) {
     float* row = x + r * columns;
     if (bias != nullptr) {
       OverColumns(0, columns, [&](int64_t c, int64_t n) {
@@ -32,15 +32,14 @@ void BiasDropout(int64_t rows, int64_t columns, float* x, const float* bias,
       });
     }
     if (dropout.active()) DropRow(dropout, r, columns, row);
-  }
+  });
 }
 
 void ResidualNormForward(int64_t rows, int64_t columns, float* x, const float* bias,
                          const float* residual, const float* gamma, const float* beta,
                          float epsilon, const DropoutSite& dropout, float* y,
                          float* inverse_deviation) {
-#pragma omp parallel for schedule(static)
-  for (int64_t r = 0; r < rows; ++r) {
+  ParallelFor(rows, [=](int64_t r) {
     float* row = x + r * columns;
     if (bias != nullptr) {
       OverColumns(0, columns, [&](int64_t c, int64_t n) {
@@ -75,7 +74,7 @@ void ResidualNormForward(int64_t rows, int64_t columns, float* x, const float* b
       StoreUpTo(y + r * columns + c, normalised * LoadUpTo(gamma + c, n) + LoadUpTo(beta + c, n),
                 n);
     });
-  }
+  });
 }
 
 // Adds the partial sums [chunks][columns] at `partial`, in order.
@@ -94,10 +93,9 @@ void ResidualNormBackward(int64_t rows, int64_t columns, const float* d_y, const
                           float* d_beta, float* d_bias) {
   const int64_t chunks = (rows + kRowChunk - 1) / kRowChunk;
   const int64_t stride = 3 * columns;
-  float* partial = ThreadScratch(static_cast<size_t>(chunks * stride));
+  float* partial = SharedScratch(static_cast<size_t>(chunks * stride));
   std::memset(partial, 0, static_cast<size_t>(chunks * stride) * sizeof(float));
-#pragma omp parallel for schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  ParallelFor(chunks, [=](int64_t chunk) {
     float* gamma_sum = partial + chunk * stride;
     float* beta_sum = gamma_sum + columns;
     float* bias_sum = beta_sum + columns;
@@ -133,7 +131,7 @@ void ResidualNormBackward(int64_t rows, int64_t columns, const float* d_y, const
         });
       }
     }
-  }
+  });
   AddChunks(chunks, stride, columns, partial, d_gamma);
   AddChunks(chunks, stride, columns, partial + columns, d_beta);
   AddChunks(chunks, stride, columns, partial + 2 * columns, d_bias);
@@ -141,16 +139,15 @@ void ResidualNormBackward(int64_t rows, int64_t columns, const float* d_y, const
 
 void ColumnSums(int64_t rows, int64_t columns, const float* x, float* sums) {
   const int64_t chunks = (rows + kRowChunk - 1) / kRowChunk;
-  float* partial = ThreadScratch(static_cast<size_t>(chunks * columns));
-#pragma omp parallel for schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  float* partial = SharedScratch(static_cast<size_t>(chunks * columns));
+  ParallelFor(chunks, [=](int64_t chunk) {
     float* sum = partial + chunk * columns;
     std::memset(sum, 0, static_cast<size_t>(columns) * sizeof(float));
     const int64_t end = Smaller((chunk + 1) * kRowChunk, rows);
     for (int64_t r = chunk * kRowChunk; r < end; ++r) {
       for (int64_t c = 0; c < columns; ++c) sum[c] += x[r * columns + c];
     }
-  }
+  });
   AddChunks(chunks, columns, columns, partial, sums);
 }
 

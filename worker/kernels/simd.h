@@ -111,6 +111,28 @@ THAW_INLINE void Transpose(Floats (&rows)[kLanes]) {
   if constexpr (kLanes >= 16) TransposeRound<8>(rows);
 }
 
+// Lane i is the sum of rows[i]: the butterfly, adding up what it has brought together.
+template <int half>
+THAW_INLINE void SumRound(Floats (&rows)[kLanes]) {
+  Ints low, high;
+  for (int i = 0; i < kLanes; ++i) {
+    low[i] = (i & half) == 0 ? i : static_cast<int>(kLanes) + i - half;
+    high[i] = (i & half) == 0 ? i + half : static_cast<int>(kLanes) + i;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kLanes; r += 2 * half) {
+    const Floats a = rows[r], b = rows[r + half];
+    rows[r] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+  }
+}
+THAW_INLINE Floats SumsOf(Floats (&rows)[kLanes]) {
+  SumRound<1>(rows);
+  SumRound<2>(rows);
+  if constexpr (kLanes >= 8) SumRound<4>(rows);
+  if constexpr (kLanes >= 16) SumRound<8>(rows);
+  return rows[0];
+}
+
 // e^x to about 1 ulp within [-87.3, 88], the ends outside, NaN of NaN: 2^n times a polynomial on
 // [-ln 2 / 2, ln 2 / 2].
 THAW_INLINE Floats Exp(Floats x) {

@@ -1,9 +1,14 @@
 // See simd.h for how this is included.
 #pragma once
 
-#include "worker/kernels/attention_impl.h"
-#include "worker/kernels/elementwise_impl.h"
-#include "worker/kernels/norm_impl.h"
+#include "worker/kernels/activation_impl.h"
+#include "worker/kernels/attention_backward_impl.h"
+#include "worker/kernels/decode_impl.h"
+#include "worker/kernels/embedding_impl.h"
+#include "worker/kernels/loss_impl.h"
+#include "worker/kernels/rotary_impl.h"
+#include "worker/kernels/skinny_matmul_impl.h"
+#include "worker/kernels/sum_norm_impl.h"
 
 namespace thaw {
 namespace {
@@ -14,13 +19,22 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .attention_backward = AttentionBackward,
           .residual_norm_forward = ResidualNormForward,
           .residual_norm_backward = ResidualNormBackward,
+          .sum_norm_forward = SumNormForward,
+          .sum_norm_backward = SumNormBackward,
+          .rotate = Rotate,
           .activation_forward = ActivationForward,
           .activation_backward = ActivationBackward,
+          .gated_forward = GatedForward,
+          .gated_backward = GatedBackward,
+          .lstm_forward = LstmForward,
+          .lstm_backward = LstmBackward,
           .bias_dropout = BiasDropout,
           .column_sums = ColumnSums,
           .embedding_forward = EmbeddingForward,
           .scatter_add = ScatterAdd,
-          .cross_entropy = CrossEntropy};
+          .cross_entropy = CrossEntropy,
+          .skinny_matmul = SkinnyMatmul,
+          .attention_decode = AttentionDecode};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "torch/csrc/autograd/custom_function.h"
 #include "torch/types.h"
+#include "worker/kernels/kernels.h"
 
 namespace at::native {
 // oneDNN's GEMM, out = alpha a b + beta out. LibTorch exports it but ships no header. It takes
@@ -20,8 +21,14 @@ inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Te
   at::native::mkldnn_matmul(a, b, out, accumulate ? 1.0f : 0.0f, 1.0f);
 }
 
+// Autograd functions take no undefined tensors: an empty one stands for what is not given.
+inline torch::Tensor OrEmpty(const torch::Tensor& tensor) {
+  return tensor.defined() ? tensor : at::empty({0});
+}
+inline bool Given(const torch::Tensor& tensor) { return tensor.defined() && tensor.numel() > 0; }
+
 inline float* Floats(const torch::Tensor& tensor) {
-  return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
+  return Given(tensor) ? tensor.data_ptr<float>() : nullptr;
 }
 
 inline torch::Tensor EmptyLike(bool wanted, const torch::Tensor& tensor) {
@@ -45,6 +52,46 @@ inline WeightGradient WeightGradientOf(bool wanted, const torch::Tensor& weight)
     if (preset.defined() && preset.is_contiguous()) return {preset, true};
   }
   return {at::empty_like(weight, at::MemoryFormat::Contiguous), false};
+}
+
+// The weight as [in, out], whichever way it lies.
+inline torch::Tensor InputMajor(const torch::Tensor& weight, bool input_major) {
+  return input_major ? weight : weight.t();
+}
+
+// result = x weightᵀ (+ bias, where it is given).
+inline void Project(const torch::Tensor& x, const torch::Tensor& weight, bool input_major,
+                    const torch::Tensor& bias, const torch::Tensor& result) {
+  constexpr int64_t kFewRows = 32;  // up to here reading the weight takes most of the time
+  if (x.size(0) <= kFewRows && x.is_contiguous() && weight.is_contiguous()) {
+    Kernels().skinny_matmul(input_major ? WeightLayout::kInOut : WeightLayout::kOutIn, x.size(0),
+                            x.size(1), result.size(1), Floats(x), Floats(weight), Floats(bias),
+                            Floats(result));
+    return;
+  }
+  Gemm(x, InputMajor(weight, input_major), result);
+  if (Given(bias)) {
+    Kernels().bias_dropout(result.size(0), result.size(1), Floats(result), Floats(bias),
+                           DropoutSite());
+  }
+}
+
+// d_weight (+)= what x [rows, in] and d [rows, out] give, in the weight's own layout.
+inline void AddWeightGradient(const WeightGradient& d_weight, const torch::Tensor& x,
+                              const torch::Tensor& d, bool input_major) {
+  if (!d_weight.sum.defined()) return;
+  if (input_major) {
+    Gemm(x.t(), d, d_weight.sum, d_weight.adds);
+  } else {
+    Gemm(d.t(), x, d_weight.sum, d_weight.adds);
+  }
+}
+
+inline torch::Tensor BiasGradient(bool wanted, const torch::Tensor& d) {
+  if (!wanted) return {};
+  const torch::Tensor sums = at::empty({d.size(1)}, d.options());
+  Kernels().column_sums(d.size(0), d.size(1), Floats(d), Floats(sums));
+  return sums;
 }
 
 // Keeps a plain struct with a graph node.

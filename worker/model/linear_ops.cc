@@ -18,35 +18,16 @@ struct ProjectionInputs {
   bool input_major;
 };
 
-// The weight as [in, out], whichever way it lies.
-Tensor InputMajor(const Tensor& weight, bool input_major) {
-  return input_major ? weight : weight.t();
-}
-
-// d_weight (+)= what x [rows, in] and d [rows, out] give, in the weight's own layout.
-void AddWeightGradient(const WeightGradient& d_weight, const Tensor& x, const Tensor& d,
-                       bool input_major) {
-  if (!d_weight.sum.defined()) return;
-  if (input_major) {
-    Gemm(x.t(), d, d_weight.sum, d_weight.adds);
-  } else {
-    Gemm(d.t(), x, d_weight.sum, d_weight.adds);
-  }
-}
-
 struct ProjectionsFunction : torch::autograd::Function<ProjectionsFunction> {
   static variable_list forward(AutogradContext* context, const Tensor& x, at::TensorList parameters,
                                std::vector<ProjectionInputs> inputs) {
     variable_list saved = {x}, results;
     for (const ProjectionInputs& input : inputs) {
       const Tensor& weight = parameters[input.weight - 1];
-      const Tensor matrix = InputMajor(weight, input.input_major);
-      const Tensor result = at::empty({x.size(0), matrix.size(1)}, x.options());
-      Gemm(x, matrix, result);
-      if (input.bias) {
-        Kernels().bias_dropout(result.size(0), result.size(1), Floats(result),
-                               Floats(parameters[*input.bias - 1]), DropoutSite());
-      }
+      const Tensor bias = input.bias ? parameters[*input.bias - 1] : Tensor();
+      const Tensor result =
+          at::empty({x.size(0), weight.size(input.input_major ? 1 : 0)}, x.options());
+      Project(x, weight, input.input_major, bias, result);
       saved.push_back(weight);
       results.push_back(result);
     }
@@ -70,63 +51,7 @@ struct ProjectionsFunction : torch::autograd::Function<ProjectionsFunction> {
       const auto d_weight = WeightGradientOf(context->needs_input_grad(weight), saved[1 + i]);
       AddWeightGradient(d_weight, x, d, input_major);
       results[weight] = d_weight.Returned();
-      if (bias && context->needs_input_grad(*bias)) {
-        results[*bias] = at::empty({d.size(1)}, d.options());
-        Kernels().column_sums(d.size(0), d.size(1), Floats(d), Floats(results[*bias]));
-      }
-    }
-    return results;
-  }
-};
-
-struct MlpState {
-  ActivationKind activation;
-  bool first_input_major, second_input_major;
-};
-
-struct MlpFunction : torch::autograd::Function<MlpFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& w1,
-                        const Tensor& b1, const Tensor& w2, const MlpState& state) {
-    const Tensor first = InputMajor(w1, state.first_input_major);
-    const Tensor second = InputMajor(w2, state.second_input_major);
-    const Tensor hidden = at::empty({x.size(0), first.size(1)}, x.options());
-    const Tensor activated = at::empty_like(hidden);
-    const Tensor result = at::empty({x.size(0), second.size(1)}, x.options());
-    Gemm(x, first, hidden);
-    Kernels().activation_forward(state.activation, hidden.size(0), hidden.size(1), Floats(hidden),
-                                 Floats(b1), Floats(activated));
-    Gemm(activated, second, result);
-    context->save_for_backward({x, w1, w2, hidden});
-    Hold(context, state);
-    return result;
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const variable_list saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &w1 = saved[1], &w2 = saved[2], &hidden = saved[3];
-    const auto& state = HeldIn<MlpState>(context);
-    const Tensor d = gradients[0].contiguous();
-    variable_list results(5);
-    const auto d_w1 = WeightGradientOf(context->needs_input_grad(1), w1);
-    const auto d_w2 = WeightGradientOf(context->needs_input_grad(3), w2);
-    results[1] = d_w1.Returned();
-    results[3] = d_w2.Returned();
-    Tensor activated = EmptyLike(d_w2.sum.defined(), hidden);
-    const Tensor d_hidden = at::empty_like(hidden);
-    Gemm(d, InputMajor(w2, state.second_input_major).t(), d_hidden);
-    Kernels().activation_backward(state.activation, hidden.size(0), hidden.size(1), Floats(hidden),
-                                  Floats(d_hidden), Floats(activated));
-    AddWeightGradient(d_w2, activated, d, state.second_input_major);
-    activated.reset();
-    if (context->needs_input_grad(2)) {
-      results[2] = at::empty({hidden.size(1)}, d.options());
-      Kernels().column_sums(d_hidden.size(0), d_hidden.size(1), Floats(d_hidden),
-                            Floats(results[2]));
-    }
-    AddWeightGradient(d_w1, x, d_hidden, state.first_input_major);
-    if (context->needs_input_grad(0)) {
-      results[0] = at::empty_like(x);
-      Gemm(d_hidden, InputMajor(w1, state.first_input_major).t(), results[0]);
+      if (bias) results[*bias] = BiasGradient(context->needs_input_grad(*bias), d);
     }
     return results;
   }
@@ -155,27 +80,6 @@ std::vector<Tensor> Projections(Path path, const Tensor& x,
 
 Tensor Linear(Path path, const Tensor& x, const WeightAndBias& parameters) {
   return Projections(path, x, {parameters})[0];
-}
-
-Tensor Activate(Path path, ActivationKind activation, const Tensor& x) {
-  return reference::Activate(activation, x);
-}
-
-Tensor Mlp(Path path, ActivationKind activation, const Tensor& x, const WeightAndBias& first,
-           const WeightAndBias& second, const DropoutSite& inner_dropout) {
-  const bool served =
-      first.bias.defined() && !inner_dropout.active() && activation != ActivationKind::kSilu;
-  if (path == Path::kReference || !served) {
-    return reference::Mlp(activation, x, first, second, inner_dropout);
-  }
-  return MlpFunction::apply(x, first.weight, first.bias, second.weight,
-                            MlpState{activation, first.input_major, second.input_major});
-}
-
-Tensor GatedMlp(Path path, ActivationKind activation, const Tensor& x, const WeightAndBias& gate,
-                const WeightAndBias& up, const WeightAndBias& down,
-                const DropoutSite& inner_dropout) {
-  return reference::GatedMlp(activation, x, gate, up, down, inner_dropout);
 }
 
 }  // namespace thaw

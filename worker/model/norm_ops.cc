@@ -41,62 +41,108 @@ struct ResidualNormFunction : torch::autograd::Function<ResidualNormFunction> {
   }
 };
 
-struct EmbeddingState {
-  EmbeddingInputs inputs;
+// Rows of `norm.weight`'s size; x, y and their like are contiguous.
+int64_t RowsOf(const Tensor& x, const Tensor& weight) { return x.numel() / weight.size(0); }
+
+struct NormState {
+  NormKind kind;
+  float epsilon;
   DropoutSite dropout;
 };
 
-struct EmbeddingNormFunction : torch::autograd::Function<EmbeddingNormFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& word, const Tensor& position,
-                        const Tensor& type, const Tensor& gamma, const Tensor& beta,
-                        const EmbeddingInputs& inputs, double epsilon, const DropoutSite& dropout) {
-    const int64_t rows = inputs.ids.size(0), columns = word.size(1);
-    const Tensor normalised = at::empty({rows, columns}, word.options());
-    const Tensor y = at::empty_like(normalised);
-    const Tensor inverse_deviation = at::empty({rows}, word.options());
-    Kernels().embedding_forward(rows, columns, inputs.ids.data_ptr<int64_t>(),
-                                inputs.positions.data_ptr<int64_t>(),
-                                inputs.types.defined() ? inputs.types.data_ptr<int64_t>() : nullptr,
-                                Floats(word), Floats(position), Floats(type), Floats(normalised));
-    Kernels().residual_norm_forward(rows, columns, Floats(normalised), nullptr, nullptr,
-                                    Floats(gamma), Floats(beta), static_cast<float>(epsilon),
-                                    DropoutSite(), Floats(y), Floats(inverse_deviation));
-    if (dropout.active()) {
-      Kernels().bias_dropout(rows, columns, Floats(y), nullptr, dropout);
-    }
-    context->save_for_backward({normalised, inverse_deviation, word, position, type, gamma});
-    Hold(context, EmbeddingState{inputs, dropout});
+struct NormaliseFunction : torch::autograd::Function<NormaliseFunction> {
+  static Tensor forward(AutogradContext* context, const Tensor& x_given, const Tensor& weight,
+                        const Tensor& bias, const NormState& state) {
+    const Tensor x = x_given.contiguous(), y = at::empty_like(x);
+    const int64_t rows = RowsOf(x, weight);
+    const Tensor moments = at::empty({rows, 2}, x.options());
+    Kernels().sum_norm_forward(state.kind, rows, weight.size(0), Floats(x), nullptr, nullptr,
+                               Floats(weight), Floats(bias), state.epsilon, DropoutSite(),
+                               Floats(y), Floats(moments));
+    context->save_for_backward({x, moments, weight});
+    Hold(context, state);
     return y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
-    const Tensor &normalised = saved[0], &gamma = saved[5];
-    const auto& [inputs, dropout] = HeldIn<EmbeddingState>(context);
-    const int64_t rows = normalised.size(0), columns = normalised.size(1);
-    Tensor d = gradients[0].contiguous();
-    if (dropout.active()) {
-      d = d.clone();
-      Kernels().bias_dropout(rows, columns, Floats(d), nullptr, dropout);
+    const Tensor &x = saved[0], &weight = saved[2];
+    const Tensor d = gradients[0].contiguous(), d_x = at::empty_like(x);
+    const Tensor d_weight = EmptyLike(context->needs_input_grad(1), weight);
+    const Tensor d_bias = EmptyLike(context->needs_input_grad(2), weight);
+    Kernels().sum_norm_backward(HeldIn<NormState>(context).kind, RowsOf(x, weight), weight.size(0),
+                                Floats(d), nullptr, Floats(x), Floats(saved[1]), Floats(weight),
+                                DropoutSite(), Floats(d_x), nullptr, Floats(d_weight),
+                                Floats(d_bias), nullptr);
+    return {d_x, d_weight, d_bias, Tensor()};
+  }
+};
+
+// The gradient at x of residual + dropout(x), from that at the sum.
+Tensor AddendGradient(const Tensor& d, const DropoutSite& dropout) {
+  if (!dropout.active()) return d;
+  const Tensor d_x = d.clone();
+  Kernels().bias_dropout(d.size(0), d.size(1), Floats(d_x), nullptr, dropout);
+  return d_x;
+}
+
+struct ResidualFunction : torch::autograd::Function<ResidualFunction> {
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& bias,
+                        const Tensor& residual, const DropoutSite& dropout) {
+    Tensor sum = x.variable_data();
+    Kernels().bias_dropout(sum.size(0), sum.size(1), Floats(sum), Floats(bias), dropout);
+    sum.add_(residual);
+    Hold(context, dropout);
+    return sum;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const Tensor d = gradients[0].contiguous();
+    const Tensor d_x = AddendGradient(d, HeldIn<DropoutSite>(context));
+    return {d_x, BiasGradient(context->needs_input_grad(1), d_x), d, Tensor()};
+  }
+};
+
+struct ResidualAndNormFunction : torch::autograd::Function<ResidualAndNormFunction> {
+  static variable_list forward(AutogradContext* context, const Tensor& x, const Tensor& bias,
+                               const Tensor& residual_given, const Tensor& weight,
+                               const Tensor& norm_bias, const NormState& state) {
+    const Tensor sum = x.variable_data(), normed = at::empty_like(sum);
+    const Tensor residual = residual_given.contiguous();
+    const Tensor moments = at::empty({sum.size(0), 2}, sum.options());
+    Kernels().sum_norm_forward(state.kind, sum.size(0), sum.size(1), Floats(sum), Floats(bias),
+                               Floats(residual), Floats(weight), Floats(norm_bias), state.epsilon,
+                               state.dropout, Floats(normed), Floats(moments));
+    context->set_materialize_grads(false);
+    context->save_for_backward({sum, moments, weight});
+    Hold(context, state);
+    return {sum, normed};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const Tensor &sum = saved[0], &weight = saved[2];
+    const auto& state = HeldIn<NormState>(context);
+    variable_list results(6);
+    if (!gradients[0].defined() && !gradients[1].defined()) return results;
+    const Tensor d_sum = gradients[0].defined() ? gradients[0].contiguous() : Tensor();
+    if (!gradients[1].defined()) {
+      results[0] = AddendGradient(d_sum, state.dropout);
+      results[1] = BiasGradient(context->needs_input_grad(1), results[0]);
+      results[2] = d_sum;
+      return results;
     }
-    const Tensor d_sum = at::empty_like(normalised);
-    variable_list results(8);
-    results[3] = EmptyLike(context->needs_input_grad(3), gamma);
-    results[4] = EmptyLike(context->needs_input_grad(4), gamma);
-    Kernels().residual_norm_backward(rows, columns, Floats(d), Floats(normalised), Floats(saved[1]),
-                                     Floats(gamma), DropoutSite(), Floats(d_sum), nullptr,
-                                     Floats(results[3]), Floats(results[4]), nullptr);
-    const Tensor* const indices[] = {&inputs.ids, &inputs.positions, &inputs.types};
-    for (size_t i = 0; i < 3; ++i) {
-      const auto table = WeightGradientOf(context->needs_input_grad(i), saved[2 + i]);
-      if (!table.sum.defined()) continue;
-      if (!table.adds) table.sum.zero_();
-      Kernels().scatter_add(rows, columns,
-                            indices[i]->defined() ? indices[i]->data_ptr<int64_t>() : nullptr,
-                            Floats(d_sum), Floats(table.sum));
-      if (i == 0 && inputs.padding_id >= 0) table.sum[inputs.padding_id].zero_();
-      results[i] = table.Returned();
-    }
+    const Tensor d_normed = gradients[1].contiguous();
+    const Tensor d_x = EmptyLike(state.dropout.active(), sum);
+    results[1] = EmptyLike(context->needs_input_grad(1), weight);
+    results[2] = at::empty_like(sum);
+    results[3] = EmptyLike(context->needs_input_grad(3), weight);
+    results[4] = EmptyLike(context->needs_input_grad(4), weight);
+    Kernels().sum_norm_backward(state.kind, sum.size(0), sum.size(1), Floats(d_normed),
+                                Floats(d_sum), Floats(sum), Floats(saved[1]), Floats(weight),
+                                state.dropout, Floats(results[2]), Floats(d_x), Floats(results[3]),
+                                Floats(results[4]), Floats(results[1]));
+    results[0] = d_x.defined() ? d_x : results[2];
     return results;
   }
 };
@@ -116,30 +162,7 @@ struct DropoutFunction : torch::autograd::Function<DropoutFunction> {
   }
 };
 
-struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& logits, const Tensor& labels) {
-    const Tensor x = logits.contiguous();
-    const Tensor d_logits = at::empty_like(x);
-    const double loss = Kernels().cross_entropy(x.size(0), x.size(1), Floats(x),
-                                                labels.data_ptr<int64_t>(), Floats(d_logits));
-    context->save_for_backward({d_logits});
-    return at::scalar_tensor(loss, x.options());
-  }
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    return {context->get_saved_variables()[0] * gradients[0], Tensor()};
-  }
-};
-
 }  // namespace
-
-Tensor EmbeddingNorm(Path path, const EmbeddingInputs& inputs, const Tensor& word,
-                     const Tensor& position, const Tensor& type, const Tensor& gamma,
-                     const Tensor& beta, double epsilon, const DropoutSite& dropout) {
-  if (path == Path::kReference || !position.defined() || !type.defined()) {
-    return reference::EmbeddingNorm(inputs, word, position, type, gamma, beta, epsilon, dropout);
-  }
-  return EmbeddingNormFunction::apply(word, position, type, gamma, beta, inputs, epsilon, dropout);
-}
 
 Tensor ResidualNorm(Path path, const Tensor& x, const Tensor& bias, const Tensor& residual,
                     const Tensor& gamma, const Tensor& beta, double epsilon,
@@ -151,70 +174,39 @@ Tensor ResidualNorm(Path path, const Tensor& x, const Tensor& bias, const Tensor
   return ResidualNormFunction::apply(x, bias, residual, gamma, beta, epsilon, dropout);
 }
 
-Tensor Dropout(Path path, const Tensor& x, const DropoutSite& dropout) {
-  if (!dropout.active()) return x;
-  if (path == Path::kReference) return reference::Dropout(x, dropout);
-  return DropoutFunction::apply(x, dropout);
-}
-
-Tensor Embedding(Path path, const EmbeddingInputs& inputs, const Tensor& word,
-                 const Tensor& position, const DropoutSite& dropout) {
-  return reference::Embedding(inputs, word, position, dropout);
-}
-
 Tensor Normalise(Path path, const Tensor& x, const Norm& norm) {
-  return reference::Normalise(x, norm);
+  if (path == Path::kReference) return reference::Normalise(x, norm);
+  return NormaliseFunction::apply(
+      x, norm.weight, OrEmpty(norm.bias),
+      NormState{norm.kind, static_cast<float>(norm.epsilon), DropoutSite()});
 }
 
 Tensor NormaliseHeads(Path path, const Tensor& x, const Norm& norm) {
-  return reference::Normalise(x.unflatten(1, {-1, norm.weight.size(0)}), norm).flatten(1);
+  return Normalise(path, x.unflatten(1, {-1, norm.weight.size(0)}), norm).flatten(1);
 }
 
 Tensor Residual(Path path, const Tensor& x, const Tensor& bias, const Tensor& residual,
                 const DropoutSite& dropout) {
-  return reference::Residual(x, bias, residual, dropout);
+  if (path == Path::kReference) return reference::Residual(x, bias, residual, dropout);
+  return ResidualFunction::apply(x, OrEmpty(bias), residual, dropout);
 }
 
 SumAndNorm ResidualAndNorm(Path path, const Tensor& x, const Tensor& bias, const Tensor& residual,
                            const Norm& norm, const DropoutSite& dropout) {
-  const Tensor sum = reference::Residual(x, bias, residual, dropout);
-  return {sum, reference::Normalise(sum, norm)};
-}
-
-Tensor LinearCrossEntropySum(Path path, const Tensor& states, const Tensor& weight,
-                             const Tensor& bias, const Tensor& labels) {
-  return reference::LinearCrossEntropySum(states, weight, bias, labels);
-}
-
-Tensor LinearLogProbabilities(Path path, const Tensor& states, const Tensor& weight,
-                              const Tensor& bias, const Tensor& labels) {
-  const torch::NoGradGuard no_grad;
-  constexpr int64_t kChunk = 256;  // rows
-  std::vector<Tensor> results;
-  for (int64_t first = 0; first < states.size(0); first += kChunk) {
-    const Tensor logits =
-        Linear(path, states.slice(0, first, first + kChunk), {weight, bias, false});
-    const Tensor own = logits.gather(1, labels.slice(0, first, first + kChunk).unsqueeze(1));
-    results.push_back(own.squeeze(1) - at::logsumexp(logits, {1}));
+  if (path == Path::kReference) {
+    const Tensor sum = reference::Residual(x, bias, residual, dropout);
+    return {sum, reference::Normalise(sum, norm)};
   }
-  return at::cat(results);
+  const variable_list both = ResidualAndNormFunction::apply(
+      x, OrEmpty(bias), residual, norm.weight, OrEmpty(norm.bias),
+      NormState{norm.kind, static_cast<float>(norm.epsilon), dropout});
+  return {both[0], both[1]};
 }
 
-Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
-  for (int64_t i = 0; i < labels.numel(); ++i) {
-    const int64_t label = labels.data_ptr<int64_t>()[i];
-    TORCH_CHECK((label >= 0 && label < logits.size(1)) || label == -100, "row ", i,
-                ": expected a label below ", logits.size(1), ", found ", label);
-  }
-  return CrossEntropyFunction::apply(logits, labels);
-}
-
-Tensor BinaryCrossEntropySum(const Tensor& logits, const Tensor& targets) {
-  return at::binary_cross_entropy_with_logits(logits, targets, {}, {}, at::Reduction::Sum);
-}
-
-Tensor SquaredErrorSum(const Tensor& logits, const Tensor& targets) {
-  return (logits - targets).square().sum();
+Tensor Dropout(Path path, const Tensor& x, const DropoutSite& dropout) {
+  if (!dropout.active()) return x;
+  if (path == Path::kReference) return reference::Dropout(x, dropout);
+  return DropoutFunction::apply(x, dropout);
 }
 
 }  // namespace thaw

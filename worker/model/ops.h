@@ -24,14 +24,10 @@ enum class Path { kKernels, kReference };
 
 // ---- Norms
 
-enum class NormKind {
-  kLayer,  // (x - mean) / deviation * weight + bias
-  kRms,    // x / root mean square * weight: no mean, no bias
-};
 struct Norm {
   NormKind kind = NormKind::kLayer;
   torch::Tensor weight;
-  torch::Tensor bias;  // kLayer only
+  torch::Tensor bias;  // kLayer only: kRms has none
   double epsilon = 1e-5;
 };
 torch::Tensor Normalise(Path path, const torch::Tensor& x, const Norm& norm);

@@ -44,7 +44,7 @@ Tensor ScoreBias(const AttentionSpec& spec, int64_t queries, int64_t keys, const
     const int64_t span = (spec.relative_bias.size(1) + 1) / 2;
     const Tensor column = (distance.clamp(1 - span, span - 1) + span - 1).reshape({1, -1});
     bias = spec.relative_bias.gather(1, column.expand({spec.relative_bias.size(0), -1}))
-               .reshape({-1, queries, keys});
+               .reshape({spec.relative_bias.size(0), queries, keys});
   }
   if (!spec.causal) return bias;
   Tensor hidden = at::gt(distance, 0);
@@ -105,7 +105,7 @@ Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
       weights = weights * at::stack(factors);
     }
     const Tensor out = at::matmul(weights, head_rows(v, spec.k_bounds, s));
-    results.push_back(out.transpose(0, 1).reshape({out.size(1), -1}));
+    results.push_back(out.transpose(0, 1).reshape({out.size(1), heads * out.size(2)}));
   }
   return at::cat(results);
 }
@@ -160,6 +160,10 @@ Tensor Activate(ActivationKind activation, const Tensor& x) {
       return at::threshold(x, 0, 0);  // relu does not run on the meta device
     case ActivationKind::kSilu:
       return at::silu(x);
+    case ActivationKind::kQuickGelu:
+      return x * at::sigmoid(x * 1.702);
+    case ActivationKind::kTanh:
+      return at::tanh(x);
   }
   TORCH_CHECK(false, "unknown activation");
 }
@@ -184,6 +188,18 @@ Tensor LinearCrossEntropySum(const Tensor& states, const Tensor& weight, const T
   const Tensor counts = at::ne(labels, -100);
   const Tensor picked = log_probabilities.gather(1, at::where(counts, labels, 0).unsqueeze(1));
   return -(picked.squeeze(1) * counts.to(picked.dtype())).sum();
+}
+
+Tensor LinearLogProbabilities(const Tensor& states, const Tensor& weight, const Tensor& bias,
+                              const Tensor& labels) {
+  constexpr int64_t kChunk = 256;  // rows
+  std::vector<Tensor> results;
+  for (int64_t first = 0; first < states.size(0); first += kChunk) {
+    const Tensor logits = at::linear(states.slice(0, first, first + kChunk), weight, bias);
+    const Tensor own = logits.gather(1, labels.slice(0, first, first + kChunk).unsqueeze(1));
+    results.push_back(own.squeeze(1) - at::logsumexp(logits, {1}));
+  }
+  return at::cat(results);
 }
 
 }  // namespace thaw::reference

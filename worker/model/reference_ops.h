@@ -31,5 +31,7 @@ torch::Tensor GatedMlp(ActivationKind activation, const torch::Tensor& x, const 
 torch::Tensor Dropout(const torch::Tensor& x, const DropoutSite& dropout);
 torch::Tensor LinearCrossEntropySum(const torch::Tensor& states, const torch::Tensor& weight,
                                     const torch::Tensor& bias, const torch::Tensor& labels);
+torch::Tensor LinearLogProbabilities(const torch::Tensor& states, const torch::Tensor& weight,
+                                     const torch::Tensor& bias, const torch::Tensor& labels);
 
 }  // namespace thaw::reference

@@ -1,0 +1,179 @@
+// Activations, plain and gated, and what an LSTM cell does with its gates. See simd.h for how this
+// is included.
+#pragma once
+
+#include "worker/kernels/kernels.h"
+#include "worker/kernels/parallel_impl.h"
+
+namespace thaw {
+namespace {
+
+THAW_INLINE Floats Sigmoid(Floats x) { return 1.0f / (Exp(-x) + 1.0f); }
+THAW_INLINE Floats Tanh(Floats x) { return Sigmoid(x * 2.0f) * 2.0f - 1.0f; }
+
+struct ValueAndSlope {
+  Floats value;
+  Floats slope;
+};
+
+// Erf by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7), whose exponential also is the
+// derivative's.
+THAW_INLINE ValueAndSlope GeluErf(Floats x) {
+  const Floats z = (x < 0.0f ? -x : x) * 0.70710678f;
+  const Floats t = 1.0f / (z * 0.3275911f + 1.0f);
+  const Floats density = Exp(-z * z);
+  Floats p = All(1.061405429f);
+  p = p * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  const Floats upper_tail = p * t * density * 0.5f;  // of the normal distribution at |x|
+  const Floats cumulative = x < 0.0f ? upper_tail : 1.0f - upper_tail;
+  return {x * cumulative, cumulative + x * density * 0.39894228f};
+}
+
+THAW_INLINE ValueAndSlope GeluTanh(Floats x) {
+  const Floats square = x * x;
+  const Floats u = x * (square * 0.044715f + 1.0f) * 0.79788456f;
+  const Floats cumulative = 1.0f / (Exp(u * -2.0f) + 1.0f);  // (1 + tanh u) / 2
+  const Floats du = (square * 0.134145f + 1.0f) * 0.79788456f;
+  return {x * cumulative, cumulative + x * 2.0f * cumulative * (1.0f - cumulative) * du};
+}
+
+THAW_INLINE ValueAndSlope Relu(Floats x) {
+  return {x < 0.0f ? Floats{} : x, x > 0.0f ? All(1) : Floats{}};
+}
+
+// x times the sigmoid of rate x.
+THAW_INLINE ValueAndSlope Swish(Floats x, float rate) {
+  const Floats s = Sigmoid(x * rate), value = x * s;
+  return {value, s + value * (1.0f - s) * rate};
+}
+
+THAW_INLINE ValueAndSlope TanhAndSlope(Floats x) {
+  const Floats t = Tanh(x);
+  return {t, 1.0f - t * t};
+}
+
+// body(function), the function of `kind`.
+template <typename Body>
+THAW_INLINE void WithActivation(ActivationKind kind, Body body) {
+  switch (kind) {
+    case ActivationKind::kGeluErf:
+      return body([](Floats x) { return GeluErf(x); });
+    case ActivationKind::kGeluTanh:
+      return body([](Floats x) { return GeluTanh(x); });
+    case ActivationKind::kRelu:
+      return body([](Floats x) { return Relu(x); });
+    case ActivationKind::kSilu:
+      return body([](Floats x) { return Swish(x, 1); });
+    case ActivationKind::kQuickGelu:
+      return body([](Floats x) { return Swish(x, 1.702f); });
+    case ActivationKind::kTanh:
+      return body([](Floats x) { return TanhAndSlope(x); });
+  }
+}
+
+void ActivationForward(ActivationKind kind, int64_t rows, int64_t columns, float* x,
+                       const float* bias, float* y) {
+  WithActivation(kind, [=](auto function) {
+    ParallelFor(rows, [=](int64_t r) {
+      float* row = x + r * columns;
+      OverColumns(0, columns, [&](int64_t c, int64_t n) {
+        Floats z = LoadUpTo(row + c, n);
+        if (bias != nullptr) {
+          z += LoadUpTo(bias + c, n);
+          StoreUpTo(row + c, z, n);
+        }
+        StoreUpTo(y + r * columns + c, function(z).value, n);
+      });
+    });
+  });
+}
+
+void ActivationBackward(ActivationKind kind, int64_t rows, int64_t columns, const float* x,
+                        float* d, float* y) {
+  WithActivation(kind, [=](auto function) {
+    ParallelFor(rows, [=](int64_t r) {
+      OverColumns(0, columns, [&](int64_t c, int64_t n) {
+        const int64_t at = r * columns + c;
+        const ValueAndSlope both = function(LoadUpTo(x + at, n));
+        StoreUpTo(d + at, LoadUpTo(d + at, n) * both.slope, n);
+        if (y != nullptr) StoreUpTo(y + at, both.value, n);
+      });
+    });
+  });
+}
+
+void GatedForward(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
+                  const float* up, int64_t stride, float* y) {
+  WithActivation(kind, [=](auto function) {
+    ParallelFor(rows, [=](int64_t r) {
+      OverColumns(0, columns, [&](int64_t c, int64_t n) {
+        const int64_t at = r * stride + c;
+        StoreUpTo(y + r * columns + c,
+                  function(LoadUpTo(gate + at, n)).value * LoadUpTo(up + at, n), n);
+      });
+    });
+  });
+}
+
+void GatedBackward(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
+                   const float* up, int64_t stride, const float* d, float* d_gate, float* d_up,
+                   float* y) {
+  WithActivation(kind, [=](auto function) {
+    ParallelFor(rows, [=](int64_t r) {
+      OverColumns(0, columns, [&](int64_t c, int64_t n) {
+        const int64_t at = r * stride + c;
+        const ValueAndSlope both = function(LoadUpTo(gate + at, n));
+        const Floats u = LoadUpTo(up + at, n), dy = LoadUpTo(d + r * columns + c, n);
+        if (y != nullptr) StoreUpTo(y + r * columns + c, both.value * u, n);
+        StoreUpTo(d_gate + at, dy * u * both.slope, n);
+        StoreUpTo(d_up + at, dy * both.value, n);
+      });
+    });
+  });
+}
+
+void LstmForward(int64_t rows, int64_t columns, const float* gates, const float* c, float* c_next,
+                 float* h_next) {
+  ParallelFor(rows, [=](int64_t r) {
+    const float* row = gates + r * 4 * columns;
+    OverColumns(0, columns, [&](int64_t at, int64_t n) {
+      const Floats i = Sigmoid(LoadUpTo(row + at, n));
+      const Floats f = Sigmoid(LoadUpTo(row + columns + at, n));
+      const Floats g = Tanh(LoadUpTo(row + 2 * columns + at, n));
+      const Floats o = Sigmoid(LoadUpTo(row + 3 * columns + at, n));
+      const Floats next = f * LoadUpTo(c + r * columns + at, n) + i * g;
+      StoreUpTo(c_next + r * columns + at, next, n);
+      StoreUpTo(h_next + r * columns + at, o * Tanh(next), n);
+    });
+  });
+}
+
+void LstmBackward(int64_t rows, int64_t columns, const float* gates, const float* c,
+                  const float* c_next, const float* d_h, const float* d_c_next, float* d_gates,
+                  float* d_c) {
+  ParallelFor(rows, [=](int64_t r) {
+    const float* row = gates + r * 4 * columns;
+    float* d_row = d_gates + r * 4 * columns;
+    OverColumns(0, columns, [&](int64_t at, int64_t n) {
+      const int64_t here = r * columns + at;
+      const Floats i = Sigmoid(LoadUpTo(row + at, n));
+      const Floats f = Sigmoid(LoadUpTo(row + columns + at, n));
+      const Floats g = Tanh(LoadUpTo(row + 2 * columns + at, n));
+      const Floats o = Sigmoid(LoadUpTo(row + 3 * columns + at, n));
+      const Floats t = Tanh(LoadUpTo(c_next + here, n)), dh = LoadUpTo(d_h + here, n);
+      Floats d = dh * o * (1.0f - t * t);
+      if (d_c_next != nullptr) d += LoadUpTo(d_c_next + here, n);
+      StoreUpTo(d_row + at, d * g * i * (1.0f - i), n);
+      StoreUpTo(d_row + columns + at, d * LoadUpTo(c + here, n) * f * (1.0f - f), n);
+      StoreUpTo(d_row + 2 * columns + at, d * i * (1.0f - g * g), n);
+      StoreUpTo(d_row + 3 * columns + at, dh * t * o * (1.0f - o), n);
+      StoreUpTo(d_c + here, d * f, n);
+    });
+  });
+}
+
+}  // namespace
+}  // namespace thaw
