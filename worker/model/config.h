@@ -34,6 +34,8 @@ struct ModelConfig {
   double initializer_range = 0.02;  // of freshly drawn matrices
   bool encoder_decoder = false;     // sequence to sequence
   bool causal = false;              // rows see only what lies before them
+  // Packed::token_type_ids are part of the input, as for transformers' tokenizers of this family.
+  bool token_types = false;
   // The head that the directory holds, by "architectures"; kNone where that is silent.
   HeadKind head = HeadKind::kNone;
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.

@@ -5,7 +5,9 @@
 namespace thaw {
 namespace {
 
-const Family* const kFamilies[] = {&kBertFamily};
+const Family* const kFamilies[] = {
+    &kBertFamily, &kBloomFamily, &kDistilBertFamily, &kGpt2Family, &kRobertaFamily,
+};
 
 }  // namespace
 
