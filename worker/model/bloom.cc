@@ -28,7 +28,7 @@ struct BloomConfig {
 
 BloomConfig ReadBloom(ConfigFields& fields, ModelConfig* config) {
   BloomConfig bloom;
-  const char* const width = fields.Spelling("n_embed", "hidden_size");
+  const char* const width = fields.Spelling("hidden_size", "n_embed");
   const char* const heads = fields.Spelling("n_head", "num_attention_heads");
   config->causal = true;
   config->vocab_size = fields.Size("vocab_size", 1, 250880);

@@ -198,7 +198,8 @@ Tensor PostNormEncoder::Head(const Rows& rows, const RunContext& context) {
   const Tensor input = Dropout(
       path, first, Site(context, group, kEncoderClassifierInput, spec_.classifier_input_dropout));
   const Tensor dense = Linear(path, input, dense_.both());
-  const Tensor pooled = spec_.classifier_relu ? at::relu(dense) : at::tanh(dense);
+  // at::relu does not run on the meta device.
+  const Tensor pooled = spec_.classifier_relu ? at::threshold(dense, 0, 0) : at::tanh(dense);
   return Linear(
       path,
       Dropout(path, pooled, Site(context, group, kEncoderClassifier, spec_.classifier_dropout)),
