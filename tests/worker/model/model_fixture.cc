@@ -158,7 +158,7 @@ torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext
 
 void MakeTrainable(Model& model) {
   for (const Parameter& parameter : model.parameters().all()) {
-    torch::Tensor leaf = parameter.tensor.clone().set_requires_grad(true);
+    torch::Tensor leaf = parameter.tensor.detach().clone().set_requires_grad(true);
     TORCH_CHECK(model.parameters().SetTensor(parameter.name, leaf).ok());
   }
 }
