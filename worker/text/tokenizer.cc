@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "nlohmann/json.hpp"
+#include "worker/text/rust_calls.h"
 #include "worker/text/thaw_text.h"
 
 namespace thaw {
@@ -18,35 +19,8 @@ constexpr int64_t kMaxTokenizerBytes = int64_t{128} << 20;
 // Offsets are 32-bit; no text of a dataset comes near.
 constexpr size_t kMaxTextBytes = size_t{1} << 30;
 
-// `message` is where the call that gave `status` left its message, if any; frees it.
-absl::Status StatusFromRust(int32_t status, char** message) {
-  if (status == 0) return absl::OkStatus();
-  const std::string text = *message ? *message : "unknown error";
-  thaw_text_free_message(*message);
-  switch (status) {
-    case 1:
-      return absl::InvalidArgumentError(text);
-    case 2:
-      return absl::FailedPreconditionError(text);
-    default:
-      return absl::InternalError(text);
-  }
-}
-
 const thaw_tokenizer* Handle(const void* handle) {
   return static_cast<const thaw_tokenizer*>(handle);
-}
-
-// An empty view may have no address, but null means "no text" to the other side.
-const uint8_t* Bytes(std::string_view text) {
-  static constexpr uint8_t kEmpty = 0;
-  return text.empty() ? &kEmpty : reinterpret_cast<const uint8_t*>(text.data());
-}
-
-std::string TakeBytes(uint8_t* bytes, size_t len) {
-  std::string text(reinterpret_cast<const char*>(bytes), len);
-  thaw_text_free_bytes(bytes, len);
-  return text;
 }
 
 struct EncodingDeleter {
@@ -63,8 +37,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& pa
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view json) {
-  static std::once_flag once;
-  std::call_once(once, thaw_text_init);
+  InitRust();
   thaw_tokenizer* handle = nullptr;
   char* error = nullptr;
   THAW_RETURN_IF_ERROR(
@@ -80,7 +53,32 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view 
   tokenizer->id_limit_ = static_cast<int32_t>(description.id_limit);
   tokenizer->single_special_ = static_cast<int32_t>(description.single_special);
   tokenizer->pair_special_ = static_cast<int32_t>(description.pair_special);
+  THAW_RETURN_IF_ERROR(tokenizer->ReadAdded());
   return tokenizer;
+}
+
+absl::Status Tokenizer::ReadAdded() {
+  char* error = nullptr;
+  thaw_encoding_view view;
+  THAW_RETURN_IF_ERROR(
+      StatusFromRust(thaw_tokenizer_frame(Handle(handle_), &view, &error), &error));
+  const std::unique_ptr<thaw_encoding_owner, EncodingDeleter> owner(view.owner);
+  bool seen_text = false;
+  for (size_t i = 0; i < view.len; ++i) {
+    if (view.special[i]) {
+      (seen_text ? frame_.after : frame_.before).push_back(static_cast<int32_t>(view.ids[i]));
+    } else {
+      seen_text = true;
+    }
+  }
+  uint8_t* bytes = nullptr;
+  size_t len = 0;
+  THAW_RETURN_IF_ERROR(
+      StatusFromRust(thaw_tokenizer_added_tokens(Handle(handle_), &bytes, &len, &error), &error));
+  for (const auto& token : nlohmann::json::parse(TakeBytes(bytes, len))) {
+    added_tokens_.push_back({token[0], token[1], token[2]});
+  }
+  return absl::OkStatus();
 }
 
 Tokenizer::Tokenizer(void* handle) : handle_(handle) {}
@@ -96,8 +94,11 @@ absl::StatusOr<Encoding> Tokenizer::Encode(const TextInput& input,
   if (input.text.size() > kMaxTextBytes || pair.size() > kMaxTextBytes) {
     return absl::InvalidArgumentError("text is over 1 GiB");
   }
-  const thaw_encode_options c_options = {
-      options.add_special_tokens, static_cast<uint32_t>(options.max_length), options.offsets};
+  const thaw_encode_options c_options = {.add_special_tokens = options.add_special_tokens,
+                                         .max_length = static_cast<uint32_t>(options.max_length),
+                                         .offsets = options.offsets,
+                                         .truncate_left = options.truncate_left,
+                                         .parse_special_tokens = options.parse_special_tokens};
   thaw_encoding_view view;
   char* error = nullptr;
   THAW_RETURN_IF_ERROR(
@@ -183,6 +184,12 @@ std::optional<std::string> Tokenizer::IdToToken(int32_t id) const {
   return TakeBytes(bytes, len);
 }
 
+std::vector<std::optional<std::string>> Tokenizer::Vocabulary() const {
+  std::vector<std::optional<std::string>> tokens(static_cast<size_t>(id_limit_));
+  for (int32_t id = 0; id < id_limit_; ++id) tokens[id] = IdToToken(id);
+  return tokens;
+}
+
 std::vector<TextSpan> ToCodePoints(std::string_view text, std::span<const TextSpan> bytes) {
   // starts[b]: how many code points begin before byte b.
   std::vector<int32_t> starts(text.size() + 1);
@@ -198,6 +205,20 @@ std::vector<TextSpan> ToCodePoints(std::string_view text, std::span<const TextSp
     points.push_back({starts[span.begin] - inside, starts[span.end]});
   }
   return points;
+}
+
+std::vector<uint8_t> TokensInside(std::span<const TextSpan> tokens,
+                                  std::span<const TextSpan> spans) {
+  std::vector<uint8_t> inside(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const TextSpan& token = tokens[i];
+    // Tokens are nearly, not always, in order: those of one character share its bytes.
+    const auto span = std::upper_bound(
+        spans.begin(), spans.end(), token.begin,
+        [](int32_t position, const TextSpan& other) { return position < other.end; });
+    inside[i] = token.begin < token.end && span != spans.end() && span->begin < token.end;
+  }
+  return inside;
 }
 
 }  // namespace thaw

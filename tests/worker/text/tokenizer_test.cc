@@ -35,38 +35,49 @@ const Tokenizer& MiniLm() {
   return *tokenizer;
 }
 
-std::vector<nlohmann::json> RecordedCases(const std::string& model) {
-  std::ifstream in(TokenizerData(model + ".tokens.jsonl"));
+std::vector<nlohmann::json> RecordedCases(const std::string& name) {
+  std::ifstream in(TokenizerData(name + ".jsonl"));
   std::vector<nlohmann::json> cases;
   for (std::string line; std::getline(in, line);) cases.push_back(nlohmann::json::parse(line));
   return cases;
 }
 
+// Checks ids, offsets and texts of `records`.jsonl with `file`.json.
+void EqualsTheRecorded(const std::string& file, const std::string& records) {
+  auto tokenizer = Tokenizer::Load(TokenizerData(file + ".json"));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  for (const auto& recorded : RecordedCases(records)) {
+    const std::string text = recorded["text"];
+    SCOPED_TRACE(file + " " + recorded.dump());
+    auto plain = (*tokenizer)->Encode({text}, {.add_special_tokens = false, .offsets = true});
+    ASSERT_TRUE(plain.ok()) << plain.status();
+    EXPECT_EQ(plain->ids, recorded["ids"].get<std::vector<int32_t>>());
+    std::vector<std::vector<int32_t>> points;
+    for (const TextSpan& span : ToCodePoints(text, plain->bytes)) {
+      points.push_back({span.begin, span.end});
+    }
+    EXPECT_EQ(points, recorded["offsets"].get<std::vector<std::vector<int32_t>>>());
+    auto special = (*tokenizer)->Encode({text}, {});
+    ASSERT_TRUE(special.ok()) << special.status();
+    EXPECT_EQ(special->ids, recorded["special_ids"].get<std::vector<int32_t>>());
+    auto decoded = (*tokenizer)->Decode(plain->ids, /*skip_special_tokens=*/false);
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    EXPECT_EQ(*decoded, recorded["decoded"].get<std::string>());
+  }
+}
+
 // A WordPiece and a byte-level BPE vocabulary.
 TEST(TokenizerTest, EqualsTheRecordedStrings) {
   for (const std::string model : {"minilm", "smollm2"}) {
-    auto tokenizer = Tokenizer::Load(TokenizerData(model + ".tokenizer.json"));
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    const auto cases = RecordedCases(model);
-    ASSERT_EQ(cases.size(), 200u);
-    for (const auto& recorded : cases) {
-      const std::string text = recorded["text"];
-      SCOPED_TRACE(model + " " + recorded.dump());
-      auto plain = (*tokenizer)->Encode({text}, {.add_special_tokens = false, .offsets = true});
-      ASSERT_TRUE(plain.ok()) << plain.status();
-      EXPECT_EQ(plain->ids, recorded["ids"].get<std::vector<int32_t>>());
-      std::vector<std::vector<int32_t>> points;
-      for (const TextSpan& span : ToCodePoints(text, plain->bytes)) {
-        points.push_back({span.begin, span.end});
-      }
-      EXPECT_EQ(points, recorded["offsets"].get<std::vector<std::vector<int32_t>>>());
-      auto special = (*tokenizer)->Encode({text}, {});
-      ASSERT_TRUE(special.ok()) << special.status();
-      EXPECT_EQ(special->ids, recorded["special_ids"].get<std::vector<int32_t>>());
-      auto decoded = (*tokenizer)->Decode(plain->ids, /*skip_special_tokens=*/false);
-      ASSERT_TRUE(decoded.ok()) << decoded.status();
-      EXPECT_EQ(*decoded, recorded["decoded"].get<std::string>());
-    }
+    ASSERT_EQ(RecordedCases(model + ".tokens").size(), 200u);
+    EqualsTheRecorded(model + ".tokenizer", model + ".tokens");
+  }
+}
+
+// Trained for this test, each with the steps of its family (tests/data/tokenizers/record_small.py).
+TEST(TokenizerTest, EqualsTheRecordedStringsOfEveryFamily) {
+  for (const std::string kind : {"unigram", "byte_fallback", "gpt2", "roberta", "bloom"}) {
+    EqualsTheRecorded(kind + ".small", kind + ".small");
   }
 }
 
@@ -81,6 +92,39 @@ TEST(TokenizerTest, SpeaksOfItsVocabulary) {
   EXPECT_EQ(MiniLm().IdToToken(102), "[SEP]");
   EXPECT_EQ(MiniLm().IdToToken(30522), std::nullopt);
   EXPECT_EQ(MiniLm().IdToToken(-1), std::nullopt);
+}
+
+TEST(TokenizerTest, SpeaksOfWhatItAdds) {
+  EXPECT_THAT(MiniLm().frame().before, ElementsAre(101));
+  EXPECT_THAT(MiniLm().frame().after, ElementsAre(102));
+  using Ids = std::vector<int32_t>;
+  const std::vector<std::tuple<std::string, Ids, Ids>> cases = {{"smollm2.tokenizer", {}, {}},
+                                                                {"unigram.small", {}, {1}},
+                                                                {"byte_fallback.small", {1}, {}},
+                                                                {"gpt2.small", {}, {}},
+                                                                {"roberta.small", {0}, {2}}};
+  for (const auto& [name, before, after] : cases) {
+    auto tokenizer = Tokenizer::Load(TokenizerData(name + ".json"));
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_EQ((*tokenizer)->frame().before, before) << name;
+    EXPECT_EQ((*tokenizer)->frame().after, after) << name;
+    const auto& added = (*tokenizer)->added_tokens();
+    ASSERT_FALSE(added.empty());
+    for (size_t i = 0; i < added.size(); ++i) {
+      EXPECT_EQ((*tokenizer)->TokenToId(added[i].text), added[i].id);
+      EXPECT_TRUE(added[i].special) << added[i].text;
+      EXPECT_LT(i == 0 ? -1 : added[i - 1].id, added[i].id);
+    }
+    const auto vocabulary = (*tokenizer)->Vocabulary();
+    ASSERT_EQ(vocabulary.size(), static_cast<size_t>((*tokenizer)->id_limit()));
+    int32_t tokens = 0;
+    for (size_t id = 0; id < vocabulary.size(); ++id) {
+      if (!vocabulary[id]) continue;
+      ++tokens;
+      EXPECT_EQ((*tokenizer)->TokenToId(*vocabulary[id]), static_cast<int32_t>(id));
+    }
+    EXPECT_EQ(tokens, (*tokenizer)->vocab_size());
+  }
 }
 
 // The file says truncation 128 and padding 128; neither may be seen.
@@ -112,6 +156,33 @@ TEST(TokenizerTest, TruncatesTheTextAndKeepsSpecialTokens) {
   EXPECT_THAT(encoding->ids, ElementsAre(2028, 2048));
 }
 
+TEST(TokenizerTest, TruncatesTheBeginningOnRequest) {
+  const TextInput text = {"one two three four"};
+  auto encoding = MiniLm().Encode(text, {.max_length = 5, .truncate_left = true, .offsets = true});
+  ASSERT_TRUE(encoding.ok());
+  EXPECT_TRUE(encoding->truncated);
+  EXPECT_THAT(encoding->ids, ElementsAre(101, 2048, 2093, 2176, 102));
+  EXPECT_THAT(encoding->bytes, ElementsAre(TextSpan{0, 0}, TextSpan{4, 7}, TextSpan{8, 13},
+                                           TextSpan{14, 18}, TextSpan{0, 0}));
+  encoding = MiniLm().Encode({"one two three four", "two three"},
+                             {.max_length = 7, .truncate_left = true});
+  ASSERT_TRUE(encoding.ok());
+  EXPECT_THAT(encoding->ids, ElementsAre(101, 2093, 2176, 102, 2048, 2093, 102));
+}
+
+TEST(TokenizerTest, ReadsSpecialTokensInTheTextOrNot) {
+  const TextInput text = {"one [SEP] two"};
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    auto encoding = MiniLm().Encode(text, {.add_special_tokens = false});
+    ASSERT_TRUE(encoding.ok());
+    EXPECT_THAT(encoding->ids, ElementsAre(2028, 102, 2048));
+    encoding = MiniLm().Encode(text, {.parse_special_tokens = false});
+    ASSERT_TRUE(encoding.ok());
+    EXPECT_THAT(encoding->ids, ElementsAre(101, 2028, 1031, 19802, 1033, 2048, 102));
+    EXPECT_EQ(*MiniLm().Decode(encoding->ids, true), "one [ sep ] two");
+  }
+}
+
 TEST(TokenizerTest, EncodesPairsCuttingTheLongerTextFirst) {
   auto encoding = MiniLm().Encode({"one", "two three"}, {});
   ASSERT_TRUE(encoding.ok());
@@ -138,7 +209,7 @@ TEST(TokenizerTest, RefusesWhatIsNotTextOrLeavesNoRoom) {
 }
 
 TEST(TokenizerTest, BatchEqualsOneByOneOnAnyNumberOfThreads) {
-  const auto cases = RecordedCases("minilm");
+  const auto cases = RecordedCases("minilm.tokens");
   std::vector<std::string> texts;
   for (const auto& recorded : cases) texts.push_back(recorded["text"]);
   std::vector<TextInput> inputs;

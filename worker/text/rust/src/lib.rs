@@ -4,6 +4,9 @@
 //! frees with `thaw_text_free_message`. No panic crosses the boundary: it becomes a status too. All Rust of a
 //! program lives in this one static library, since two would both carry the standard library.
 
+mod chat_template;
+mod generation_tags;
+mod python;
 mod tokenizer;
 
 use std::ffi::{c_char, CString};
@@ -14,12 +17,14 @@ use std::slice;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Ok = 0,
-    /// The text is not UTF-8, or an option leaves no room.
+    /// The text is not UTF-8, an option leaves no room, or a chat template refuses the messages.
     InvalidArgument = 1,
-    /// The file is no tokenizer, or one that has no token for something.
+    /// The file is no tokenizer or chat template, or one that cannot do what is asked.
     BadFile = 2,
     /// The library panicked.
     Internal = 3,
+    /// A chat template exceeds a limit.
+    Exhausted = 4,
 }
 
 pub struct Failure {
@@ -61,7 +66,7 @@ pub unsafe fn guard_blaming(
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
-            Failure::new(blame, format!("the tokenizer library panicked: {text}"))
+            Failure::new(blame, format!("the text library panicked: {text}"))
         }
     };
     let message = failure.message.replace('\0', " ");

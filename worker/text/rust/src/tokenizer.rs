@@ -1,9 +1,10 @@
 //! `tokenizers::Tokenizer` with truncation decided per call instead of by the file.
 
 use std::ffi::c_char;
+use std::sync::OnceLock;
 
-use tokenizers::utils::truncation::{truncate_encodings, TruncationParams};
-use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
+use tokenizers::utils::truncation::{truncate_encodings, TruncationDirection, TruncationParams};
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Token, Tokenizer};
 
 use crate::{guard, guard_blaming, slice_of, text_of, Failure, Outcome, Status};
 
@@ -11,6 +12,8 @@ use crate::{guard, guard_blaming, slice_of, text_of, Failure, Outcome, Status};
 /// changed under a lock. So the post-processor is taken out at load, and truncation and post-processing happen here.
 pub struct ThawTokenizer {
     core: Tokenizer,
+    /// `core` that reads special tokens as plain text: a setting of the object again. Made when first needed.
+    literal: OnceLock<Tokenizer>,
     post_processor: Option<PostProcessorWrapper>,
 }
 
@@ -46,6 +49,8 @@ pub struct EncodeOptions {
     /// 0 means no limit.
     max_length: u32,
     offsets: i32,
+    truncate_left: i32,
+    parse_special_tokens: i32,
 }
 
 fn bad_file(error: impl std::fmt::Display) -> Failure {
@@ -66,9 +71,15 @@ impl ThawTokenizer {
         if core.get_vocab_size(true) == 0 {
             return Err(bad_file("the vocabulary is empty"));
         }
-        let tokenizer = ThawTokenizer { core, post_processor };
+        let tokenizer = ThawTokenizer { core, literal: OnceLock::new(), post_processor };
         // Post-processors may name tokens that nothing defines, which only shows when they run.
-        let everything = EncodeOptions { add_special_tokens: 1, max_length: 0, offsets: 1 };
+        let everything = EncodeOptions {
+            add_special_tokens: 1,
+            max_length: 0,
+            offsets: 1,
+            truncate_left: 0,
+            parse_special_tokens: 1,
+        };
         tokenizer.encode("", None, &everything)?;
         tokenizer.encode("", Some(""), &everything)?;
         Ok(tokenizer)
@@ -79,12 +90,38 @@ impl ThawTokenizer {
     }
 
     /// One text without anything around it.
-    fn plain(&self, text: &str, offsets: bool) -> Result<Encoding, Failure> {
-        if offsets {
-            self.core.encode(text, false).map_err(fails_on_input)
+    fn plain(&self, text: &str, options: &EncodeOptions) -> Result<Encoding, Failure> {
+        let core = if options.parse_special_tokens != 0 {
+            &self.core
         } else {
-            self.core.encode_fast(text, false).map_err(fails_on_input)
+            self.literal.get_or_init(|| {
+                let mut literal = self.core.clone();
+                literal.set_encode_special_tokens(true);
+                literal
+            })
+        };
+        if options.offsets != 0 {
+            core.encode(text, false).map_err(fails_on_input)
+        } else {
+            core.encode_fast(text, false).map_err(fails_on_input)
         }
+    }
+
+    /// What encode adds around a text of one token, which is id 0 here.
+    fn frame(&self) -> Result<Encoding, Failure> {
+        let text = Encoding::from_tokens(vec![Token::new(0, String::new(), (0, 0))], 0);
+        match &self.post_processor {
+            Some(processor) => processor.process(text, None, true).map_err(bad_file),
+            None => Ok(text),
+        }
+    }
+
+    /// A JSON array of [id, content, special] in the order of the ids.
+    fn added_tokens(&self) -> String {
+        let mut tokens: Vec<_> = self.core.get_added_tokens_decoder().into_iter().collect();
+        tokens.sort_by_key(|(id, _)| *id);
+        let tokens: Vec<_> = tokens.into_iter().map(|(id, t)| (id, t.content, t.special)).collect();
+        serde_json::json!(tokens).to_string()
     }
 
     fn encode(
@@ -102,21 +139,30 @@ impl ThawTokenizer {
                 format!("max_length {max_length} leaves no room beside {added} special tokens"),
             ));
         }
-        let wants_offsets = options.offsets != 0;
-        let mut first = self.plain(text, wants_offsets)?;
-        let mut second = pair.map(|text| self.plain(text, wants_offsets)).transpose()?;
+        let mut first = self.plain(text, options)?;
+        let mut second = pair.map(|text| self.plain(text, options)).transpose()?;
         let mut truncated = false;
         let length = first.len() + second.as_ref().map_or(0, Encoding::len);
         if max_length > 0 && length > max_length - added {
             truncated = true;
-            let params = TruncationParams { max_length: max_length - added, ..Default::default() };
+            let direction = match options.truncate_left {
+                0 => TruncationDirection::Right,
+                _ => TruncationDirection::Left,
+            };
+            let params = TruncationParams {
+                max_length: max_length - added,
+                direction,
+                ..Default::default()
+            };
             (first, second) = truncate_encodings(first, second, &params).map_err(fails_on_input)?;
             // What was cut off would be post-processed as well.
             first.take_overflowing();
             second.as_mut().map(Encoding::take_overflowing);
         }
         let encoding = match &self.post_processor {
-            Some(processor) => processor.process(first, second, add_special).map_err(fails_on_input)?,
+            Some(processor) => {
+                processor.process(first, second, add_special).map_err(fails_on_input)?
+            }
             None => {
                 if let Some(second) = second.as_mut() {
                     second.set_type_ids(vec![1; second.len()]);
@@ -177,6 +223,24 @@ pub unsafe extern "C" fn thaw_tokenizer_describe(
     })
 }
 
+fn view_of(encoding: Encoding, with_offsets: bool, truncated: bool) -> EncodingView {
+    let offsets = if with_offsets {
+        encoding.get_offsets().iter().flat_map(|&(b, e)| [b as u32, e as u32]).collect()
+    } else {
+        Vec::new()
+    };
+    let owner = Box::new(OwnedEncoding { encoding, offsets });
+    EncodingView {
+        len: owner.encoding.len(),
+        ids: owner.encoding.get_ids().as_ptr(),
+        type_ids: owner.encoding.get_type_ids().as_ptr(),
+        special: owner.encoding.get_special_tokens_mask().as_ptr(),
+        offsets: if owner.offsets.is_empty() { std::ptr::null() } else { owner.offsets.as_ptr() },
+        truncated: truncated as i32,
+        owner: Box::into_raw(owner),
+    }
+}
+
 /// `pair` null: a single text.
 ///
 /// # Safety
@@ -196,24 +260,38 @@ pub unsafe extern "C" fn thaw_tokenizer_encode(
     guard(error, || -> Outcome {
         let options = &*options;
         let text = text_of(text, text_len, "text")?;
-        let pair =
-            if pair.is_null() { None } else { Some(text_of(pair, pair_len, "text_pair")?) };
+        let pair = if pair.is_null() { None } else { Some(text_of(pair, pair_len, "text_pair")?) };
         let (encoding, truncated) = (*tokenizer).encode(text, pair, options)?;
-        let offsets = if options.offsets != 0 {
-            encoding.get_offsets().iter().flat_map(|&(b, e)| [b as u32, e as u32]).collect()
-        } else {
-            Vec::new()
-        };
-        let owner = Box::new(OwnedEncoding { encoding, offsets });
-        *out = EncodingView {
-            len: owner.encoding.len(),
-            ids: owner.encoding.get_ids().as_ptr(),
-            type_ids: owner.encoding.get_type_ids().as_ptr(),
-            special: owner.encoding.get_special_tokens_mask().as_ptr(),
-            offsets: if owner.offsets.is_empty() { std::ptr::null() } else { owner.offsets.as_ptr() },
-            truncated: truncated as i32,
-            owner: Box::into_raw(owner),
-        };
+        *out = view_of(encoding, options.offsets != 0, truncated);
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As for `thaw_tokenizer_encode`.
+#[no_mangle]
+pub unsafe extern "C" fn thaw_tokenizer_frame(
+    tokenizer: *const ThawTokenizer,
+    out: *mut EncodingView,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || -> Outcome {
+        *out = view_of((*tokenizer).frame()?, false, false);
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `tokenizer` is live, the rest for one write. Free `*out` with `thaw_text_free_bytes`.
+#[no_mangle]
+pub unsafe extern "C" fn thaw_tokenizer_added_tokens(
+    tokenizer: *const ThawTokenizer,
+    out: *mut *mut u8,
+    out_len: *mut usize,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || -> Outcome {
+        give_text((*tokenizer).added_tokens(), out, out_len);
         Ok(())
     })
 }
