@@ -247,6 +247,61 @@ TEST(FamilyConfig, DefaultsAndDescriptionsChangeNothing) {
   }
 }
 
+// As they were published, with what no one reads any more.
+TEST(FamilyConfig, PublishedOnesAreRead) {
+  const struct {
+    const char* name;
+    const char* text;
+    HeadKind head;
+    int64_t max_positions;
+  } cases[] = {
+      {"gpt2", R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256,
+        "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024,
+        "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1,
+        "summary_activation": null, "summary_first_dropout": 0.1, "summary_proj_to_labels": true,
+        "summary_type": "cls_index", "summary_use_proj": true, "task_specific_params": {
+        "text-generation": {"do_sample": true, "max_length": 50}}, "vocab_size": 50257})",
+       HeadKind::kLanguageModel, 1024},
+      {"distilgpt2", R"({"_num_labels": 1, "activation_function": "gelu_new", "architectures": [
+        "GPT2LMHeadModel"], "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1,
+        "eos_token_id": 50256, "id2label": {"0": "LABEL_0"}, "initializer_range": 0.02, "label2id":
+        {"LABEL_0": 0}, "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd":
+        768, "n_head": 12, "n_layer": 6, "n_positions": 1024, "resid_pdrop": 0.1, "vocab_size":
+        50257})",
+       HeadKind::kLanguageModel, 1024},
+      {"bloom-560m", R"({"apply_residual_connection_post_layernorm": false, "attention_dropout":
+        0.0, "attention_softmax_in_fp32": true, "architectures": ["BloomForCausalLM"],
+        "bias_dropout_fusion": true, "bos_token_id": 1, "eos_token_id": 2, "hidden_dropout": 0.0,
+        "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "masked_softmax_fusion": true,
+        "model_type": "bloom", "n_embed": 1024, "n_inner": null, "n_layer": 24,
+        "num_attention_heads": 16, "offset_alibi": 100, "pad_token_id": 3, "pretraining_tp": 1,
+        "skip_bias_add": true, "skip_bias_add_qkv": false, "transformers_version": "4.20.0",
+        "unk_token_id": 0, "use_cache": true, "vocab_size": 250880})",
+       HeadKind::kLanguageModel, kUnboundedPositions},
+      {"roberta-base", R"({"architectures": ["RobertaForMaskedLM"], "attention_probs_dropout_prob":
+        0.1, "bos_token_id": 0, "eos_token_id": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "hidden_size": 768, "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps":
+        1e-05, "max_position_embeddings": 514, "model_type": "roberta", "num_attention_heads": 12,
+        "num_hidden_layers": 12, "pad_token_id": 1, "type_vocab_size": 1, "vocab_size": 50265})",
+       HeadKind::kLanguageModel, 512},
+      {"distilbert-base-uncased-finetuned-sst-2-english", R"({"activation": "gelu", "architectures":
+        ["DistilBertForSequenceClassification"], "attention_dropout": 0.1, "dim": 768, "dropout":
+        0.1, "finetuning_task": "sst-2", "hidden_dim": 3072, "id2label": {"0": "NEGATIVE", "1":
+        "POSITIVE"}, "initializer_range": 0.02, "label2id": {"NEGATIVE": 0, "POSITIVE": 1},
+        "max_position_embeddings": 512, "model_type": "distilbert", "n_heads": 12, "n_layers": 6,
+        "output_past": true, "pad_token_id": 0, "qa_dropout": 0.1, "seq_classif_dropout": 0.2,
+        "sinusoidal_pos_embds": false, "tie_weights_": true, "vocab_size": 30522})",
+       HeadKind::kClassifier, 512},
+  };
+  for (const auto& published : cases) {
+    const auto config = ParseModelConfig(published.text);
+    ASSERT_TRUE(config.ok()) << published.name << ": " << config.status();
+    EXPECT_EQ(config->head, published.head) << published.name;
+    EXPECT_EQ(config->max_positions, published.max_positions) << published.name;
+  }
+}
+
 // BLOOM's and BloombergGPT's numbers of heads; a reference that counts as transformers does.
 TEST(Alibi, SlopesAreTransformers) {
   for (const int64_t heads : {1, 4, 5, 8, 16, 40, 112}) {
