@@ -36,6 +36,8 @@ struct ModelConfig {
   bool causal = false;              // rows see only what lies before them
   bool recurrent = false;           // a state goes from row to row: plain text is read as a stream
   bool reads_backward = false;      // texts are given to it last token first
+  // Packed::token_type_ids are part of the input, as for transformers' tokenizers of this family.
+  bool token_types = false;
   // The head that the directory holds, by "architectures"; kNone where that is silent.
   HeadKind head = HeadKind::kNone;
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.

@@ -99,6 +99,22 @@ std::string ConfigFields::Text(const char* field, const char* otherwise) {
   return otherwise;
 }
 
+const char* ConfigFields::Spelling(const char* field, const char* alias) {
+  const json *usual = Find(field), *other = Find(alias);
+  if (usual != nullptr && other != nullptr && *usual != *other) {
+    Fail(alias, absl::StrCat("contradicts \"", field, "\": ", ShownJson(*usual), ", found ",
+                             ShownJson(*other)));
+  }
+  return usual == nullptr && other != nullptr ? alias : field;
+}
+
+void ConfigFields::Divides(const char* part, int64_t part_value, const char* whole,
+                           int64_t whole_value) {
+  if (whole_value % part_value == 0) return;
+  Fail(part,
+       absl::StrCat("expected a divisor of ", whole, " ", whole_value, ", found ", part_value));
+}
+
 ActivationKind ConfigFields::Activation(const char* field, const char* otherwise) {
   const std::string name = Text(field, otherwise);
   if (name == "gelu") return ActivationKind::kGeluErf;

@@ -31,6 +31,11 @@ class ConfigFields {
   double Real(const char* field, double low, double high, double otherwise);  // [low, high)
   bool Flag(const char* field, bool otherwise);
   std::string Text(const char* field, const char* otherwise);
+  // Of a field with two spellings (transformers' attribute_map) the one that the file uses; refuses
+  // two that disagree.
+  const char* Spelling(const char* field, const char* alias);
+  // Refuses a `part` of `whole` that does not divide it.
+  void Divides(const char* part, int64_t part_value, const char* whole, int64_t whole_value);
   // By the names that transformers gives them: gelu, gelu_new, relu, silu, …
   ActivationKind Activation(const char* field, const char* otherwise);
 

@@ -5,7 +5,14 @@
 namespace thaw {
 namespace {
 
-const Family* const kFamilies[] = {&kAwdLstmFamily, &kBertFamily};
+const Family* const kFamilies[] = {
+    &kAwdLstmFamily,
+    &kBertFamily,
+    &kBloomFamily,
+    &kDistilBertFamily,
+    &kGpt2Family,
+    &kRobertaFamily,
+};
 
 }  // namespace
 

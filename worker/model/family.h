@@ -32,5 +32,9 @@ std::string SupportedFamilies();
 // Defined by the families' files.
 extern const Family kAwdLstmFamily;
 extern const Family kBertFamily;
+extern const Family kBloomFamily;
+extern const Family kDistilBertFamily;
+extern const Family kGpt2Family;
+extern const Family kRobertaFamily;
 
 }  // namespace thaw

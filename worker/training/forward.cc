@@ -26,7 +26,8 @@ TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>&
 torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                      const DropoutKey& dropout) {
   const Packed packed{.token_ids = ViewOf(batch.token_ids),
-                      .token_type_ids = ViewOf(batch.token_type_ids),
+                      .token_type_ids = model->config().token_types ? ViewOf(batch.token_type_ids)
+                                                                    : torch::Tensor(),
                       .cu_seqlens = batch.cu_seqlens};
   const auto context = [&](int group) {
     return RunContext{.training = trained.Trained(group), .dropout = dropout};

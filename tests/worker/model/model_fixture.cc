@@ -3,12 +3,21 @@
 #include <cstdlib>
 #include <limits>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_format.h"
+#include "common/base/files.h"
 #include "common/base/json.h"
+#include "gtest/gtest.h"
 
 namespace thaw {
 
 std::string FixtureDirectory(const std::string& name) {
   return std::string(std::getenv("THAW_TEST_DATA")) + "/models/" + name;
+}
+
+std::string FixtureTestName(std::string name) {
+  for (char& c : name) c = absl::ascii_isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return name;
 }
 
 ModelFixture::ModelFixture(const std::string& name, const std::optional<HeadSpec>& head)
@@ -70,6 +79,46 @@ torch::Tensor ModelFixture::ExpectedRows(const std::string& name, const FixtureB
   return padded.reshape({-1, padded.size(2)}).index_select(0, batch.padded_index);
 }
 
+std::string NewTestDirectory() {
+  std::string directory = ::testing::TempDir() + "thaw_model_XXXXXX";
+  return mkdtemp(directory.data());
+}
+
+std::string ModelVariant::Make() const {
+  const std::string directory = NewTestDirectory(), source = FixtureDirectory(fixture);
+  auto config = ReadJsonFile(source + "/config.json").value();
+  config.update(config_changes);
+  EXPECT_TRUE(WriteFileAtomically(directory + "/config.json", config.dump()).ok());
+  const auto file = SafetensorsFile::Open(source + "/model.safetensors").value();
+  std::map<std::string, torch::Tensor> tensors = added;
+  for (const TensorInfo& info : file->tensors()) {
+    const std::string name = rename(info.name);
+    if (!name.empty()) tensors.emplace(name, ViewTensor(file, info));
+  }
+  std::vector<std::vector<TensorToWrite>> parts(static_cast<size_t>(shards));
+  nlohmann::json index = {{"metadata", {{"total_size", 0}}},
+                          {"weight_map", nlohmann::json::object()}};
+  const auto file_name = [&](size_t shard) {
+    return shards == 1 ? "model.safetensors"
+                       : absl::StrFormat("model-%05d-of-%05d.safetensors", shard + 1, shards);
+  };
+  size_t next = 0;
+  for (auto& [name, tensor] : tensors) {
+    tensor = tensor.to(type).contiguous();
+    const size_t shard = next++ % parts.size();
+    parts[shard].push_back(ToWrite(name, tensor));
+    index["weight_map"][name] = file_name(shard);
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    EXPECT_TRUE(WriteSafetensors(directory + "/" + file_name(i), std::move(parts[i])).ok());
+  }
+  if (shards > 1) {
+    EXPECT_TRUE(
+        WriteFileAtomically(directory + "/model.safetensors.index.json", index.dump()).ok());
+  }
+  return directory;
+}
+
 Rows RowsOf(Model& model, const Packed& batch, const RunContext& context) {
   Rows rows = model.Embed(batch, context);
   for (int i = 0; i < model.blocks(); ++i) rows = model.Block(i, rows, context);
@@ -80,8 +129,9 @@ torch::Tensor LogitsOf(Model& model, const Packed& batch, const RunContext& cont
   const Rows rows = RowsOf(model, batch, context);
   if (model.config().head != HeadKind::kLanguageModel) return model.Head(rows, context);
   const OutputLayer output = model.output_layer();
-  return Linear(context.reference ? Path::kReference : Path::kKernels,
-                model.OutputStates(rows, torch::Tensor(), context), {output.weight, output.bias});
+  const torch::Tensor states = model.OutputStates(rows, torch::Tensor(), context);
+  const bool kernels = states.is_cpu() && !context.reference;
+  return Linear(kernels ? Path::kKernels : Path::kReference, states, {output.weight, output.bias});
 }
 
 torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext& context) {
@@ -109,7 +159,7 @@ torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext
 void MakeTrainable(Model& model) {
   for (const Parameter& parameter : model.parameters().all()) {
     if (parameter.buffer) continue;
-    torch::Tensor leaf = parameter.tensor.clone().set_requires_grad(true);
+    torch::Tensor leaf = parameter.tensor.detach().clone().set_requires_grad(true);
     TORCH_CHECK(model.parameters().SetTensor(parameter.name, leaf).ok());
   }
 }

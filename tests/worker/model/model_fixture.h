@@ -2,7 +2,10 @@
 // gradient norms and a training trace. README.md there says what is in the files.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +17,9 @@ namespace thaw {
 
 // $THAW_TEST_DATA/models/<name>.
 std::string FixtureDirectory(const std::string& name);
+
+// As the name of a parameterised test: letters, digits and underscores.
+std::string FixtureTestName(std::string name);
 
 struct FixtureBatch {
   Packed packed;
@@ -40,6 +46,24 @@ class ModelFixture {
 
  private:
   std::shared_ptr<const SafetensorsFile> inputs_, expected_;
+};
+
+// A new directory for this test alone.
+std::string NewTestDirectory();
+
+// A fixture's directory with tensors renamed, left out or added, all of one element type, and
+// fields of the configuration changed.
+struct ModelVariant {
+  std::string fixture = "bert-cls";
+  // An empty name leaves the tensor out.
+  std::function<std::string(std::string)> rename = [](std::string name) { return name; };
+  nlohmann::json config_changes = nlohmann::json::object();
+  torch::ScalarType type = torch::kFloat32;
+  std::map<std::string, torch::Tensor> added;
+  int shards = 1;
+
+  // Writes it and gives its path.
+  std::string Make() const;
 };
 
 // The rows that leave the last block.

@@ -2,7 +2,6 @@
 #include <cmath>
 #include <set>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "tests/worker/model/model_fixture.h"
@@ -18,18 +17,39 @@ struct ParityCase {
   const char* fixture;
   double hidden_tolerance = 2e-5;  // absolute: hidden states and logits
 };
-constexpr ParityCase kCases[] = {{"bert"}, {"bert-cls"}, {"bert-regression"}};
+constexpr ParityCase kCases[] = {
+    // Encoders.
+    {"bert"},
+    {"bert-cls"},
+    {"bert-regression"},
+    {"roberta"},
+    {"roberta-cls"},
+    {"distilbert"},
+    {"distilbert-cls"},
+    {"distilbert-multilabel"},
+    // Decoders.
+    {"gpt2"},
+    {"gpt2-scaled"},
+    {"gpt2-cls"},
+    {"bloom-4heads"},
+    {"bloom-5heads"},
+};
 
 void PrintTo(const ParityCase& parity, std::ostream* out) { *out << parity.fixture; }
 std::string NameOf(const ::testing::TestParamInfo<ParityCase>& info) {
-  std::string name = info.param.fixture;
-  for (char& c : name) c = absl::ascii_isalnum(static_cast<unsigned char>(c)) ? c : '_';
-  return name;
+  return FixtureTestName(info.param.fixture);
 }
 
 // Their true gradient is 0, since a softmax does not see what is added to all of its row: what is
 // recorded is rounding, which AdamW turns into whole steps.
-bool IsNoise(const std::string& parameter) { return absl::EndsWith(parameter, "key.bias"); }
+bool IsNoise(const std::string& parameter) {
+  return absl::EndsWith(parameter, "key.bias") || absl::EndsWith(parameter, "k_lin.bias");
+}
+// A third of these biases is such noise: the keys' part of a fused projection.
+bool IsNoiseInPart(const std::string& parameter) {
+  return absl::EndsWith(parameter, "attn.c_attn.bias") ||
+         absl::EndsWith(parameter, "query_key_value.bias");
+}
 
 // logits as recorded, by packed row or by sequence.
 Tensor ExpectedLogits(const ModelFixture& fixture, const FixtureBatch& batch) {
@@ -160,6 +180,12 @@ TEST_P(Parity, TenStepsAreTransformers) {
     const auto expected = trace["final_sum_abssum"][parameter.name].get<std::vector<double>>();
     const double sum = std::abs(final.sum().item<double>() - expected[0]) / expected[1];
     const double absolute = std::abs(final.abs().sum().item<double>() - expected[1]) / expected[1];
+    if (IsNoiseInPart(parameter.name)) {
+      // Elements of noise go at most the sum of the rates, either way.
+      const double steps = 2 * 5e-4 * 5.5 * static_cast<double>(final.numel()) / 3;
+      EXPECT_LT(std::max(sum, absolute), steps / expected[1]) << parameter.name;
+      continue;
+    }
     EXPECT_LT(std::max(sum, absolute), 1e-5) << parameter.name;
     worst_sum = std::max({worst_sum, sum, absolute});
   }

@@ -1,0 +1,57 @@
+// What GPT-2, BLOOM and their like have in common around their blocks: causal attention that can go
+// on from earlier calls; above the last block a norm, and on it a language model's output layer or
+// a classifier "score" without bias that reads the last row of each sequence.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "worker/model/model.h"
+#include "worker/model/model_loader.h"
+
+namespace thaw {
+
+class CausalDecoder : public Model {
+ public:
+  torch::Tensor Hidden(const Rows& rows, const RunContext& context) override;
+  torch::Tensor Head(const Rows& rows, const RunContext& context) override;
+  torch::Tensor OutputStates(const Rows& rows, const torch::Tensor& selected,
+                             const RunContext& context) override;
+  OutputLayer output_layer() const override { return {output_->tensor, torch::Tensor()}; }
+
+ protected:
+  explicit CausalDecoder(ModelConfig config) : Model(std::move(config)) {}
+
+  // The last group: the norm, and the head that is wanted. `word` are the embeddings, to which a
+  // language model's "lm_head" may be tied.
+  void LoadTop(ModelLoader& loader, const std::string& norm, double epsilon, const Parameter* word,
+               const std::optional<HeadSpec>& head);
+
+  // This block leaves only the last row of each sequence, which is all that a classifier reads.
+  // Never while states go on.
+  bool LeavesLastRows(int block, const RunContext& context) const;
+
+  // q, k and v as for Attention; causal; `rows` are those that keys come from, and queries the
+  // last of them in each sequence where LeavesLastRows.
+  struct AttentionParts {
+    torch::Tensor q, k, v;
+    double scale;
+    torch::Tensor relative_bias;
+    DropoutSite dropout;
+  };
+  torch::Tensor Attend(const AttentionParts& parts, int block, const Rows& rows,
+                       const RunContext& context) const;
+  // How many keys the longest sequence has in this call.
+  static int64_t LongestKeys(const Rows& rows, const RunContext& context);
+
+  static Norm LayerNormOf(const WeightPair& pair, double epsilon) {
+    return {NormKind::kLayer, pair.w(), pair.b(), epsilon};
+  }
+
+ private:
+  WeightPair norm_, score_;
+  double epsilon_ = 1e-5;
+  const Parameter* output_ = nullptr;
+};
+
+}  // namespace thaw
