@@ -6,7 +6,8 @@ namespace thaw {
 namespace {
 
 const Family* const kFamilies[] = {
-    &kBertFamily, &kBloomFamily, &kDistilBertFamily, &kGpt2Family, &kRobertaFamily,
+    &kBertFamily,    &kBloomFamily, &kDistilBertFamily, &kGpt2Family,    &kLlamaFamily,
+    &kMistralFamily, &kQwen2Family, &kQwen3Family,      &kRobertaFamily, &kT5Family,
 };
 
 }  // namespace
