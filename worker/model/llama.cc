@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "worker/model/causal_decoder.h"
 #include "worker/model/family.h"
 #include "worker/model/model_loader.h"
 #include "worker/model/ops.h"
@@ -17,12 +18,12 @@ namespace {
 
 using torch::Tensor;
 
-// What sets one model_type apart, and what transformers takes for fields that are missing.
+// What sets one model_type apart: what transformers takes for fields that are missing, and parts.
 struct LlamaVariant {
   const char* model_type;
-  int64_t max_positions;
-  int64_t kv_heads;  // 0: as many as heads
-  int64_t head_dim;  // 0: hidden_size / heads
+  int64_t vocab_size, intermediate_size, max_positions;
+  int64_t kv_heads = 0;  // 0: as many as heads
+  int64_t head_dim = 0;  // 0: hidden_size / heads
   enum { kFullAttention, kAllLayers, kSomeLayers } windows = kFullAttention;
   bool always_biased = false;       // q, k and v, but not the output
   bool may_bias_attention = false;  // by attention_bias
@@ -30,10 +31,34 @@ struct LlamaVariant {
   bool norms_heads = false;         // queries and keys, before they are rotated
 };
 constexpr LlamaVariant kLlamaVariants[] = {
-    {"llama", 2048, 0, 0, LlamaVariant::kFullAttention, false, true, true, false},
-    {"mistral", 131072, 8, 0, LlamaVariant::kAllLayers, false, false, false, false},
-    {"qwen2", 32768, 32, 0, LlamaVariant::kSomeLayers, true, false, false, false},
-    {"qwen3", 32768, 32, 128, LlamaVariant::kSomeLayers, false, true, false, true},
+    {.model_type = "llama",
+     .vocab_size = 32000,
+     .intermediate_size = 11008,
+     .max_positions = 2048,
+     .may_bias_attention = true,
+     .may_bias_mlp = true},
+    {.model_type = "mistral",
+     .vocab_size = 32000,
+     .intermediate_size = 14336,
+     .max_positions = 131072,
+     .kv_heads = 8,
+     .windows = LlamaVariant::kAllLayers},
+    {.model_type = "qwen2",
+     .vocab_size = 151936,
+     .intermediate_size = 22016,
+     .max_positions = 32768,
+     .kv_heads = 32,
+     .windows = LlamaVariant::kSomeLayers,
+     .always_biased = true},
+    {.model_type = "qwen3",
+     .vocab_size = 151936,
+     .intermediate_size = 22016,
+     .max_positions = 32768,
+     .kv_heads = 32,
+     .head_dim = 128,
+     .windows = LlamaVariant::kSomeLayers,
+     .may_bias_attention = true,
+     .norms_heads = true},
 };
 
 struct LlamaConfig {
@@ -93,15 +118,15 @@ LlamaConfig ReadLlama(ConfigFields& fields, ModelConfig* config) {
   const LlamaVariant& variant = LlamaVariantOf(config->model_type);
   LlamaConfig llama;
   config->causal = true;
-  config->vocab_size = fields.Size("vocab_size", 1);
-  config->hidden_size = fields.Size("hidden_size", 1);
-  config->num_layers = fields.Size("num_hidden_layers", 1);
-  llama.heads = fields.Size("num_attention_heads", 1);
+  config->vocab_size = fields.Size("vocab_size", 1, variant.vocab_size);
+  config->hidden_size = fields.Size("hidden_size", 1, 4096);
+  config->num_layers = fields.Size("num_hidden_layers", 1, 32);
+  llama.heads = fields.Size("num_attention_heads", 1, 32);
   const bool as_heads = variant.kv_heads == 0 || fields.Has("num_key_value_heads");
   llama.kv_heads = fields.Size("num_key_value_heads", 1, as_heads ? llama.heads : variant.kv_heads);
   const int64_t even_share = std::max<int64_t>(1, config->hidden_size / llama.heads);
   llama.head_dim = fields.Size("head_dim", 1, variant.head_dim > 0 ? variant.head_dim : even_share);
-  llama.intermediate_size = fields.Size("intermediate_size", 1);
+  llama.intermediate_size = fields.Size("intermediate_size", 1, variant.intermediate_size);
   llama.activation = fields.Activation("hidden_act", "silu");
   llama.norm_epsilon = fields.Real("rms_norm_eps", 0, 1, 1e-6);
   llama.attention_dropout = fields.Real("attention_dropout", 0, 1, 0);
@@ -136,15 +161,11 @@ LlamaConfig ReadLlama(ConfigFields& fields, ModelConfig* config) {
   llama.windows.resize(static_cast<size_t>(config->num_layers), 0);
   // How the weights came about and how they were split over devices.
   fields.Ignore({"pretraining_tp", "is_llama_config", "unsloth_fixed"});
-  if (llama.heads % llama.kv_heads != 0) {
-    fields.Fail("num_key_value_heads", absl::StrCat("expected a divisor of num_attention_heads ",
-                                                    llama.heads, ", found ", llama.kv_heads));
+  fields.Divides("num_key_value_heads", llama.kv_heads, "num_attention_heads", llama.heads);
+  if (fields.Find("head_dim") == nullptr && variant.head_dim == 0) {
+    fields.Divides("num_attention_heads", llama.heads, "hidden_size", config->hidden_size);
   }
-  if (fields.Find("head_dim") == nullptr && variant.head_dim == 0 &&
-      config->hidden_size % llama.heads != 0) {
-    fields.Fail("num_attention_heads", absl::StrCat("expected a divisor of hidden_size ",
-                                                    config->hidden_size, ", found ", llama.heads));
-  } else if (llama.head_dim % 2 != 0) {
+  if (llama.head_dim % 2 != 0) {
     fields.Fail("head_dim",
                 absl::StrCat("expected an even number to rotate, found ", llama.head_dim));
   }
@@ -156,33 +177,27 @@ struct LlamaBlock {
       down;
 };
 
-class LlamaModel : public Model {
+class LlamaModel : public CausalDecoder {
  public:
   LlamaModel(ModelConfig config, const LlamaConfig& llama)
-      : Model(std::move(config)), llama_(llama), rotary_(llama.rotary, llama.head_dim) {}
+      : CausalDecoder(std::move(config)), llama_(llama), rotary_(llama.rotary, llama.head_dim) {}
 
   absl::Status Load(const std::string& directory, const std::optional<HeadSpec>& head);
 
   Rows Embed(const Packed& batch, const RunContext& context) override;
   Rows Block(int block, const Rows& rows, const RunContext& context) override;
-  Tensor Hidden(const Rows& rows, const RunContext& context) override;
-  Tensor Head(const Rows& rows, const RunContext& context) override;
-  Tensor OutputStates(const Rows& rows, const Tensor& selected, const RunContext& context) override;
-  OutputLayer output_layer() const override { return {output_->tensor, Tensor()}; }
 
  private:
   void LoadBlock(ModelLoader& loader, int64_t index);
   Norm NormOf(const WeightPair& weights) const {
     return {NormKind::kRms, weights.w(), Tensor(), llama_.norm_epsilon};
   }
-  // Attention before its output layer: of the last row of each sequence alone if `last_only`.
-  Tensor Attend(int index, const Tensor& normed, const std::vector<int32_t>& bounds, bool last_only,
-                const RunContext& context);
+  // Attention over the normed rows, before its output layer.
+  Tensor Attended(int index, const Tensor& normed, const Rows& rows, const RunContext& context);
 
   const LlamaConfig llama_;
   Rotary rotary_;
-  const Parameter *word_ = nullptr, *output_ = nullptr;
-  WeightPair norm_, score_;
+  const Parameter* word_ = nullptr;
   std::vector<LlamaBlock> llama_blocks_;
 };
 
@@ -216,23 +231,9 @@ absl::Status LlamaModel::Load(const std::string& directory, const std::optional<
   loader.StartGroup("embeddings");
   word_ = loader.Tensor("model.embed_tokens.weight", {config_.vocab_size, d});
   for (int64_t i = 0; i < config_.num_layers; ++i) LoadBlock(loader, i);
-  loader.StartGroup("head");
-  norm_ = loader.Norm("model.norm", d, false);
-  const bool keeps = ChooseHead(head);
-  const int64_t labels = static_cast<int64_t>(config_.labels.size());
-  switch (config_.head) {
-    case HeadKind::kClassifier:
-      score_ = keeps ? loader.Linear("score", labels, d, false)
-                     : loader.FreshLinear("score", labels, d, head->seed, 2, false);
-      break;
-    case HeadKind::kLanguageModel:
-      if (!llama_.ties && !loader.Has("lm_head.weight")) {
-        loader.Warn("the base model has no output layer (lm_head): it is tied to the embeddings");
-      }
-      output_ = loader.TiedOutput("lm_head.weight", word_);
-      break;
-    case HeadKind::kNone:
-      break;
+  LoadTop(loader, "model.norm", llama_.norm_epsilon, word_, head, NormKind::kRms);
+  if (config_.head == HeadKind::kLanguageModel && !llama_.ties && !loader.Has("lm_head.weight")) {
+    loader.Warn("the base model has no output layer (lm_head): it is tied to the embeddings");
   }
   return loader.Finish({"lm_head.", "score.", "qa_outputs."}, {"rotary_emb.inv_freq"});
 }
@@ -245,14 +246,15 @@ Rows LlamaModel::Embed(const Packed& batch, const RunContext& context) {
   return {rows, batch.cu_seqlens, Tensor(), {}};
 }
 
-Tensor LlamaModel::Attend(int index, const Tensor& normed, const std::vector<int32_t>& bounds,
-                          bool last_only, const RunContext& context) {
+Tensor LlamaModel::Attended(int index, const Tensor& normed, const Rows& rows,
+                            const RunContext& context) {
   const LlamaBlock& block = llama_blocks_[static_cast<size_t>(index)];
   const Path path = PathOf(context, normed);
+  const bool last_rows = LeavesLastRows(index, context);
   const auto heads = [&](const Tensor& x) { return x.unflatten(1, {-1, llama_.head_dim}); };
   std::vector<Tensor> qkv;
-  if (last_only) {
-    qkv = {Linear(path, LastRows(normed, bounds), block.query.both())};
+  if (last_rows) {
+    qkv = {Linear(path, LastRows(normed, rows.cu_seqlens), block.query.both())};
     const auto kv = Projections(path, normed, {block.key.both(), block.value.both()});
     qkv.insert(qkv.end(), kv.begin(), kv.end());
   } else {
@@ -262,61 +264,34 @@ Tensor LlamaModel::Attend(int index, const Tensor& normed, const std::vector<int
     qkv[0] = NormaliseHeads(path, qkv[0], NormOf(block.query_norm));
     qkv[1] = NormaliseHeads(path, qkv[1], NormOf(block.key_norm));
   }
-  const Rotary::Angles angles =
-      rotary_.At(Positions(bounds, context, torch::kCPU), bounds, normed.device());
+  const Rotary::Angles angles = rotary_.At(Positions(rows.cu_seqlens, context, torch::kCPU),
+                                           rows.cu_seqlens, normed.device());
   const Tensor q_positions =
-      last_only ? LastRows(angles.positions.unsqueeze(1), bounds).squeeze(1) : angles.positions;
-  const Tensor q = Rotate(path, heads(qkv[0]), q_positions, angles.cosines, angles.sines);
-  const Tensor k = Rotate(path, heads(qkv[1]), angles.positions, angles.cosines, angles.sines);
-  AttentionSpec spec;
-  spec.q_bounds = last_only ? UnitBounds(bounds.size() - 1) : bounds;
-  spec.k_bounds = bounds;
-  spec.scale = 1 / std::sqrt(static_cast<double>(llama_.head_dim));
-  spec.causal = true;
-  spec.window = llama_.windows[static_cast<size_t>(index)];
-  spec.dropout = Site(context, index + 1, 0, llama_.attention_dropout);
-  if (context.state == nullptr) return Attention(path, q, k, heads(qkv[2]), spec);
-  return CachedAttention(path, q, k, heads(qkv[2]), spec, context.state->lengths(),
-                         &context.state->block(index));
+      last_rows ? LastRows(angles.positions.unsqueeze(1), rows.cu_seqlens).squeeze(1)
+                : angles.positions;
+  return Attend({Rotate(path, heads(qkv[0]), q_positions, angles.cosines, angles.sines),
+                 Rotate(path, heads(qkv[1]), angles.positions, angles.cosines, angles.sines),
+                 heads(qkv[2]), 1 / std::sqrt(static_cast<double>(llama_.head_dim)), Tensor(),
+                 Site(context, index + 1, 0, llama_.attention_dropout),
+                 llama_.windows[static_cast<size_t>(index)]},
+                index, rows, context);
 }
 
 Rows LlamaModel::Block(int index, const Rows& rows, const RunContext& context) {
   const LlamaBlock& block = llama_blocks_[static_cast<size_t>(index)];
   const Path path = PathOf(context, rows.data);
-  const bool last_only = index + 1 == blocks() && config_.head == HeadKind::kClassifier &&
-                         !context.all_rows && context.state == nullptr;
-  Rows in = rows;  // the rows that go through all of the block
-  if (last_only) {
-    in.data = LastRows(rows.data, rows.cu_seqlens);
-    in.cu_seqlens = UnitBounds(rows.cu_seqlens.size() - 1);
-  }
+  const bool last_rows = LeavesLastRows(index, context);
   const Tensor normed = Normalise(path, rows.data, NormOf(block.attention_norm));
-  const Tensor attended = Attend(index, normed, rows.cu_seqlens, last_only, context);
-  const SumAndNorm middle =
-      ResidualAndNorm(path, Linear(path, attended, {block.output.w(), Tensor()}), block.output.b(),
-                      in.data, NormOf(block.mlp_norm), DropoutSite());
-  in.data = Residual(path,
-                     GatedMlp(path, llama_.activation, middle.normed, block.gate.both(),
-                              block.up.both(), block.down.both(), DropoutSite()),
-                     block.down.b(), middle.sum, DropoutSite());
-  return in;
-}
-
-Tensor LlamaModel::Hidden(const Rows& rows, const RunContext& context) {
-  return Normalise(PathOf(context, rows.data), rows.data, NormOf(norm_));
-}
-
-Tensor LlamaModel::Head(const Rows& rows, const RunContext& context) {
-  const Path path = PathOf(context, rows.data);
-  const Tensor last =
-      OneRowEach(rows.data, rows.cu_seqlens) ? rows.data : LastRows(rows.data, rows.cu_seqlens);
-  return Linear(path, Normalise(path, last, NormOf(norm_)), score_.both());
-}
-
-Tensor LlamaModel::OutputStates(const Rows& rows, const Tensor& selected,
-                                const RunContext& context) {
-  const Tensor states = selected.defined() ? GatherRows(rows.data, selected) : rows.data;
-  return Normalise(PathOf(context, rows.data), states, NormOf(norm_));
+  const auto [sum, middle] = ResidualAndNorm(
+      path, Linear(path, Attended(index, normed, rows, context), {block.output.w(), Tensor()}),
+      block.output.b(), last_rows ? LastRows(rows.data, rows.cu_seqlens) : rows.data,
+      NormOf(block.mlp_norm), DropoutSite());
+  const Tensor mlp = GatedMlp(path, llama_.activation, middle, block.gate.both(), block.up.both(),
+                              block.down.both(), DropoutSite());
+  Rows out;
+  out.data = Residual(path, mlp, block.down.b(), sum, DropoutSite());
+  out.cu_seqlens = last_rows ? UnitBounds(rows.cu_seqlens.size() - 1) : rows.cu_seqlens;
+  return out;
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadLlama(ModelConfig config, const std::string& directory,

@@ -12,16 +12,17 @@ namespace {
 using torch::Tensor;
 
 RotaryKind KindOf(ConfigFields& rope) {
-  const std::string older = rope.Text("type", "default");
-  const std::string name = rope.Text("rope_type", older.c_str());
+  const char* const field = rope.Find("rope_type") == nullptr ? "type" : "rope_type";
+  const std::string name = rope.Text(field, "default");
+  rope.Ignore({"type"});
   if (name == "default") return RotaryKind::kDefault;
   if (name == "linear") return RotaryKind::kLinear;
   if (name == "dynamic") return RotaryKind::kDynamic;
   if (name == "llama3") return RotaryKind::kLlama3;
   if (name == "yarn") return RotaryKind::kYarn;
-  rope.Fail("rope_type",
-            absl::StrCat("\"", name,
-                         "\" is not supported, only default, linear, dynamic, llama3 and yarn"));
+  rope.Fail(field, absl::StrCat("\"", name,
+                                "\" is not supported, only default, linear, dynamic, llama3 and "
+                                "yarn"));
   return RotaryKind::kDefault;
 }
 

@@ -45,12 +45,12 @@ void ReadFeedForward(ConfigFields& fields, T5Config* t5) {
 
 T5Config ReadT5(ConfigFields& fields, ModelConfig* config) {
   T5Config t5;
-  config->vocab_size = fields.Size("vocab_size", 1);
-  config->hidden_size = fields.Size("d_model", 1);
-  config->num_layers = fields.Size("num_layers", 1);
-  t5.heads = fields.Size("num_heads", 1);
-  t5.head_dim = fields.Size("d_kv", 1, 64);
-  t5.feed_forward_size = fields.Size("d_ff", 1);
+  config->vocab_size = fields.Size("vocab_size", 1, 32128);
+  config->hidden_size = fields.Size(fields.Spelling("d_model", "hidden_size"), 1, 512);
+  config->num_layers = fields.Size(fields.Spelling("num_layers", "num_hidden_layers"), 1, 6);
+  t5.heads = fields.Size(fields.Spelling("num_heads", "num_attention_heads"), 1, 8);
+  t5.head_dim = fields.Size(fields.Spelling("d_kv", "head_dim"), 1, 64);
+  t5.feed_forward_size = fields.Size("d_ff", 1, 2048);
   t5.decoder_layers = fields.Size("num_decoder_layers", 1, config->num_layers);
   // A quarter of them counts whole distances in the encoder.
   t5.buckets = fields.Size("relative_attention_num_buckets", 4, 32);
