@@ -10,10 +10,12 @@ namespace thaw {
 using torch::Tensor;
 
 void CausalDecoder::LoadTop(ModelLoader& loader, const std::string& norm, double epsilon,
-                            const Parameter* word, const std::optional<HeadSpec>& head) {
+                            const Parameter* word, const std::optional<HeadSpec>& head,
+                            NormKind kind) {
   const int64_t d = config_.hidden_size;
   loader.StartGroup("head");
-  norm_ = loader.Norm(norm, d);
+  norm_ = loader.Norm(norm, d, /*bias=*/kind == NormKind::kLayer);
+  kind_ = kind;
   epsilon_ = epsilon;
   const bool keeps = ChooseHead(head);
   const int64_t labels = static_cast<int64_t>(config_.labels.size());
@@ -53,6 +55,7 @@ Tensor CausalDecoder::Attend(const AttentionParts& parts, int block, const Rows&
   spec.k_bounds = rows.cu_seqlens;
   spec.scale = parts.scale;
   spec.causal = true;
+  spec.window = parts.window;
   spec.relative_bias = parts.relative_bias;
   spec.dropout = parts.dropout;
   if (context.state == nullptr) return Attention(path, parts.q, parts.k, parts.v, spec);
@@ -61,20 +64,20 @@ Tensor CausalDecoder::Attend(const AttentionParts& parts, int block, const Rows&
 }
 
 Tensor CausalDecoder::Hidden(const Rows& rows, const RunContext& context) {
-  return Normalise(PathOf(context, rows.data), rows.data, LayerNormOf(norm_, epsilon_));
+  return Normalise(PathOf(context, rows.data), rows.data, TopNorm());
 }
 
 Tensor CausalDecoder::Head(const Rows& rows, const RunContext& context) {
   const Path path = PathOf(context, rows.data);
   const Tensor last =
       OneRowEach(rows.data, rows.cu_seqlens) ? rows.data : LastRows(rows.data, rows.cu_seqlens);
-  return Linear(path, Normalise(path, last, LayerNormOf(norm_, epsilon_)), score_.both());
+  return Linear(path, Normalise(path, last, TopNorm()), score_.both());
 }
 
 Tensor CausalDecoder::OutputStates(const Rows& rows, const Tensor& selected,
                                    const RunContext& context) {
   const Tensor states = selected.defined() ? GatherRows(rows.data, selected) : rows.data;
-  return Normalise(PathOf(context, rows.data), states, LayerNormOf(norm_, epsilon_));
+  return Normalise(PathOf(context, rows.data), states, TopNorm());
 }
 
 }  // namespace thaw

@@ -1,6 +1,6 @@
-// What GPT-2, BLOOM and their like have in common around their blocks: causal attention that can go
-// on from earlier calls; above the last block a norm, and on it a language model's output layer or
-// a classifier "score" without bias that reads the last row of each sequence.
+// What GPT-2, BLOOM, LLaMA and their like have in common around their blocks: causal attention that
+// can go on from earlier calls; above the last block a norm, and on it a language model's output
+// layer or a classifier "score" without bias that reads the last row of each sequence.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class CausalDecoder : public Model {
   // The last group: the norm, and the head that is wanted. `word` are the embeddings, to which a
   // language model's "lm_head" may be tied.
   void LoadTop(ModelLoader& loader, const std::string& norm, double epsilon, const Parameter* word,
-               const std::optional<HeadSpec>& head);
+               const std::optional<HeadSpec>& head, NormKind kind = NormKind::kLayer);
 
   // This block leaves only the last row of each sequence, which is all that a classifier reads.
   // Never while states go on.
@@ -38,6 +38,7 @@ class CausalDecoder : public Model {
     double scale;
     torch::Tensor relative_bias;
     DropoutSite dropout;
+    int64_t window = 0;  // as AttentionSpec's
   };
   torch::Tensor Attend(const AttentionParts& parts, int block, const Rows& rows,
                        const RunContext& context) const;
@@ -49,7 +50,10 @@ class CausalDecoder : public Model {
   }
 
  private:
+  Norm TopNorm() const { return {kind_, norm_.w(), norm_.b(), epsilon_}; }
+
   WeightPair norm_, score_;
+  NormKind kind_ = NormKind::kLayer;
   double epsilon_ = 1e-5;
   const Parameter* output_ = nullptr;
 };

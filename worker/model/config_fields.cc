@@ -13,16 +13,16 @@ namespace {
 // What transformers writes for every model and what describes but does not compute: labels and
 // problem_type are read by ParseModelConfig, token ids by whoever tokenizes and generates.
 constexpr const char* kHarmlessFields[] = {
-    "_name_or_path", "_commit_hash", "_attn_implementation", "architectures", "auto_map",
-    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
-    "unk_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id",
-    "custom_pipelines", "dtype", "torch_dtype", "finetuning_task", "gradient_checkpointing",
-    "id2label", "label2id", "num_labels", "initializer_range", "initializer_factor",
-    "is_encoder_decoder", "keys_to_ignore_at_inference", "language", "license", "model_type",
-    "name_or_path", "output_attentions", "output_hidden_states", "output_past", "problem_type",
-    "return_dict", "return_dict_in_generate", "task_specific_params", "tokenizer_class",
-    "transformers_version", "tie_word_embeddings", "transformers.js_config", "use_cache",
-    "use_return_dict", "chunk_size_feed_forward",
+    "_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset",
+    "architectures", "auto_map", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id",
+    "cls_token_id", "mask_token_id", "unk_token_id", "decoder_start_token_id",
+    "forced_bos_token_id", "forced_eos_token_id", "custom_pipelines", "dtype", "torch_dtype",
+    "finetuning_task", "gradient_checkpointing", "id2label", "label2id", "num_labels",
+    "initializer_range", "initializer_factor", "is_encoder_decoder", "keys_to_ignore_at_inference",
+    "language", "license", "model_type", "name_or_path", "output_attentions",
+    "output_hidden_states", "output_past", "problem_type", "return_dict", "return_dict_in_generate",
+    "task_specific_params", "tokenizer_class", "transformers_version", "tie_word_embeddings",
+    "transformers.js_config", "use_cache", "use_return_dict", "chunk_size_feed_forward",
     // How transformers generates unless told otherwise: ours are in the request.
     "bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping",
     "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "length_penalty",
@@ -50,7 +50,12 @@ std::string ShownJson(const json& value) {
 }
 
 void ConfigFields::Fail(absl::string_view field, absl::string_view description) {
-  if (status_.ok()) status_ = InvalidField(field, absl::StrCat("config.json: ", description));
+  if (!status_.ok()) return;
+  status_ = InvalidField(absl::StrCat(scope_, field), absl::StrCat("config.json: ", description));
+}
+
+void ConfigFields::Adopt(const ConfigFields& inner) {
+  if (status_.ok()) status_ = inner.status_;
 }
 
 const json* ConfigFields::Find(const char* field) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,11 +20,17 @@ namespace thaw {
 // field that is null counts as missing.
 class ConfigFields {
  public:
-  explicit ConfigFields(const nlohmann::json& source) : source_(source) {}
+  // `scope` goes before the names of fields in errors: "rope_parameters." of an object inside.
+  explicit ConfigFields(const nlohmann::json& source, std::string scope = "")
+      : source_(source), scope_(std::move(scope)) {}
 
   const absl::Status& status() const { return status_; }
   void Fail(absl::string_view field, absl::string_view description);
+  // Takes over the first error of the fields of an object inside this one.
+  void Adopt(const ConfigFields& inner);
 
+  // The field is written down, be it null.
+  bool Has(const char* field) const { return source_.contains(field); }
   // nullptr where the field is missing or null.
   const nlohmann::json* Find(const char* field);
   // Whole numbers of at least `smallest`; without `otherwise` the field must be there.
@@ -50,6 +57,7 @@ class ConfigFields {
 
  private:
   const nlohmann::json& source_;
+  const std::string scope_;
   std::set<std::string> read_;
   absl::Status status_;
 };

@@ -6,12 +6,19 @@ namespace thaw {
 namespace {
 
 const Family* const kFamilies[] = {
+const Family* const kFamilies[] = {
     &kAwdLstmFamily,
     &kBertFamily,
     &kBloomFamily,
     &kDistilBertFamily,
     &kGpt2Family,
+    &kLlamaFamily,
+    &kMistralFamily,
+    &kQwen2Family,
+    &kQwen3Family,
     &kRobertaFamily,
+    &kT5Family,
+};
 };
 
 }  // namespace

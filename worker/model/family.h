@@ -35,6 +35,11 @@ extern const Family kBertFamily;
 extern const Family kBloomFamily;
 extern const Family kDistilBertFamily;
 extern const Family kGpt2Family;
+extern const Family kLlamaFamily;
+extern const Family kMistralFamily;
+extern const Family kQwen2Family;
+extern const Family kQwen3Family;
 extern const Family kRobertaFamily;
+extern const Family kT5Family;
 
 }  // namespace thaw

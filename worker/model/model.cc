@@ -67,6 +67,10 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
     return absl::InvalidArgumentError(
         absl::StrCat(directory, ": model_type \"", config->model_type, "\" is no language model"));
   }
+  if (head && head->kind == HeadKind::kClassifier && family->classifier_class == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(directory, ": model_type \"", config->model_type, "\" has no classifier"));
+  }
   return family->load(*std::move(config), directory, head);
 }
 

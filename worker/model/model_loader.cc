@@ -131,6 +131,20 @@ const Parameter* ModelLoader::TiedOutput(const std::string& name, const Paramete
   return word;
 }
 
+void ModelLoader::Copy(const std::string& name, const Parameter* parameter) {
+  if (!status_.ok() || !weights_->Has(name)) return;
+  absl::StatusOr<TensorSource> copy = weights_->Take(name, parameter->tensor.sizes().vec());
+  if (!copy.ok()) {
+    status_ = copy.status();
+  } else if (!at::equal(copy->loaded, parameter->tensor)) {
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat(copy->file->path(), ": tensor \"", name, "\": expected the values of \"",
+                     parameter->name, "\", which the model shares, found others"));
+  } else {
+    model_->parameters_.AddAlias(parameter->name, copy->info->name);
+  }
+}
+
 absl::Status ModelLoader::Finish(const std::vector<std::string>& other_heads,
                                  const std::vector<std::string>& buffers) {
   THAW_RETURN_IF_ERROR(status_);

@@ -58,6 +58,10 @@ class ModelLoader {
   // head), though the embeddings read it first.
   const Parameter* TiedOutput(const std::string& name, const Parameter* word);
 
+  // A second copy of `parameter` that the files may hold under `name`, and that is kept there;
+  // refused where it differs.
+  void Copy(const std::string& name, const Parameter* parameter);
+
   // The last step. Tensors that nobody took are refused, but for those whose canonical names begin
   // with one of `other_heads` (a warning tells of them) or end with one of `buffers` (values that
   // old files hold and nobody needs).

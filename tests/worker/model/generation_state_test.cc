@@ -12,7 +12,10 @@ namespace {
 using torch::Tensor;
 using Tokens = std::vector<int64_t>;
 
-constexpr const char* kFixtures[] = {"gpt2", "gpt2-scaled", "bloom-4heads", "bloom-5heads"};
+constexpr const char* kFixtures[] = {"gpt2",   "gpt2-scaled",     "bloom-4heads",    "bloom-5heads",
+                                     "llama",  "llama-tied-bias", "llama-rope-yarn", "mistral",
+                                     "qwen2",  "qwen2-window",    "qwen3",           "t5",
+                                     "t5-v1.1"};
 
 // The same numbers come out of matrices of other shapes: their sums are rounded differently.
 constexpr double kTolerance = 2e-5;

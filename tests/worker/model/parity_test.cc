@@ -33,6 +33,19 @@ constexpr ParityCase kCases[] = {
     {"gpt2-cls"},
     {"bloom-4heads"},
     {"bloom-5heads"},
+    {"llama"},
+    {"llama-tied-bias"},
+    {"llama-rope-llama3"},
+    {"llama-rope-yarn"},
+    {"llama-rope-linear"},
+    {"llama-cls"},
+    {"mistral"},
+    {"qwen2"},
+    {"qwen2-window"},
+    {"qwen3"},
+    // Sequence to sequence.
+    {"t5"},
+    {"t5-v1.1", 1e-4},
 };
 
 void PrintTo(const ParityCase& parity, std::ostream* out) { *out << parity.fixture; }

@@ -35,6 +35,13 @@ const PathsCase kPathsCases[] = {
     {"gpt2", kGpt2Dropouts},
     {"gpt2-cls", kGpt2Dropouts},
     {"bloom-5heads", {"hidden_dropout", "attention_dropout"}},
+    {"llama-tied-bias", {"attention_dropout"}},
+    {"llama-cls", {"attention_dropout"}},
+    {"mistral", {"attention_dropout"}},
+    {"qwen2-window", {"attention_dropout"}},
+    {"qwen3", {"attention_dropout"}},
+    {"t5", {"dropout_rate"}},
+    {"t5-v1.1", {"dropout_rate"}},
 };
 void PrintTo(const PathsCase& paths, std::ostream* out) { *out << paths.fixture; }
 

@@ -36,6 +36,14 @@ constexpr RoundTripCase kRoundTripCases[] = {
     {"gpt2-cls", "transformer."},
     {"bloom-4heads", "transformer.", "lm_head.weight", "transformer.word_embeddings.weight"},
     {"bloom-5heads", "transformer.", "lm_head.weight", "transformer.word_embeddings.weight"},
+    {"llama", "model."},
+    {"llama-tied-bias", "model.", "lm_head.weight", "model.embed_tokens.weight"},
+    {"llama-cls", "model."},
+    {"mistral", "model."},
+    {"qwen2", "model.", "lm_head.weight", "model.embed_tokens.weight"},
+    {"qwen3", "model.", "lm_head.weight", "model.embed_tokens.weight"},
+    {"t5", "", "lm_head.weight", "shared.weight"},
+    {"t5-v1.1", ""},
 };
 void PrintTo(const RoundTripCase& round_trip, std::ostream* out) { *out << round_trip.fixture; }
 
