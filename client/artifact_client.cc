@@ -13,6 +13,7 @@
 #include "common/base/files.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "common/dataset/dataset_columns.h"
 #include "common/rpc/artifact_transfer.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
@@ -53,11 +54,7 @@ bool IsSame(const v1::Artifact& artifact, const v1::CreateUploadRequest& request
     return false;
   }
   if (request.kind() != v1::Artifact::DATASET) return true;
-  const auto column = [](const std::string& given, const char* usual) {
-    return given.empty() ? usual : given.c_str();
-  };
-  return artifact.dataset().text_column() == column(request.columns().text_column(), "text") &&
-         artifact.dataset().label_column() == column(request.columns().label_column(), "label");
+  return SameColumns(request.columns(), artifact.dataset());
 }
 
 TransferOptions OptionsFor(const Caller& caller, const TransferProgress& progress) {
