@@ -5,7 +5,9 @@
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/status.h"
+#include "common/spec/model_abilities.h"
 
 namespace thaw {
 namespace {
@@ -14,8 +16,10 @@ namespace {
 std::string Summary(const v1::Artifact& artifact) {
   if (artifact.state() == v1::Artifact::REJECTED) return Printable(artifact.state_reason());
   if (artifact.has_dataset()) {
-    return absl::StrCat(FormatCount(artifact.dataset().rows()), " rows, ",
-                        artifact.dataset().labels_size(), " labels");
+    const v1::DatasetSummary& dataset = artifact.dataset();
+    const std::string rows = absl::StrCat(FormatCount(dataset.rows()), " rows, ");
+    return dataset.labels_size() > 0 ? absl::StrCat(rows, dataset.labels_size(), " labels")
+                                     : absl::StrCat(rows, TaskWord(dataset.task()));
   }
   std::vector<std::string> parts;
   if (!artifact.model().model_type().empty()) {
@@ -31,24 +35,37 @@ std::string Summary(const v1::Artifact& artifact) {
 }
 
 void ShowModel(const v1::ModelSummary& model) {
-  std::printf("model      %s, %d blocks of width %d, %d positions, %s parameters\n",
-              Printable(model.model_type()).c_str(), model.blocks(), model.hidden_size(),
-              model.max_positions(), FormatCount(model.parameters()).c_str());
+  Print("model      %s, %d blocks of width %d, %d positions, %s parameters\n",
+        Printable(model.model_type()).c_str(), model.blocks(), model.hidden_size(),
+        model.max_positions(), FormatCount(model.parameters()).c_str());
+  Print("head       %s%s\n", v1::ModelSummary::Head_Name(HeadOf(model)).c_str(),
+        model.chat_template() ? ", with a chat template" : "");
   if (model.labels_size() > 0) {
-    std::printf("labels     %s\n", Printable(absl::StrJoin(model.labels(), ", ")).c_str());
+    Print("labels     %s\n", Printable(absl::StrJoin(model.labels(), ", ")).c_str());
   }
 }
 
 void ShowDataset(const v1::DatasetSummary& dataset) {
-  std::printf("columns    text \"%s\", label \"%s\"\n", Printable(dataset.text_column()).c_str(),
-              Printable(dataset.label_column()).c_str());
-  std::printf("rows       %s, %s bad lines, %s duplicates, %s without a label\n",
-              FormatCount(dataset.rows()).c_str(), FormatCount(dataset.bad_lines()).c_str(),
-              FormatCount(dataset.duplicate_rows()).c_str(),
-              FormatCount(dataset.unlabelled_rows()).c_str());
+  std::vector<std::string> columns;
+  for (const auto& [what, name] :
+       {std::pair("text", dataset.text_column()),
+        std::pair("second text", dataset.text_pair_column()),
+        std::pair("label", dataset.label_column()), std::pair("prompt", dataset.prompt_column()),
+        std::pair("completion", dataset.completion_column()),
+        std::pair("messages", dataset.messages_column()),
+        std::pair("source", dataset.source_column()),
+        std::pair("target", dataset.target_column())}) {
+    if (!name.empty()) columns.push_back(absl::StrCat(what, " \"", Printable(name), "\""));
+  }
+  Print("task       %s\n", TaskWord(dataset.task()).c_str());
+  Print("columns    %s\n", absl::StrJoin(columns, ", ").c_str());
+  Print("rows       %s, %s bad lines, %s duplicates, %s without a label\n",
+        FormatCount(dataset.rows()).c_str(), FormatCount(dataset.bad_lines()).c_str(),
+        FormatCount(dataset.duplicate_rows()).c_str(),
+        FormatCount(dataset.unlabelled_rows()).c_str());
   for (const v1::LabelCount& count : dataset.labels()) {
-    std::printf("  label    %s: %s rows\n", Printable(count.label()).c_str(),
-                FormatCount(count.rows()).c_str());
+    Print("  label    %s: %s rows\n", Printable(count.label()).c_str(),
+          FormatCount(count.rows()).c_str());
   }
 }
 
@@ -58,7 +75,7 @@ ExitCode RunListArtifacts(const Session& session, const ArtifactsOptions& option
   THAW_ASSIGN_OR_RETURN(const std::vector<v1::Artifact> artifacts,
                         session.client->artifacts().ListArtifacts(options.kind));
   if (session.json) {
-    for (const v1::Artifact& artifact : artifacts) std::printf("%s\n", JsonLine(artifact).c_str());
+    for (const v1::Artifact& artifact : artifacts) Print("%s\n", JsonLine(artifact).c_str());
     return kExitOk;
   }
   std::vector<std::vector<std::string>> rows = {
@@ -69,9 +86,9 @@ ExitCode RunListArtifacts(const Session& session, const ArtifactsOptions& option
                     FormatTime(artifact.create_time()), Summary(artifact)});
   }
   if (rows.size() == 1) {
-    std::printf("no %ss yet\n", KindWord(options.kind).c_str());
+    Print("no %ss yet\n", KindWord(options.kind).c_str());
   } else {
-    std::printf("%s\n", Table(rows).c_str());
+    Print("%s\n", Table(rows).c_str());
   }
   return kExitOk;
 }
@@ -82,10 +99,10 @@ ExitCode RunShowArtifact(const Session& session, const ArtifactsOptions& options
   THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                         session.client->artifacts().GetArtifact(found.id()));
   if (session.json) {
-    std::printf("%s\n", JsonLine(artifact).c_str());
+    Print("%s\n", JsonLine(artifact).c_str());
     return kExitOk;
   }
-  std::printf(
+  Print(
       "id         %s\nname       %s\nstate      %s%s%s\nowner      %s\ncreated    %s\ndigest     "
       "%s\n",
       artifact.id().c_str(), Printable(artifact.display_name()).c_str(),
@@ -93,16 +110,16 @@ ExitCode RunShowArtifact(const Session& session, const ArtifactsOptions& options
       artifact.state_reason().empty() ? "" : ": ", Printable(artifact.state_reason()).c_str(),
       Printable(artifact.owner()).c_str(), FormatTime(artifact.create_time()).c_str(),
       artifact.digest().c_str());
-  if (!artifact.job().empty()) std::printf("job        %s\n", artifact.job().c_str());
+  if (!artifact.job().empty()) Print("job        %s\n", artifact.job().c_str());
   if (artifact.has_model()) ShowModel(artifact.model());
   if (artifact.has_dataset()) ShowDataset(artifact.dataset());
   for (const auto& [name, value] :
        std::map<std::string, double>(artifact.metrics().begin(), artifact.metrics().end())) {
-    std::printf("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
+    Print("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
   }
   for (const v1::File& file : artifact.files()) {
-    std::printf("  file     %s  %s  %s\n", file.sha256().substr(0, 12).c_str(),
-                Printable(file.path()).c_str(), FormatBytes(file.size()).c_str());
+    Print("  file     %s  %s  %s\n", file.sha256().substr(0, 12).c_str(),
+          Printable(file.path()).c_str(), FormatBytes(file.size()).c_str());
   }
   return kExitOk;
 }
@@ -111,7 +128,7 @@ ExitCode RunDeleteArtifact(const Session& session, const ArtifactsOptions& optio
   THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                         session.client->artifacts().Find(options.kind, options.artifact));
   THAW_RETURN_IF_ERROR(session.client->artifacts().DeleteArtifact(artifact.id()));
-  std::printf(session.json ? "{\"deleted\":\"%s\"}\n" : "deleted %s\n", artifact.id().c_str());
+  Print(session.json ? "{\"deleted\":\"%s\"}\n" : "deleted %s\n", artifact.id().c_str());
   return kExitOk;
 }
 

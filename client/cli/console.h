@@ -1,4 +1,7 @@
-// The terminal that a command writes to: lines that stay, and one status line that is written over.
+// The one way out of `thaw`: what is printed, and the terminal with its status line. Ids, names and
+// messages come from a server or a file, so whatever is written has its control characters
+// replaced, line ends aside: nothing steers the terminal but Console itself. `script/lint` asks
+// that no other file of this folder writes.
 #pragma once
 
 #include <cstdio>
@@ -8,6 +11,11 @@
 
 namespace thaw {
 
+// As printf, to standard output and standard error.
+void Print(const char* format, ...) __attribute__((format(printf, 1, 2)));
+void PrintError(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// The terminal that a command writes to: lines that stay, and one status line that is written over.
 // One thread at a time.
 class Console {
  public:

@@ -25,11 +25,11 @@ ExitCode RunFetch(const Session& session, const FetchOptions& options) {
   session.console->ClearStatus();
   THAW_RETURN_IF_ERROR(status);
   if (session.json) {
-    std::printf("%s\n", JsonLine(artifact).c_str());
+    Print("%s\n", JsonLine(artifact).c_str());
     return kExitOk;
   }
-  std::printf("%s  %s in %d files, every byte checked, now in %s\n", artifact.id().c_str(),
-              FormatBytes(artifact.size_bytes()).c_str(), artifact.files_size(), directory.c_str());
+  Print("%s  %s in %d files, every byte checked, now in %s\n", artifact.id().c_str(),
+        FormatBytes(artifact.size_bytes()).c_str(), artifact.files_size(), directory.c_str());
   return kExitOk;
 }
 

@@ -97,8 +97,12 @@ std::string Bar(double share, int columns) {
   return bar;
 }
 
-std::string Table(const std::vector<std::vector<std::string>>& rows) {
-  if (rows.empty()) return "";
+std::string Table(const std::vector<std::vector<std::string>>& given) {
+  if (given.empty()) return "";
+  std::vector<std::vector<std::string>> rows = given;
+  for (std::vector<std::string>& row : rows) {
+    for (std::string& text : row) text = Printable(text);
+  }
   std::vector<bool> right;
   for (const std::string& header : rows[0]) right.push_back(!header.empty() && header[0] == '>');
   const auto cell = [&](size_t row, size_t column) {

@@ -33,7 +33,7 @@ std::string FormatMetric(absl::string_view name, double value);
 std::string Bar(double share, int columns);
 
 // Columns as wide as their longest cell, two spaces between; the header's row first. A column whose
-// header begins with '>' is aligned to the right (without the '>').
-std::string Table(const std::vector<std::vector<std::string>>& rows);
+// header begins with '>' is aligned to the right (without the '>'). Cells are made Printable.
+std::string Table(const std::vector<std::vector<std::string>>& given);
 
 }  // namespace thaw

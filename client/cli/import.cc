@@ -8,6 +8,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -34,32 +35,53 @@ void ShowLabels(const v1::DatasetSummary& summary) {
     rows.push_back(
         {Clip(Printable(count.label()), 40), FormatCount(count.rows()), Bar(1, columns)});
   }
-  if (rows.size() > 1) std::printf("%s\n", Table(rows).c_str());
+  if (rows.size() > 1) Print("%s\n", Table(rows).c_str());
+}
+
+// What a row may lack.
+const char* AnswerWord(v1::DatasetSummary::Task task) {
+  switch (task) {
+    case v1::DatasetSummary::REGRESSION:
+      return "a number";
+    case v1::DatasetSummary::COMPLETION:
+      return "an answer";
+    case v1::DatasetSummary::SEQUENCE_TO_SEQUENCE:
+      return "a target";
+    default:
+      return "a label";
+  }
 }
 
 absl::Status ShowReport(const Session& session, const v1::Artifact& dataset) {
   const v1::DatasetSummary& summary = dataset.dataset();
-  std::printf("%s rows, %s bad lines, %s duplicates, %s without a label, %s of text\n",
-              FormatCount(summary.rows()).c_str(), FormatCount(summary.bad_lines()).c_str(),
-              FormatCount(summary.duplicate_rows()).c_str(),
-              FormatCount(summary.unlabelled_rows()).c_str(),
-              FormatBytes(summary.text_bytes()).c_str());
+  Print("%s rows, %s bad lines, %s duplicates, %s without %s, %s of text\n",
+        FormatCount(summary.rows()).c_str(), FormatCount(summary.bad_lines()).c_str(),
+        FormatCount(summary.duplicate_rows()).c_str(),
+        FormatCount(summary.unlabelled_rows()).c_str(), AnswerWord(summary.task()),
+        FormatBytes(summary.text_bytes()).c_str());
   ShowLabels(summary);
+  if (summary.rows_without_labels() > 0) {
+    Print("%s rows with no label at all\n", FormatCount(summary.rows_without_labels()).c_str());
+  }
+  if (summary.task() == v1::DatasetSummary::REGRESSION && summary.unlabelled_rows() == 0) {
+    Print("%s from %s to %s\n", Printable(summary.target_column()).c_str(),
+          FormatNumber(summary.least_target()).c_str(),
+          FormatNumber(summary.greatest_target()).c_str());
+  }
   if (summary.bad_lines() == 0) return absl::OkStatus();
   return session.client->artifacts().GetDatasetReport(
       dataset.id(), [](const v1::DatasetIssue& issue) {
-        std::printf("%s:%lld (byte %lld): %s%s%s\n", Printable(issue.path()).c_str(),
-                    static_cast<long long>(issue.line()),
-                    static_cast<long long>(issue.byte_offset()), Printable(issue.field()).c_str(),
-                    issue.field().empty() ? "" : ": ", Printable(issue.reason()).c_str());
+        Print("%s:%lld (byte %lld): %s%s%s\n", Printable(issue.path()).c_str(),
+              static_cast<long long>(issue.line()), static_cast<long long>(issue.byte_offset()),
+              Printable(issue.field()).c_str(), issue.field().empty() ? "" : ": ",
+              Printable(issue.reason()).c_str());
       });
 }
 
 absl::Status PrintReportAsJson(const Session& session, const v1::Artifact& artifact) {
   if (artifact.dataset().bad_lines() == 0) return absl::OkStatus();
   return session.client->artifacts().GetDatasetReport(
-      artifact.id(),
-      [](const v1::DatasetIssue& issue) { std::printf("%s\n", JsonLine(issue).c_str()); });
+      artifact.id(), [](const v1::DatasetIssue& issue) { Print("%s\n", JsonLine(issue).c_str()); });
 }
 
 }  // namespace
@@ -79,8 +101,11 @@ ExitCode RunImport(const Session& session, const ImportOptions& options) {
           absl::StrCat(options.path, " is not a file; give a JSON Lines file"));
     }
     request.files = {{options.path, "data.jsonl"}};
-    request.columns.set_text_column(options.text_column);
-    request.columns.set_label_column(options.label_column);
+    request.columns = options.columns;
+    if (!options.task.empty()) {
+      THAW_ASSIGN_OR_RETURN(const v1::DatasetSummary::Task task, ParseTask(options.task));
+      request.columns.set_task(task);
+    }
   }
   if (!skipped.empty() && !session.json) {
     session.console->Line(absl::StrCat("left out: ", Printable(absl::StrJoin(skipped, ", "))));
@@ -93,15 +118,14 @@ ExitCode RunImport(const Session& session, const ImportOptions& options) {
 
   const bool ready = artifact->state() == v1::Artifact::READY;
   if (session.json) {
-    std::printf("%s\n", JsonLine(*artifact).c_str());
+    Print("%s\n", JsonLine(*artifact).c_str());
     THAW_RETURN_IF_ERROR(PrintReportAsJson(session, *artifact));
     return ready ? kExitOk : kExitUsage;
   }
   if (options.kind == v1::Artifact::DATASET) THAW_RETURN_IF_ERROR(ShowReport(session, *artifact));
-  std::printf("%s  %s  %s  %s\n", artifact->id().c_str(),
-              Printable(artifact->display_name()).c_str(),
-              FormatBytes(artifact->size_bytes()).c_str(),
-              v1::Artifact::State_Name(artifact->state()).c_str());
+  Print("%s  %s  %s  %s\n", artifact->id().c_str(), Printable(artifact->display_name()).c_str(),
+        FormatBytes(artifact->size_bytes()).c_str(),
+        v1::Artifact::State_Name(artifact->state()).c_str());
   if (ready) return kExitOk;
   return absl::InvalidArgumentError(absl::StrCat(options.path,
                                                  " cannot be used: ", artifact->state_reason(),

@@ -39,47 +39,45 @@ std::string BestMetric(const v1::Job& job) {
 
 int PrintJob(const Session& session, const v1::Job& job) {
   if (session.json) {
-    std::printf("%s\n", JsonLine(job).c_str());
+    Print("%s\n", JsonLine(job).c_str());
   } else {
-    std::printf("%s  %s%s%s\n", job.id().c_str(), StateName(job.state()).c_str(),
-                job.state_reason().empty() ? "" : ": ", Printable(job.state_reason()).c_str());
+    Print("%s  %s%s%s\n", job.id().c_str(), StateName(job.state()).c_str(),
+          job.state_reason().empty() ? "" : ": ", Printable(job.state_reason()).c_str());
   }
   return kExitOk;
 }
 
 void ShowJob(const v1::Job& job) {
-  std::printf("id         %s\nname       %s\nowner      %s\nstate      %s\n", job.id().c_str(),
-              Printable(job.spec().display_name()).c_str(), Printable(job.owner()).c_str(),
-              StateName(job.state()).c_str());
-  if (!job.state_reason().empty())
-    std::printf("reason     %s\n", Printable(job.state_reason()).c_str());
-  if (job.queue_position() > 0) std::printf("queue      place %d\n", job.queue_position());
-  std::printf("created    %s\nstarted    %s\nended      %s\n",
-              FormatTime(job.create_time()).c_str(), FormatTime(job.start_time()).c_str(),
-              FormatTime(job.end_time()).c_str());
+  Print("id         %s\nname       %s\nowner      %s\nstate      %s\n", job.id().c_str(),
+        Printable(job.spec().display_name()).c_str(), Printable(job.owner()).c_str(),
+        StateName(job.state()).c_str());
+  if (!job.state_reason().empty()) Print("reason     %s\n", Printable(job.state_reason()).c_str());
+  if (job.queue_position() > 0) Print("queue      place %d\n", job.queue_position());
+  Print("created    %s\nstarted    %s\nended      %s\n", FormatTime(job.create_time()).c_str(),
+        FormatTime(job.start_time()).c_str(), FormatTime(job.end_time()).c_str());
   if (job.attempt() > 0) {
-    std::printf("attempt    %d on %s\n", job.attempt(), Printable(job.worker()).c_str());
+    Print("attempt    %d on %s\n", job.attempt(), Printable(job.worker()).c_str());
   }
   if (job.progress().step() > 0 || job.progress().rows_total() > 0) {
-    std::printf("progress   %s\n", ProgressLine(job.progress(), 200).c_str());
+    Print("progress   %s\n", ProgressLine(job.progress(), 200).c_str());
   }
-  if (!job.result().empty()) std::printf("result     %s\n", job.result().c_str());
+  if (!job.result().empty()) Print("result     %s\n", job.result().c_str());
   for (const auto& [name, value] :
        std::map<std::string, double>(job.result_metrics().begin(), job.result_metrics().end())) {
-    std::printf("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
+    Print("  metric   %s %s\n", Printable(name).c_str(), FormatMetric(name, value).c_str());
   }
   if (job.has_failure()) {
-    std::printf("failure    %s, blame %s: %s\n", Printable(job.failure().reason()).c_str(),
-                v1::Failure::Blame_Name(job.failure().blame()).c_str(),
-                Printable(job.failure().message()).c_str());
+    Print("failure    %s, blame %s: %s\n", Printable(job.failure().reason()).c_str(),
+          v1::Failure::Blame_Name(job.failure().blame()).c_str(),
+          Printable(job.failure().message()).c_str());
     if (!job.failure().incident().empty()) {
-      std::printf("incident   %s\n", Printable(job.failure().incident()).c_str());
+      Print("incident   %s\n", Printable(job.failure().incident()).c_str());
     }
   }
   if (job.resolved_spec().has_training()) {
-    std::printf("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
+    Print("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
   }
-  std::printf("spec       %s", SpecToJson(job.resolved_spec()).c_str());
+  Print("spec       %s", SpecToJson(job.resolved_spec()).c_str());
 }
 
 using JobCall = absl::StatusOr<v1::Job> (JobClient::*)(const std::string&);
@@ -108,7 +106,7 @@ ExitCode RunList(const Session& session, const ListOptions& options) {
   }
   THAW_ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, session.client->jobs().ListJobs(filter));
   if (session.json) {
-    for (const v1::Job& job : jobs) std::printf("%s\n", JsonLine(job).c_str());
+    for (const v1::Job& job : jobs) Print("%s\n", JsonLine(job).c_str());
     return kExitOk;
   }
   std::vector<std::vector<std::string>> rows = {
@@ -119,7 +117,7 @@ ExitCode RunList(const Session& session, const ListOptions& options) {
                     FormatTime(job.create_time()), Printable(job.worker()),
                     Clip(Printable(job.state_reason()), 60)});
   }
-  std::printf("%s\n", rows.size() == 1 ? "no jobs" : Table(rows).c_str());
+  Print("%s\n", rows.size() == 1 ? "no jobs" : Table(rows).c_str());
   return kExitOk;
 }
 

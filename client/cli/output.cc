@@ -122,13 +122,13 @@ int ReportError(const absl::Status& status, bool json) {
     }
     const std::string line = nlohmann::json({{"error", error}})
                                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    std::fprintf(stderr, "%s\n", line.c_str());
+    PrintError("%s\n", line.c_str());
   } else if (violations.empty()) {
-    std::fprintf(stderr, "thaw: %s\n", Printable(status.message()).c_str());
+    PrintError("thaw: %s\n", Printable(status.message()).c_str());
   } else {
     for (const FieldViolation& one : violations) {
-      std::fprintf(stderr, "thaw: %s: %s\n", Printable(one.field).c_str(),
-                   Printable(one.description).c_str());
+      PrintError("thaw: %s: %s\n", Printable(one.field).c_str(),
+                 Printable(one.description).c_str());
     }
   }
   return ExitCodeOf(status);
@@ -199,24 +199,31 @@ ExitCode FollowJob(const Session& session, const std::string& job) {
         if (!session.json) {
           view.Show(message);
         } else if (!message.has_heartbeat()) {
-          std::printf("%s\n", JsonLine(message).c_str());
+          Print("%s\n", JsonLine(message).c_str());
           std::fflush(stdout);
         }
       });
   if (absl::IsCancelled(ended.status())) return Interrupted(session, job);
   if (!ended.ok()) return ended.status();
   if (session.json) {
-    std::printf("%s\n", JsonLine(*ended).c_str());
+    Print("%s\n", JsonLine(*ended).c_str());
   } else {
     view.ShowEnd(*ended);
   }
   return ended->state() == v1::Job::SUCCEEDED ? kExitOk : kExitJobFailed;
 }
 
-absl::StatusOr<v1::Job> AwaitJob(const Session& session, const std::string& job) {
+absl::StatusOr<v1::Job> AwaitJob(const Session& session, const std::string& job,
+                                 const std::function<bool(const v1::Event&)>& show) {
+  bool shown = false;
   const absl::StatusOr<v1::Job> ended =
       WatchToEnd(session, job, [&](const v1::WatchJobResponse& message) {
-        if (message.has_progress()) {
+        if (message.has_event() && show) {
+          // The first piece of text takes the place of the status line.
+          if (!shown && message.event().has_generated_text()) session.console->ClearStatus();
+          shown = show(message.event()) || shown;
+        }
+        if (message.has_progress() && !shown) {
           session.console->Status(ProgressLine(message.progress(), session.console->width() - 1));
         }
       });

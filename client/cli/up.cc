@@ -94,16 +94,15 @@ class LocalService {
   }
 
   void Announce() const {
-    std::printf("server   %s\nmetrics  http://%s/metrics\nworker   %s\ndata     %s\n",
-                listen_.c_str(), metrics_listen_.c_str(), HostName().c_str(),
-                options_.data_dir.c_str());
+    Print("server   %s\nmetrics  http://%s/metrics\nworker   %s\ndata     %s\n", listen_.c_str(),
+          metrics_listen_.c_str(), HostName().c_str(), options_.data_dir.c_str());
     if (options_.data_dir != DefaultDataDirectory()) {
-      std::printf(
+      Print(
           "for thaw in other terminals:\n  export THAW_SERVER=%s THAW_TOKEN_FILE=%s/access_token\n",
           listen_.c_str(), options_.data_dir.c_str());
     }
-    std::printf("logs     %s %s\nCtrl-C stops both\n", server_->log_path().c_str(),
-                worker_->log_path().c_str());
+    Print("logs     %s %s\nCtrl-C stops both\n", server_->log_path().c_str(),
+          worker_->log_path().c_str());
     std::fflush(stdout);
   }
 

@@ -34,21 +34,21 @@ ExitCode RunWorkers(const Session& session) {
   std::vector<std::vector<std::string>> rows = {
       {"worker", "is", ">slots", "jobs", "last heard", "devices"}};
   for (const v1::WorkerStatus& worker : workers) {
-    if (session.json) std::printf("%s\n", JsonLine(worker).c_str());
+    if (session.json) Print("%s\n", JsonLine(worker).c_str());
     rows.push_back({Printable(worker.worker()), Condition(worker),
                     absl::StrCat(worker.offer().slots()), absl::StrJoin(worker.jobs(), " "),
                     FormatTime(worker.last_sync_time()), Devices(worker.offer())});
   }
-  if (!session.json) std::printf("%s\n", rows.size() == 1 ? "no workers" : Table(rows).c_str());
+  if (!session.json) Print("%s\n", rows.size() == 1 ? "no workers" : Table(rows).c_str());
   return kExitOk;
 }
 
 ExitCode RunDrain(const Session& session, const std::string& worker) {
   THAW_ASSIGN_OR_RETURN(const v1::WorkerStatus status, session.client->jobs().DrainWorker(worker));
   if (session.json) {
-    std::printf("%s\n", JsonLine(status).c_str());
+    Print("%s\n", JsonLine(status).c_str());
   } else {
-    std::printf("%s  %s\n", Printable(status.worker()).c_str(), Condition(status).c_str());
+    Print("%s  %s\n", Printable(status.worker()).c_str(), Condition(status).c_str());
   }
   return kExitOk;
 }

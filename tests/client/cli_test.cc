@@ -300,5 +300,108 @@ TEST_F(CliTest, HelpIsExitCode0) {
   }
 }
 
+TEST_F(CliTest, MetricsOfGroupsAreATable) {
+  AddJob("job-1", v1::Job::RUNNING);
+  for (const std::string& group : {"", "block.10", "block.2", "head"}) {
+    v1::MetricSeries series;
+    series.set_name("grad_norm");
+    series.set_group(group);
+    for (const int step : {100, 2000}) {
+      series.add_steps(step);
+      series.add_values(step == 100 ? 0.5 : 0.25);
+    }
+    server_.series.push_back(series);
+  }
+  const ProgramRun run = Thaw({"metrics", "job-1", "grad_norm"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("grad_norm  head      2,000    0.25   0.25   0.5")) << run.out;
+  EXPECT_LT(run.out.find("block.2"), run.out.find("block.10"));
+  EXPECT_EQ(run.out.find(" of "), std::string::npos) << "one plot, of the whole model";
+}
+
+// Everything that a server, or somebody else's job, can name.
+TEST_F(CliTest, NothingSteersTheTerminal) {
+  constexpr char kHostile[] =
+      "\x1b]0;owned\x07\x1b[2J\xc2\x9b"
+      "31m\r\x7f";
+  const std::string job_id = absl::StrCat("job-1", kHostile);
+  v1::Job job;
+  job.set_id(job_id);
+  job.set_owner(kHostile);
+  job.set_state(v1::Job::FAILED);
+  job.set_done(true);
+  job.set_state_reason(kHostile);
+  job.set_worker(kHostile);
+  job.set_attempt(1);
+  job.set_result(kHostile);
+  (*job.mutable_result_metrics())[kHostile] = 1;
+  job.mutable_spec()->set_display_name(kHostile);
+  job.mutable_failure()->set_reason(kHostile);
+  job.mutable_failure()->set_message(kHostile);
+  job.mutable_failure()->set_incident(kHostile);
+  job.mutable_progress()->set_step(1);
+  job.mutable_progress()->set_best_metric(1);
+  job.mutable_progress()->set_metric_name(kHostile);
+  job.mutable_progress()->set_phase_name(kHostile);
+  v1::Phase* phase = job.mutable_resolved_spec()->mutable_training()->add_phases();
+  phase->set_name(kHostile);
+  phase->mutable_selector()->set_name_pattern(kHostile);
+  server_.AddJob(job);
+  v1::Event event;
+  event.set_sequence(1);
+  event.mutable_warning()->set_reason(kHostile);
+  event.mutable_warning()->set_message(kHostile);
+  server_.events.push_back(event);
+  event.set_sequence(2);
+  event.mutable_log_line()->set_text(kHostile);
+  server_.events.push_back(event);
+  server_.log = absl::StrCat(kHostile, "\n", kHostile, "\n");
+  v1::Artifact model;
+  model.set_id(absl::StrCat("result-1", kHostile));
+  model.set_kind(v1::Artifact::RESULT);
+  model.set_display_name("hostile");
+  model.set_state_reason(kHostile);
+  model.set_owner(kHostile);
+  model.set_digest(kHostile);
+  model.set_job(kHostile);
+  model.mutable_model()->set_model_type(kHostile);
+  model.mutable_model()->add_labels(kHostile);
+  v1::File* file = model.add_files();
+  file->set_path(kHostile);
+  file->set_sha256(kHostile);
+  server_.AddArtifact(model);
+  v1::WorkerStatus worker;
+  worker.set_worker(kHostile);
+  worker.add_jobs(kHostile);
+  worker.mutable_offer()->set_host(kHostile);
+  worker.mutable_offer()->add_devices()->set_name(kHostile);
+  server_.workers = {worker};
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{"list"},
+                                             {"show", job_id},
+                                             {"watch", job_id},
+                                             {"events", job_id},
+                                             {"logs", job_id},
+                                             {"cancel", job_id},
+                                             {"resume", job_id},
+                                             {"show", absl::StrCat("job-2", kHostile)},
+                                             {"result", "list"},
+                                             {"result", "show", "hostile"},
+                                             {"fetch", "hostile"},
+                                             {"result", "delete", "hostile"},
+                                             {"workers"},
+                                             {absl::StrCat("no-such-command", kHostile)}}) {
+    const ProgramRun run = Thaw(command);
+    for (const std::string& text : {run.out, run.err}) {
+      for (const char c : text) {
+        ASSERT_FALSE((c >= 0 && c < 0x20 && c != '\n') || c == 0x7f)
+            << command[0] << " wrote " << static_cast<int>(c) << ": " << text;
+      }
+      ASSERT_THAT(text, Not(HasSubstr("\xc2\x9b"))) << command[0];
+    }
+    ASSERT_FALSE(run.out.empty() && run.err.empty()) << command[0];
+  }
+}
+
 }  // namespace
 }  // namespace thaw

@@ -64,6 +64,11 @@ std::vector<v1::CreateJobRequest> FakeThawServer::created() {
   return created_;
 }
 
+v1::CreateUploadRequest FakeThawServer::announced() {
+  MutexLock lock(mutex_);
+  return upload_;
+}
+
 void FakeThawServer::AddArtifact(const v1::Artifact& artifact,
                                  const std::map<std::string, std::string>& files) {
   MutexLock lock(mutex_);
@@ -219,6 +224,19 @@ v1::Upload FakeThawServer::UploadNow() {
     one->set_committed_size(static_cast<int64_t>(uploaded_[file.path()].size()));
   }
   return upload;
+}
+
+grpc::Status FakeThawServer::QueryMetrics(grpc::ServerContext* context,
+                                          const v1::QueryMetricsRequest* request,
+                                          v1::QueryMetricsResponse* response) {
+  if (grpc::Status status = Enter(context, "QueryMetrics"); !status.ok()) return status;
+  for (const v1::MetricSeries& one : series) {
+    const auto& names = request->names();
+    if (names.empty() || std::find(names.begin(), names.end(), one.name()) != names.end()) {
+      *response->add_series() = one;
+    }
+  }
+  return grpc::Status::OK;
 }
 
 grpc::Status FakeThawServer::CreateUpload(grpc::ServerContext* context,

@@ -38,6 +38,8 @@ class FakeThawServer final : public v1::FineTuneService::Service,
   void AddArtifact(const v1::Artifact& artifact,
                    const std::map<std::string, std::string>& files = {});
   std::string UploadedBytes(const std::string& path);
+  // The newest upload as it was announced.
+  v1::CreateUploadRequest announced();
 
   // What a watch of any job sends: all events with a greater sequence. After `break_every` messages
   // (0: never) the stream ends with UNAVAILABLE; a connection repeats one event that was sent
@@ -47,6 +49,7 @@ class FakeThawServer final : public v1::FineTuneService::Service,
   // Keeps watches open after the last event, until they are cancelled.
   bool hold_watches = false;
   std::string log;
+  std::vector<v1::MetricSeries> series;
   std::vector<v1::WorkerStatus> workers;
   std::vector<v1::DatasetIssue> issues;
   // The state of an upload once it has been finished and looked at; VALIDATING is shown first.
@@ -70,6 +73,8 @@ class FakeThawServer final : public v1::FineTuneService::Service,
                              v1::ListJobEventsResponse*) override;
   grpc::Status ReadJobLog(grpc::ServerContext*, const v1::ReadJobLogRequest*,
                           v1::ReadJobLogResponse*) override;
+  grpc::Status QueryMetrics(grpc::ServerContext*, const v1::QueryMetricsRequest*,
+                            v1::QueryMetricsResponse*) override;
   grpc::Status CreateUpload(grpc::ServerContext*, const v1::CreateUploadRequest*,
                             v1::Upload*) override;
   grpc::Status Write(grpc::ServerContext*, grpc::ServerReader<v1::WriteRequest>*,
