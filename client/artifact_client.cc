@@ -30,7 +30,8 @@ constexpr double kReportSeconds = 600;
 constexpr size_t kMostNamesTold = 10;
 
 bool BelongsToModel(absl::string_view path) {
-  for (const char* suffix : {".json", ".safetensors", ".txt", ".model", ".jinja", "LICENSE", "README.md"}) {
+  for (const char* suffix :
+       {".json", ".safetensors", ".txt", ".model", ".jinja", "LICENSE", "README.md"}) {
     if (absl::EndsWith(path, suffix)) return path.find('/') == path.npos;
   }
   return false;
