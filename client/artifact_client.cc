@@ -13,6 +13,7 @@
 #include "common/base/files.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "common/dataset/dataset_columns.h"
 #include "common/rpc/artifact_transfer.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
@@ -29,7 +30,8 @@ constexpr double kReportSeconds = 600;
 constexpr size_t kMostNamesTold = 10;
 
 bool BelongsToModel(absl::string_view path) {
-  for (const char* suffix : {".json", ".safetensors", ".txt", ".model", "LICENSE", "README.md"}) {
+  for (const char* suffix :
+       {".json", ".safetensors", ".txt", ".model", ".jinja", "LICENSE", "README.md"}) {
     if (absl::EndsWith(path, suffix)) return path.find('/') == path.npos;
   }
   return false;
@@ -53,11 +55,7 @@ bool IsSame(const v1::Artifact& artifact, const v1::CreateUploadRequest& request
     return false;
   }
   if (request.kind() != v1::Artifact::DATASET) return true;
-  const auto column = [](const std::string& given, const char* usual) {
-    return given.empty() ? usual : given.c_str();
-  };
-  return artifact.dataset().text_column() == column(request.columns().text_column(), "text") &&
-         artifact.dataset().label_column() == column(request.columns().label_column(), "label");
+  return SameColumns(request.columns(), artifact.dataset());
 }
 
 TransferOptions OptionsFor(const Caller& caller, const TransferProgress& progress) {

@@ -5,7 +5,9 @@
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/status.h"
+#include "common/spec/model_abilities.h"
 
 namespace thaw {
 namespace {
@@ -14,8 +16,10 @@ namespace {
 std::string Summary(const v1::Artifact& artifact) {
   if (artifact.state() == v1::Artifact::REJECTED) return Printable(artifact.state_reason());
   if (artifact.has_dataset()) {
-    return absl::StrCat(FormatCount(artifact.dataset().rows()), " rows, ",
-                        artifact.dataset().labels_size(), " labels");
+    const v1::DatasetSummary& dataset = artifact.dataset();
+    const std::string rows = absl::StrCat(FormatCount(dataset.rows()), " rows, ");
+    return dataset.labels_size() > 0 ? absl::StrCat(rows, dataset.labels_size(), " labels")
+                                     : absl::StrCat(rows, TaskWord(dataset.task()));
   }
   std::vector<std::string> parts;
   if (!artifact.model().model_type().empty()) {
@@ -34,14 +38,27 @@ void ShowModel(const v1::ModelSummary& model) {
   Print("model      %s, %d blocks of width %d, %d positions, %s parameters\n",
         Printable(model.model_type()).c_str(), model.blocks(), model.hidden_size(),
         model.max_positions(), FormatCount(model.parameters()).c_str());
+  Print("head       %s%s\n", v1::ModelSummary::Head_Name(HeadOf(model)).c_str(),
+        model.chat_template() ? ", with a chat template" : "");
   if (model.labels_size() > 0) {
     Print("labels     %s\n", Printable(absl::StrJoin(model.labels(), ", ")).c_str());
   }
 }
 
 void ShowDataset(const v1::DatasetSummary& dataset) {
-  Print("columns    text \"%s\", label \"%s\"\n", Printable(dataset.text_column()).c_str(),
-        Printable(dataset.label_column()).c_str());
+  std::vector<std::string> columns;
+  for (const auto& [what, name] :
+       {std::pair("text", dataset.text_column()),
+        std::pair("second text", dataset.text_pair_column()),
+        std::pair("label", dataset.label_column()), std::pair("prompt", dataset.prompt_column()),
+        std::pair("completion", dataset.completion_column()),
+        std::pair("messages", dataset.messages_column()),
+        std::pair("source", dataset.source_column()),
+        std::pair("target", dataset.target_column())}) {
+    if (!name.empty()) columns.push_back(absl::StrCat(what, " \"", Printable(name), "\""));
+  }
+  Print("task       %s\n", TaskWord(dataset.task()).c_str());
+  Print("columns    %s\n", absl::StrJoin(columns, ", ").c_str());
   Print("rows       %s, %s bad lines, %s duplicates, %s without a label\n",
         FormatCount(dataset.rows()).c_str(), FormatCount(dataset.bad_lines()).c_str(),
         FormatCount(dataset.duplicate_rows()).c_str(),

@@ -32,8 +32,8 @@ struct ImportOptions {
   v1::Artifact::Kind kind = v1::Artifact::MODEL;
   std::string path;
   std::string name;
-  std::string text_column;
-  std::string label_column;
+  std::string task;            // empty: classification
+  v1::DatasetColumns columns;  // without the task
 };
 ExitCode RunImport(const Session& session, const ImportOptions& options);
 
@@ -50,7 +50,10 @@ struct SubmitOptions {
   std::string spec_file;
   std::string model;
   std::string data;
+  std::string task;  // empty: what the dataset was imported as
   std::string method;
+  std::string tokenizer;
+  bool per_document = false;
   std::string validation;
   double validation_fraction = -1;
   double epochs = 0;
@@ -108,6 +111,26 @@ struct PredictOptions {
   std::string text_column;
   std::string label_column;
   int max_length = 0;
+  std::string weights;
+  // At most one; otherwise what the model is made for.
+  bool embed = false;
+  bool score = false;
+  bool generate = false;
+  std::vector<std::string> average_with;
+  std::string pooling;
+  bool no_normalize = false;
+  std::string completion;
+  bool per_token = false;
+  bool chat = false;
+  int max_new_tokens = 0;
+  double temperature = -1;
+  int top_k = 0;
+  double top_p = -1;
+  double min_p = 0;
+  double repetition_penalty = 0;
+  std::vector<std::string> stop;
+  int64_t seed = -1;
+  bool ignore_end = false;
 };
 ExitCode RunPredict(const Session& session, const PredictOptions& options);
 

@@ -58,6 +58,9 @@ std::string Describe(const v1::Event& event) {
       return absl::StrCat("warning ", event.warning().reason(), ": ", event.warning().message());
     case v1::Event::kLogLine:
       return event.log_line().text();
+    case v1::Event::kGeneratedText:
+      return absl::StrCat("text of row ", event.generated_text().row(), ": ",
+                          event.generated_text().text());
     case v1::Event::kRolledBack:
       return absl::StrCat("rolled back to step ", event.rolled_back().to_step());
     case v1::Event::kJobUpdated: {

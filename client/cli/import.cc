@@ -8,6 +8,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -37,13 +38,36 @@ void ShowLabels(const v1::DatasetSummary& summary) {
   if (rows.size() > 1) Print("%s\n", Table(rows).c_str());
 }
 
+// What a row may lack.
+const char* AnswerWord(v1::DatasetSummary::Task task) {
+  switch (task) {
+    case v1::DatasetSummary::REGRESSION:
+      return "a number";
+    case v1::DatasetSummary::COMPLETION:
+      return "an answer";
+    case v1::DatasetSummary::SEQUENCE_TO_SEQUENCE:
+      return "a target";
+    default:
+      return "a label";
+  }
+}
+
 absl::Status ShowReport(const Session& session, const v1::Artifact& dataset) {
   const v1::DatasetSummary& summary = dataset.dataset();
-  Print("%s rows, %s bad lines, %s duplicates, %s without a label, %s of text\n",
+  Print("%s rows, %s bad lines, %s duplicates, %s without %s, %s of text\n",
         FormatCount(summary.rows()).c_str(), FormatCount(summary.bad_lines()).c_str(),
         FormatCount(summary.duplicate_rows()).c_str(),
-        FormatCount(summary.unlabelled_rows()).c_str(), FormatBytes(summary.text_bytes()).c_str());
+        FormatCount(summary.unlabelled_rows()).c_str(), AnswerWord(summary.task()),
+        FormatBytes(summary.text_bytes()).c_str());
   ShowLabels(summary);
+  if (summary.rows_without_labels() > 0) {
+    Print("%s rows with no label at all\n", FormatCount(summary.rows_without_labels()).c_str());
+  }
+  if (summary.task() == v1::DatasetSummary::REGRESSION && summary.unlabelled_rows() == 0) {
+    Print("%s from %s to %s\n", Printable(summary.target_column()).c_str(),
+          FormatNumber(summary.least_target()).c_str(),
+          FormatNumber(summary.greatest_target()).c_str());
+  }
   if (summary.bad_lines() == 0) return absl::OkStatus();
   return session.client->artifacts().GetDatasetReport(
       dataset.id(), [](const v1::DatasetIssue& issue) {
@@ -77,8 +101,11 @@ ExitCode RunImport(const Session& session, const ImportOptions& options) {
           absl::StrCat(options.path, " is not a file; give a JSON Lines file"));
     }
     request.files = {{options.path, "data.jsonl"}};
-    request.columns.set_text_column(options.text_column);
-    request.columns.set_label_column(options.label_column);
+    request.columns = options.columns;
+    if (!options.task.empty()) {
+      THAW_ASSIGN_OR_RETURN(const v1::DatasetSummary::Task task, ParseTask(options.task));
+      request.columns.set_task(task);
+    }
   }
   if (!skipped.empty() && !session.json) {
     session.console->Line(absl::StrCat("left out: ", Printable(absl::StrJoin(skipped, ", "))));

@@ -119,6 +119,9 @@ void JobView::ShowEvent(const v1::Event& event) {
     case v1::Event::kLogLine:
       console_->Line(Printable(event.log_line().text()));
       break;
+    case v1::Event::kGeneratedText:
+      ShowText(event.generated_text());
+      break;
     case v1::Event::kRolledBack: {
       const int64_t step = event.rolled_back().to_step();
       console_->Line(absl::StrCat("goes on from the checkpoint of step ", FormatCount(step)));
@@ -135,6 +138,12 @@ void JobView::ShowEvent(const v1::Event& event) {
     case v1::Event::KIND_NOT_SET:
       break;
   }
+}
+
+void JobView::ShowText(const v1::GeneratedText& piece) {
+  const std::string end =
+      piece.done() ? absl::StrCat(" (", Printable(piece.finish_reason()), ")") : "";
+  console_->Line(absl::StrCat("row ", piece.row(), ": ", Printable(piece.text()), end));
 }
 
 void JobView::ShowPhase(const v1::PhaseStart& phase) {

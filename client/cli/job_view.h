@@ -31,6 +31,7 @@ class JobView {
 
  private:
   void ShowEvent(const v1::Event& event);
+  void ShowText(const v1::GeneratedText& piece);
   void ShowPhase(const v1::PhaseStart& phase);
   void ShowEvaluation(const v1::EvaluationEnd& evaluation);
   void ShowStateChange(const v1::StateChange& change);

@@ -8,6 +8,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/completion.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -117,9 +118,32 @@ void AddArtifactCommands(CLI::App* root, CommandLine* line, v1::Artifact::Kind k
   import->add_option("--name", line->import.name,
                      "shown in lists; default: the last part of the path");
   if (model) return;
-  import->add_option("--text_column", line->import.text_column, "column of the text; default text");
-  import->add_option("--label_column", line->import.label_column,
-                     "column of the label; default label");
+  import->add_option("--task", line->import.task,
+                     "what the rows are examples of: " + TaskWords() + "; default classification");
+  v1::DatasetColumns* columns = &line->import.columns;
+  for (const auto& [flag, name, description] :
+       {std::tuple("--text_column", columns->mutable_text_column(), "of the text; default text"),
+        std::tuple("--label_column", columns->mutable_label_column(),
+                   "of the label, or of the array of labels; default label"),
+        std::tuple("--text_pair_column", columns->mutable_text_pair_column(),
+                   "of a second text; default none"),
+        std::tuple("--target_column", columns->mutable_target_column(),
+                   "of the number (default label) or of the target text (default target)"),
+        std::tuple("--prompt_column", columns->mutable_prompt_column(),
+                   "of the prompt; default prompt"),
+        std::tuple("--completion_column", columns->mutable_completion_column(),
+                   "of the completion; default completion"),
+        std::tuple("--messages_column", columns->mutable_messages_column(),
+                   "of conversations; default messages where the rows have no prompt"),
+        std::tuple("--source_column", columns->mutable_source_column(),
+                   "of the source text; default source")}) {
+    import->add_option(flag, *name, std::string("column ") + description);
+  }
+  import->footer(R"(
+Examples:
+  thaw dataset import reviews.jsonl --text_column review --label_column stars
+  thaw dataset import chats.jsonl --task completion
+  thaw dataset import pairs.jsonl --task seq2seq --source_column de --target_column en)");
 }
 
 void AddSubmit(CLI::App* root, CommandLine* line) {
@@ -130,6 +154,8 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
   app->add_option("file", options->spec_file, "JobSpec as JSON; models and datasets by id or name");
   app->add_option("--model", options->model, "model, result or job to start from, by id or name");
   app->add_option("--data", options->data, "dataset to train on, by id or name");
+  app->add_option("--task", options->task,
+                  "what to learn: " + TaskWords() + "; default: what the dataset was imported as");
   app->add_option("--method", options->method,
                   "head, partial, gradual (default) or full: writes the program of phases");
   app->add_option("--epochs", options->epochs, "passes over the data, of the last phase")
@@ -151,7 +177,12 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
                   "share of the dataset kept back for evaluation")
       ->check(CLI::Range(0.0, 0.5));
   app->add_option("--metric", options->metric,
-                  "what decides the best weights: accuracy, macro_f1, loss");
+                  "what decides the best weights: accuracy, macro_f1, micro_f1, "
+                  "mean_squared_error, perplexity, loss; default by task");
+  app->add_option("--tokenizer", options->tokenizer,
+                  "model or result whose tokenizer replaces the model's");
+  app->add_flag("--per_document", options->per_document,
+                "lm: each text a row of its own instead of joined ones");
   app->add_option("--name", options->name, "shown in lists");
   app->add_option("--priority", options->priority, "-100 to 100; higher runs first");
   app->add_option("--device", options->device, "cpu or cuda; default: cuda where there is one");
@@ -165,6 +196,7 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
 Examples:
   thaw submit --model minilm --data reviews --method gradual --watch
   thaw submit --model minilm --data reviews --method full --epochs 3 --learning_rate 1e-4
+  thaw submit --model gpt2 --data chats --task completion --method full --watch
   thaw submit job.json --validate_only)");
 }
 
@@ -211,6 +243,37 @@ void AddJobCommands(CLI::App* root, CommandLine* line) {
       ->check(CLI::Range(1, 10000));
 }
 
+void AddGenerate(CLI::App* predict, PredictOptions* options) {
+  predict->add_flag("--generate", options->generate, "new text that follows each text");
+  predict->add_flag("--chat", options->chat, "generate: each text is a message of the user");
+  predict
+      ->add_option("--max_new_tokens", options->max_new_tokens, "generate: 1 to 32768, default 256")
+      ->check(AboveZero());
+  predict
+      ->add_option("--temperature", options->temperature,
+                   "generate: 0 (default) takes the most probable token, up to 10 samples")
+      ->check(NotNegative());
+  predict->add_option("--top_k", options->top_k, "sampling: from so many most probable tokens")
+      ->check(AboveZero());
+  predict
+      ->add_option("--top_p", options->top_p,
+                   "sampling: from the most probable tokens of together this probability")
+      ->check(NotNegative());
+  predict
+      ->add_option("--min_p", options->min_p,
+                   "sampling: without tokens below this share of the most probable one")
+      ->check(NotNegative());
+  predict
+      ->add_option("--repetition_penalty", options->repetition_penalty,
+                   "generate: above 1 makes what occurred less probable")
+      ->check(AboveZero());
+  predict->add_option("--stop", options->stop, "generate: end before this string; may be repeated")
+      ->allow_extra_args(false);
+  predict->add_option("--seed", options->seed, "sampling: default 42")->check(NotNegative());
+  predict->add_flag("--ignore_end", options->ignore_end,
+                    "generate: go on after the end of the text, for measuring");
+}
+
 void AddUseCommands(CLI::App* root, CommandLine* line) {
   CLI::App* fetch =
       AddCommand(root, line, "fetch", "download a result (or model) and check every byte",
@@ -219,9 +282,13 @@ void AddUseCommands(CLI::App* root, CommandLine* line) {
   fetch->add_option("--to", line->fetch.directory, "directory; default: the result's id");
   PredictOptions* options = &line->predict;
   CLI::App* predict =
-      AddCommand(root, line, "predict", "label texts with a result: one line each",
+      AddCommand(root, line, "predict",
+                 "labels, vectors, probabilities or new text for each text: one line each",
                  [options](const Session& session) { return RunPredict(session, *options); });
-  predict->add_option("--model", options->model, "job, result or model with labels")->required();
+  predict
+      ->add_option("--model", options->model,
+                   "job, result or model; a running job: its newest checkpoint")
+      ->required();
   predict->add_option("texts", options->texts, "texts given here");
   predict->add_option("--file", options->file, "a text a line, or JSON Lines if it ends in .jsonl");
   predict->add_option("--data", options->data, "a dataset, by id or name");
@@ -230,9 +297,26 @@ void AddUseCommands(CLI::App* root, CommandLine* line) {
   predict->add_option("--label_column", options->label_column, "of a .jsonl file; default label");
   predict->add_option("--max_length", options->max_length, "longest input in tokens")
       ->check(AboveZero());
+  predict->add_option("--weights", options->weights, "of a running job: best (default) or last");
+  predict
+      ->add_option("--average_with", options->average_with,
+                   "labels: another model to average with; may be repeated")
+      ->allow_extra_args(false);
+  predict->add_flag("--embed", options->embed, "a vector for each text");
+  predict->add_option("--pooling", options->pooling, "embed: mean (default), cls, last or max");
+  predict->add_flag("--no_normalize", options->no_normalize, "embed: vectors keep their length");
+  predict->add_flag("--score", options->score, "log-probability and perplexity of each text");
+  predict->add_option("--completion", options->completion,
+                      "score: only this, as it follows each text");
+  predict->add_flag("--per_token", options->per_token, "score: of every token too (with --json)");
+  AddGenerate(predict, options);
   predict->footer(R"(
+Without --embed, --score or --generate the model decides: labels, new text, or vectors.
+
 Examples:
   thaw predict --model my-job "what a film" "never again"
+  thaw predict --model smollm --chat "Why is ice slippery?" --temperature 0.7 --top_p 0.9
+  thaw predict --model minilm --embed --file texts.txt --out vectors.safetensors
   thaw predict --model result-0123456789abcdef --file new.jsonl --out answers.jsonl)");
 }
 

@@ -213,10 +213,17 @@ ExitCode FollowJob(const Session& session, const std::string& job) {
   return ended->state() == v1::Job::SUCCEEDED ? kExitOk : kExitJobFailed;
 }
 
-absl::StatusOr<v1::Job> AwaitJob(const Session& session, const std::string& job) {
+absl::StatusOr<v1::Job> AwaitJob(const Session& session, const std::string& job,
+                                 const std::function<bool(const v1::Event&)>& show) {
+  bool shown = false;
   const absl::StatusOr<v1::Job> ended =
       WatchToEnd(session, job, [&](const v1::WatchJobResponse& message) {
-        if (message.has_progress()) {
+        if (message.has_event() && show) {
+          // The first piece of text takes the place of the status line.
+          if (!shown && message.event().has_generated_text()) session.console->ClearStatus();
+          shown = show(message.event()) || shown;
+        }
+        if (message.has_progress() && !shown) {
           session.console->Status(ProgressLine(message.progress(), session.console->width() - 1));
         }
       });

@@ -1,6 +1,7 @@
 // What several commands print.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -38,8 +39,10 @@ absl::StatusOr<v1::Artifact> FindModel(const Session& session, const std::string
 // and says how to go on.
 ExitCode FollowJob(const Session& session, const std::string& job);
 
-// The same without showing more than a status line: the ended job.
-absl::StatusOr<v1::Job> AwaitJob(const Session& session, const std::string& job);
+// The same without showing more than a status line: the ended job. `show` sees every event; once it
+// has shown something itself, it says true and there is no status line any more.
+absl::StatusOr<v1::Job> AwaitJob(const Session& session, const std::string& job,
+                                 const std::function<bool(const v1::Event&)>& show = {});
 
 // A status line for a transfer.
 TransferProgress ShowTransfer(Console* console, const std::string& what);

@@ -5,9 +5,11 @@
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "common/spec/method_program.h"
+#include "common/spec/spec.h"
 #include "common/spec/spec_json.h"
 
 namespace thaw {
@@ -19,6 +21,11 @@ absl::Status ReplaceModel(const Session& session, std::string* reference) {
   THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact, FindModel(session, *reference));
   *reference = artifact.id();
   return absl::OkStatus();
+}
+
+// A training that has not ended stays what it is: the server takes its checkpoint.
+absl::Status ReplacePredictionModel(const Session& session, std::string* reference) {
+  return IsJobId(*reference) ? absl::OkStatus() : ReplaceModel(session, reference);
 }
 
 absl::Status ReplaceDataset(const Session& session, std::string* reference) {
@@ -34,12 +41,18 @@ absl::Status ReplaceNames(const Session& session, v1::JobSpec* spec) {
   if (spec->has_training()) {
     v1::Training* training = spec->mutable_training();
     THAW_RETURN_IF_ERROR(ReplaceDataset(session, training->mutable_dataset()));
+    THAW_RETURN_IF_ERROR(ReplaceModel(session, training->mutable_tokenizer()));
     if (!training->has_validation_dataset()) return absl::OkStatus();
     return ReplaceDataset(session, training->mutable_validation_dataset());
   }
   if (!spec->has_prediction()) return absl::OkStatus();
   v1::Prediction* prediction = spec->mutable_prediction();
-  THAW_RETURN_IF_ERROR(ReplaceModel(session, prediction->mutable_model()));
+  THAW_RETURN_IF_ERROR(ReplacePredictionModel(session, prediction->mutable_model()));
+  if (prediction->has_classify()) {
+    for (std::string& model : *prediction->mutable_classify()->mutable_average_with()) {
+      THAW_RETURN_IF_ERROR(ReplaceModel(session, &model));
+    }
+  }
   if (!prediction->has_dataset()) return absl::OkStatus();
   return ReplaceDataset(session, prediction->mutable_dataset());
 }
@@ -60,9 +73,17 @@ absl::StatusOr<v1::JobSpec> WriteSpec(const Session& session, const SubmitOption
   spec.set_base_model(model.id());
   v1::Training* training = spec.mutable_training();
   training->set_dataset(data.id());
-  v1::TextClassification* task = training->mutable_text_classification();
-  task->set_text_column(data.dataset().text_column());
-  task->set_label_column(data.dataset().label_column());
+  v1::DatasetSummary::Task task = data.dataset().task();
+  if (!options.task.empty()) {
+    THAW_ASSIGN_OR_RETURN(task, ParseTask(options.task));
+  }
+  SetTask(task, data.dataset(), training);
+  if (options.per_document && !training->has_language_modeling()) {
+    return absl::InvalidArgumentError("--per_document belongs to --task lm; leave it out");
+  }
+  if (options.per_document) {
+    training->mutable_language_modeling()->set_layout(v1::LanguageModeling::PER_DOCUMENT);
+  }
   MethodOptions method_options;
   method_options.epochs = options.epochs;
   method_options.epochs_per_block = options.epochs_per_block;
@@ -76,12 +97,12 @@ absl::StatusOr<v1::JobSpec> WriteSpec(const Session& session, const SubmitOption
 
 absl::StatusOr<v1::JobSpec> ReadSpec(const SubmitOptions& options) {
   if (!options.model.empty() || !options.data.empty() || !options.method.empty() ||
-      options.epochs != 0 || options.epochs_per_block != 0 || options.learning_rate != 0 ||
-      options.last_blocks != 0) {
+      !options.task.empty() || options.per_document || options.epochs != 0 ||
+      options.epochs_per_block != 0 || options.learning_rate != 0 || options.last_blocks != 0) {
     return absl::InvalidArgumentError(
-        "--model, --data, --method, --epochs, --epochs_per_block, --learning_rate and "
-        "--last_blocks "
-        "write a program, and a file has its own; change it in the file");
+        "--model, --data, --task, --method, --per_document, --epochs, --epochs_per_block, "
+        "--learning_rate and --last_blocks write a program, and a file has its own; change it in "
+        "the file");
   }
   THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.spec_file));
   absl::StatusOr<v1::JobSpec> spec = ParseSpecJson(text);
@@ -91,6 +112,7 @@ absl::StatusOr<v1::JobSpec> ReadSpec(const SubmitOptions& options) {
 absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& options,
                                   v1::Training* training) {
   if (options.batch != 0) training->mutable_batch()->set_examples_per_step(options.batch);
+  if (!options.tokenizer.empty()) training->set_tokenizer(options.tokenizer);
   if (options.max_length != 0) training->set_max_length(options.max_length);
   if (options.seed >= 0) training->set_seed(static_cast<uint64_t>(options.seed));
   if (options.validation_fraction >= 0) {
@@ -106,7 +128,9 @@ absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& o
     v1::Evaluation::Metric metric;
     if (!v1::Evaluation::Metric_Parse(absl::AsciiStrToUpper(options.metric), &metric)) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "--metric \"", options.metric, "\" is not known; give accuracy, macro_f1 or loss"));
+          "--metric \"", options.metric,
+          "\" is not known; give accuracy, macro_f1, micro_f1, mean_squared_error, perplexity or "
+          "loss"));
     }
     training->mutable_evaluation()->set_metric(metric);
   }

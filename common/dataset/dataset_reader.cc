@@ -180,7 +180,8 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                         absl::StrCat("is a new class, but ", limits.max_labels,
                                      " are the most; is this the column of the classes?")});
     }
-    summary->unanswered_lines += issues.size() == 1 && issues.front().lacks_answer;
+    summary->unanswered_lines +=
+        std::any_of(issues.begin(), issues.end(), [](const auto& i) { return i.lacks_answer; });
     THAW_RETURN_IF_ERROR(report());
     if (!good) {
       ++summary->bad_lines;

@@ -87,7 +87,7 @@ struct DatasetSummary {
   int64_t examples = 0;     // good lines
   int64_t bad_lines = 0;
   int64_t issues = 0;
-  int64_t unanswered_lines = 0;    // bad ones to which nothing is wrong but a missing answer
+  int64_t unanswered_lines = 0;    // bad ones whose label or answer is not there at all
   int64_t duplicates = 0;          // examples whose texts and answer occurred before
   bool duplicates_exact = true;    // false: the file has more examples than were looked at
   bool byte_order_mark = false;    // a UTF-8 mark at the beginning: tolerated

@@ -13,6 +13,7 @@
 #include "common/base/log.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "common/dataset/dataset_columns.h"
 #include "google/protobuf/util/json_util.h"
 #include "server/artifacts/dataset_check.h"
 #include "server/artifacts/model_summary.h"
@@ -162,12 +163,8 @@ absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
   artifact.mutable_create_time()->set_seconds(now / 1'000'000);
   artifact.mutable_create_time()->set_nanos(static_cast<int32_t>(now % 1'000'000) * 1000);
   if (artifact.kind() == v1::Artifact::DATASET) {
-    const v1::DatasetColumns& columns = upload.request.columns();
     artifact.set_state(v1::Artifact::VALIDATING);
-    artifact.mutable_dataset()->set_text_column(
-        columns.text_column().empty() ? "text" : columns.text_column());
-    artifact.mutable_dataset()->set_label_column(
-        columns.label_column().empty() ? "label" : columns.label_column());
+    CopyColumns(WithDefaults(upload.request.columns()), artifact.mutable_dataset());
   } else if (artifact.kind() == v1::Artifact::MODEL ||
              (artifact.kind() == v1::Artifact::RESULT && has_config)) {
     MutexLock lock(summarizing_);

@@ -2,10 +2,10 @@
 
 #include <fstream>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "common/dataset/dataset_columns.h"
 #include "common/dataset/dataset_reader.h"
 #include "google/protobuf/util/json_util.h"
 
@@ -84,6 +84,9 @@ void FillSummary(const DatasetSummary& scanned, bool labelled, v1::DatasetSummar
   summary->set_duplicate_rows(scanned.duplicates);
   summary->set_text_bytes(scanned.text_bytes);
   summary->set_unlabelled_rows(labelled ? 0 : scanned.examples);
+  summary->set_rows_without_labels(scanned.without_labels);
+  summary->set_least_target(scanned.least_number);
+  summary->set_greatest_target(scanned.greatest_number);
   summary->clear_labels();
   for (const LabelCount& label : scanned.labels) {
     v1::LabelCount* count = summary->add_labels();
@@ -92,32 +95,41 @@ void FillSummary(const DatasetSummary& scanned, bool labelled, v1::DatasetSummar
   }
 }
 
+// Completions of which nobody said in which columns they are.
+absl::Status DecideForm(const std::string& path, v1::DatasetSummary* dataset) {
+  if (dataset->task() != v1::DatasetSummary::COMPLETION || !dataset->prompt_column().empty() ||
+      !dataset->messages_column().empty()) {
+    return absl::OkStatus();
+  }
+  THAW_ASSIGN_OR_RETURN(const bool conversations, HoldsConversations(path));
+  if (conversations) {
+    dataset->set_messages_column("messages");
+  } else {
+    dataset->set_prompt_column("prompt");
+    dataset->set_completion_column("completion");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckDataset(const std::string& directory, const std::string& report_path,
                           v1::Artifact* dataset, int64_t max_report_bytes) {
   const std::string& file = dataset->files(0).path();
   const std::string path = absl::StrCat(directory, "/", file);
-  DatasetSchema schema;
-  schema.text_column = dataset->dataset().text_column();
-  schema.label_column = dataset->dataset().label_column();
+  THAW_RETURN_IF_ERROR(DecideForm(path, dataset->mutable_dataset()));
+  DatasetSchema schema = SchemaOf(dataset->dataset());
   DatasetSummary scanned;
-  int64_t missing_labels = 0;
   bool labelled = true;
   IssueFile issues(report_path, file, max_report_bytes);
   const auto scan = [&] {
     return ScanDataset(
-        path, schema, DatasetLimits(),
-        [&](const DatasetIssue& issue) {
-          missing_labels +=
-              issue.field == schema.label_column && absl::StartsWith(issue.reason, "is missing");
-          return issues.Add(issue);
-        },
+        path, schema, DatasetLimits(), [&](const DatasetIssue& issue) { return issues.Add(issue); },
         &scanned);
   };
   THAW_RETURN_IF_ERROR(scan());
-  if (scanned.examples == 0 && missing_labels > 0 &&
-      missing_labels == scanned.lines - scanned.blank_lines) {
+  if (scanned.examples == 0 && scanned.unanswered_lines > 0 &&
+      scanned.unanswered_lines == scanned.lines - scanned.blank_lines) {
     labelled = false;
     schema.label_column.clear();
     issues.Clear();

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -14,12 +15,16 @@
 #include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
+#include "common/spec/model_abilities.h"
 
 namespace thaw {
 namespace {
 
 constexpr int64_t kMaxHeaderBytes = 16 << 20;
+constexpr int64_t kMaxTokenizerConfigBytes = 8 << 20;
 constexpr size_t kMaxModelLabels = 10'000;
+constexpr size_t kMaxArchitectures = 16;
+constexpr size_t kMaxNameBytes = 200;
 
 absl::Status BadModel(absl::string_view file, absl::string_view what) {
   return InvalidField("files", absl::StrCat("hold a ", file, " that ", what));
@@ -39,11 +44,38 @@ absl::StatusOr<int32_t> ConfigNumber(const nlohmann::json& config,
   return BadModel("config.json", absl::StrCat("lacks ", *names.begin()));
 }
 
+bool AnyArchitecture(const v1::ModelSummary& summary, absl::string_view part) {
+  return std::any_of(summary.architectures().begin(), summary.architectures().end(),
+                     [part](const std::string& name) { return absl::StrContains(name, part); });
+}
+
+absl::Status ReadArchitectures(const nlohmann::json& config, v1::ModelSummary* summary) {
+  const auto it = config.find("architectures");
+  if (it == config.end() || it->is_null()) return absl::OkStatus();
+  if (!it->is_array() || it->size() > kMaxArchitectures) {
+    return BadModel("config.json", "has architectures that are no array of at most 16 names");
+  }
+  for (const auto& name : *it) {
+    if (!name.is_string() || name.get<std::string>().size() > kMaxNameBytes) {
+      return BadModel("config.json", "has architectures that are no array of names");
+    }
+    summary->add_architectures(name.get<std::string>());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadLabels(const nlohmann::json& config, v1::ModelSummary* summary) {
   const auto it = config.find("id2label");
-  const bool has_head = config.contains("architectures") &&
-                        absl::StrContains(config["architectures"].dump(), "Classification");
-  if (it == config.end() || !has_head) return absl::OkStatus();
+  if (it == config.end()) {
+    // What transformers does not write down.
+    const auto count = config.find("num_labels");
+    const int labels = count != config.end() && count->is_number_unsigned() &&
+                               count->get<uint64_t>() <= kMaxModelLabels
+                           ? count->get<int>()
+                           : 2;
+    for (int i = 0; i < labels; ++i) summary->add_labels(absl::StrCat("LABEL_", i));
+    return absl::OkStatus();
+  }
   std::map<int64_t, std::string> labels;
   if (!it->is_object() || it->size() > kMaxModelLabels) {
     return BadModel("config.json", "has an id2label that is no object of at most 10000 labels");
@@ -62,6 +94,63 @@ absl::Status ReadLabels(const nlohmann::json& config, v1::ModelSummary* summary)
     summary->add_labels(label);
   }
   return absl::OkStatus();
+}
+
+absl::Status ReadHead(const nlohmann::json& config, v1::ModelSummary* summary) {
+  THAW_RETURN_IF_ERROR(ReadArchitectures(config, summary));
+  const Reading reading = ReadingOf(summary->model_type());
+  summary->set_head(v1::ModelSummary::NONE);
+  if (AnyArchitecture(*summary, "ForSequenceClassification")) {
+    THAW_RETURN_IF_ERROR(ReadLabels(config, summary));
+    const std::string problem = config.value("problem_type", nlohmann::json()).dump();
+    summary->set_head(v1::ModelSummary::CLASSIFIER);
+    if (problem == "\"multi_label_classification\"") {
+      summary->set_head(v1::ModelSummary::MULTI_LABEL_CLASSIFIER);
+    } else if (problem == "\"regression\"" || (problem == "null" && summary->labels_size() == 1)) {
+      summary->set_head(v1::ModelSummary::REGRESSION);
+      summary->clear_labels();
+    }
+  } else if (reading == Reading::kLeftToRight &&
+             (AnyArchitecture(*summary, "CausalLM") || AnyArchitecture(*summary, "LMHead") ||
+              AnyArchitecture(*summary, "LanguageModel"))) {
+    summary->set_head(v1::ModelSummary::LANGUAGE_MODEL);
+  } else if (reading == Reading::kSourceToTarget &&
+             AnyArchitecture(*summary, "ForConditionalGeneration")) {
+    summary->set_head(v1::ModelSummary::SEQUENCE_TO_SEQUENCE);
+  }
+  return absl::OkStatus();
+}
+
+// Positions that inputs can have, of families that have a bound.
+absl::StatusOr<int32_t> ReadPositions(const nlohmann::json& config, const std::string& type) {
+  if (type == "t5" || type == "bloom" || type == "awd_lstm") return 0;
+  THAW_ASSIGN_OR_RETURN(const int32_t positions,
+                        ConfigNumber(config, {"max_position_embeddings", "n_positions"}));
+  if (type != "roberta") return positions;
+  // Its positions begin after that of padding.
+  const auto padding = config.find("pad_token_id");
+  const int64_t first =
+      1 + (padding != config.end() && padding->is_number_integer() ? padding->get<int64_t>() : 1);
+  if (first < 0 || first >= positions) {
+    return BadModel("config.json", "has a pad_token_id beyond its positions");
+  }
+  return static_cast<int32_t>(positions - first);
+}
+
+// In the tokenizer's configuration, or in a file of its own.
+bool HasChatTemplate(const std::string& directory, const v1::Artifact& artifact) {
+  for (const v1::File& file : artifact.files()) {
+    if (file.path() == "chat_template.jinja") return true;
+    if (file.path() != "tokenizer_config.json") continue;
+    const auto text = ReadFile(directory + "/" + file.path(), kMaxTokenizerConfigBytes);
+    if (!text.ok()) continue;
+    const auto config = ParseJson(*text);
+    if (config.ok() && config->is_object() && config->contains("chat_template") &&
+        !(*config)["chat_template"].is_null()) {
+      return true;
+    }
+  }
+  return false;
 }
 
 absl::StatusOr<int64_t> CountParameters(const std::string& directory, const std::string& name) {
@@ -120,16 +209,22 @@ absl::StatusOr<v1::ModelSummary> SummarizeModel(const std::string& directory,
     return BadModel("config.json", "lacks model_type: it is not that of a Hugging Face model");
   }
   summary.set_model_type((*config)["model_type"].get<std::string>());
-  THAW_ASSIGN_OR_RETURN(const int32_t blocks,
-                        ConfigNumber(*config, {"num_hidden_layers", "n_layer", "num_layers"}));
+  THAW_ASSIGN_OR_RETURN(int32_t blocks, ConfigNumber(*config, {"num_hidden_layers", "n_layer",
+                                                               "num_layers", "n_layers"}));
+  // Those of the decoder count too.
+  if (summary.model_type() == "t5") {
+    THAW_ASSIGN_OR_RETURN(const int32_t decoder,
+                          ConfigNumber(*config, {"num_decoder_layers", "num_layers"}));
+    blocks += decoder;
+  }
   THAW_ASSIGN_OR_RETURN(const int32_t width,
                         ConfigNumber(*config, {"hidden_size", "n_embd", "d_model", "dim"}));
-  THAW_ASSIGN_OR_RETURN(const int32_t positions,
-                        ConfigNumber(*config, {"max_position_embeddings", "n_positions"}));
+  THAW_ASSIGN_OR_RETURN(const int32_t positions, ReadPositions(*config, summary.model_type()));
   summary.set_blocks(blocks);
   summary.set_hidden_size(width);
   summary.set_max_positions(positions);
-  THAW_RETURN_IF_ERROR(ReadLabels(*config, &summary));
+  summary.set_chat_template(HasChatTemplate(directory, artifact));
+  THAW_RETURN_IF_ERROR(ReadHead(*config, &summary));
   int64_t parameters = 0;
   for (const v1::File& file : artifact.files()) {
     if (!absl::EndsWith(file.path(), ".safetensors")) continue;

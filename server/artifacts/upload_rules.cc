@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -10,6 +11,7 @@
 #include "common/base/files.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "common/dataset/dataset_columns.h"
 
 namespace thaw {
 namespace {
@@ -86,6 +88,11 @@ bool HasFile(const v1::CreateUploadRequest& request, absl::string_view suffix, b
   });
 }
 
+bool HasPickle(const v1::CreateUploadRequest& request) {
+  return std::any_of(request.files().begin(), request.files().end(),
+                     [](const v1::File& file) { return IsPickle(file.path()); });
+}
+
 }  // namespace
 
 absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
@@ -101,7 +108,8 @@ absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
               {"files", absl::StrCat("lack ", name, ": upload a whole Hugging Face directory")});
         }
       }
-      if (!HasFile(request, ".safetensors", false)) {
+      // A pickled file has its own complaint, with the same remedy.
+      if (!HasFile(request, ".safetensors", false) && !HasPickle(request)) {
         violations.push_back({"files",
                               "hold no .safetensors: save the weights as safetensors "
                               "(save_pretrained(..., safe_serialization=True))"});
@@ -128,14 +136,8 @@ absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
   if (request.kind() != v1::Artifact::DATASET && request.has_columns()) {
     violations.push_back({"columns", "are set: they belong to datasets"});
   }
-  const std::string& text_column = request.columns().text_column();
-  const std::string& label_column = request.columns().label_column();
-  if (text_column.size() > 120 || label_column.size() > 120) {
-    violations.push_back({"columns", "have a name longer than 120 bytes"});
-  }
-  if ((text_column.empty() ? "text" : text_column) ==
-      (label_column.empty() ? "label" : label_column)) {
-    violations.push_back({"columns", "name the same column for text and label"});
+  for (FieldViolation& violation : ViolationsIn(request.columns())) {
+    violations.push_back(std::move(violation));
   }
   if (request.display_name().size() > 120) {
     violations.push_back({"display_name", "is longer than 120 bytes"});

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "server/jobs/artifact_table.h"
+#include "server/jobs/held_artifacts.h"
 #include "server/jobs/job_row.h"
 
 namespace thaw {
@@ -61,7 +62,7 @@ absl::StatusOr<int64_t> CheckpointStep(Reader& reader, const std::string& checkp
 
 bool MayCarry(const v1::Event& event) {
   return event.has_metric_points() || event.has_phase_start() || event.has_evaluation_end() ||
-         event.has_warning() || event.has_log_line();
+         event.has_warning() || event.has_log_line() || event.has_generated_text();
 }
 
 // Appends the new events; points that follow each other go into one event, one row.
@@ -95,23 +96,34 @@ absl::Status AppendReported(Transaction& transaction, JobRow* row, AttemptRecord
   return flush();
 }
 
-absl::Status PruneCheckpoints(Transaction& transaction, const std::string& job) {
-  Statement removed = transaction.connection().Prepare(
-      "DELETE FROM artifacts WHERE kind = 4 AND job = ?1 "
-      "AND number NOT IN (SELECT number FROM artifacts WHERE kind = 4 AND job = ?1 "
-      "ORDER BY number DESC LIMIT 2) "
-      "AND number NOT IN (SELECT number FROM artifacts WHERE kind = 4 AND job = ?1 AND best = 1 "
-      "ORDER BY number DESC LIMIT 1) RETURNING id");
-  removed.Text(job);
-  while (removed.Step()) {
-    transaction.effects().removed_artifacts.emplace_back(removed.GetText(0));
-  }
-  return removed.status();
-}
-
 absl::Status LoadInput(Reader& reader, const std::string& id, Artifact* artifact) {
   if (id.empty()) return absl::OkStatus();
   THAW_ASSIGN_OR_RETURN(*artifact, GetArtifact(reader, "", id));
+  return absl::OkStatus();
+}
+
+// Base model, tokenizer and checkpoint of the training that a prediction has as its model.
+absl::Status LoadTrainingBehind(Reader& reader, const v1::Prediction& prediction,
+                                v1::Assignment* assignment) {
+  THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, "", prediction.model()));
+  THAW_ASSIGN_OR_RETURN(JobSpecs specs, LoadSpecs(reader, row.number));
+  v1::JobSpec& spec = specs.resolved_spec;
+  THAW_RETURN_IF_ERROR(LoadInput(reader, spec.base_model(), assignment->mutable_model()));
+  THAW_RETURN_IF_ERROR(
+      LoadInput(reader, prediction.checkpoint(), assignment->mutable_checkpoint()));
+  if (!spec.training().tokenizer().empty()) {
+    THAW_RETURN_IF_ERROR(
+        LoadInput(reader, spec.training().tokenizer(), assignment->mutable_tokenizer()));
+  }
+  v1::TrainingBehind& behind = *assignment->mutable_training_behind();
+  if (spec.training().has_text_classification()) {
+    Artifact dataset;
+    THAW_RETURN_IF_ERROR(LoadInput(reader, spec.training().dataset(), &dataset));
+    for (const v1::LabelCount& count : dataset.dataset().labels()) {
+      behind.add_labels(count.label());
+    }
+  }
+  *behind.mutable_spec() = std::move(spec);
   return absl::OkStatus();
 }
 
@@ -172,9 +184,20 @@ absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string
   v1::JobSpec& spec = specs.resolved_spec;
   v1::Assignment assignment;
   const bool training = spec.has_training();
-  THAW_RETURN_IF_ERROR(LoadInput(reader, training ? spec.base_model() : spec.prediction().model(),
-                                 assignment.mutable_model()));
   const std::string& dataset = training ? spec.training().dataset() : spec.prediction().dataset();
+  if (!TrainingBehindOf(spec).empty()) {
+    THAW_RETURN_IF_ERROR(LoadTrainingBehind(reader, spec.prediction(), &assignment));
+  } else {
+    THAW_RETURN_IF_ERROR(LoadInput(reader, training ? spec.base_model() : spec.prediction().model(),
+                                   assignment.mutable_model()));
+  }
+  if (!spec.training().tokenizer().empty()) {
+    THAW_RETURN_IF_ERROR(
+        LoadInput(reader, spec.training().tokenizer(), assignment.mutable_tokenizer()));
+  }
+  for (const std::string& model : spec.prediction().classify().average_with()) {
+    THAW_RETURN_IF_ERROR(LoadInput(reader, model, assignment.add_average_with()));
+  }
   if (!dataset.empty()) {
     THAW_RETURN_IF_ERROR(LoadInput(reader, dataset, assignment.mutable_dataset()));
   }
@@ -345,9 +368,14 @@ absl::StatusOr<Artifact> CommitCheckpoint(Transaction& transaction, const std::s
   committed.set_size_bytes(artifact.size_bytes());
   THAW_RETURN_IF_ERROR(AppendEvent(transaction, &live.row, &event));
   live.row.checkpoint = artifact.id();
-  THAW_RETURN_IF_ERROR(PruneCheckpoints(transaction, live.row.body.id()));
+  THAW_RETURN_IF_ERROR(PruneCheckpoints(transaction, live.row.body.id(), /*ended=*/false));
   THAW_RETURN_IF_ERROR(SaveJob(transaction, &live.row, /*visible=*/false));
   return artifact;
+}
+
+absl::StatusOr<std::string> NewestCheckpoint(Reader& reader, const std::string& job) {
+  THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, "", job));
+  return row.checkpoint;
 }
 
 absl::StatusOr<Artifact> CommitResult(Transaction& transaction, const std::string& attempt_id,

@@ -24,7 +24,8 @@ absl::StatusOr<v1::Assignment> BeginAttempt(Transaction& transaction, const std:
                                             v1::Resources::DeviceKind kind);
 
 // What a worker needs to run an attempt that was begun: the resolved spec, its inputs with their
-// files, the newest checkpoint, the runtime left.
+// files (of a prediction with a training as its model that training's), the newest checkpoint, the
+// runtime left.
 absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string& attempt_id);
 
 // The attempt, live or not. NOT_FOUND if the id was never given out.
@@ -52,12 +53,15 @@ absl::Status WithdrawAttempt(Transaction& transaction, const std::string& attemp
 absl::StatusOr<bool> ReattachAttempt(Transaction& transaction, const std::string& worker,
                                      const std::string& attempt_id);
 
-// Publishes a checkpoint in the same transaction as its event. The newest two and the newest best
-// stay; rows of others go (see Store::ObserveRemovedArtifacts). Repeating it with the same artifact
-// id does nothing. FAILED_PRECONDITION with reason JOB_CANCELLED once the job is CANCELLING.
+// Publishes a checkpoint in the same transaction as its event. The newest two, the newest best
+// and those of live predictions stay; rows of others go (see Store::ObserveRemovedArtifacts).
+// Repeating it with the same artifact id does nothing. FAILED_PRECONDITION with reason
+// JOB_CANCELLED once the job is CANCELLING.
 absl::StatusOr<v1::Artifact> CommitCheckpoint(Transaction& transaction,
                                               const std::string& attempt_id,
                                               const NewCheckpoint& checkpoint);
+// The newest checkpoint of a job; empty if there is none.
+absl::StatusOr<std::string> NewestCheckpoint(Reader& reader, const std::string& job);
 // Publishes the result and ends the job SUCCEEDED; the first one wins.
 absl::StatusOr<v1::Artifact> CommitResult(Transaction& transaction, const std::string& attempt_id,
                                           const v1::Artifact& artifact,

@@ -7,6 +7,7 @@
 #include "common/base/status.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "server/jobs/held_artifacts.h"
 
 namespace thaw {
 namespace {
@@ -39,21 +40,6 @@ absl::Status EndAttemptRow(Transaction& transaction, JobRow* row, AttemptState s
       .Text(ending)
       .Text(row->attempt_id)
       .Run();
-}
-
-// An ended job holds nothing: no inputs, no checkpoints.
-absl::Status ReleaseArtifacts(Transaction& transaction, JobRow* row) {
-  Connection& connection = transaction.connection();
-  THAW_RETURN_IF_ERROR(
-      connection.Prepare("DELETE FROM artifact_refs WHERE job = ?").Int(row->number).Run());
-  row->checkpoint.clear();
-  Statement removed =
-      connection.Prepare("DELETE FROM artifacts WHERE kind = 4 AND job = ? RETURNING id");
-  removed.Text(row->body.id());
-  while (removed.Step()) {
-    transaction.effects().removed_artifacts.emplace_back(removed.GetText(0));
-  }
-  return removed.status();
 }
 
 int64_t BackoffMicros(const StoreOptions& options, int doublings) {

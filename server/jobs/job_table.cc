@@ -7,84 +7,17 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/id.h"
 #include "common/base/status.h"
-#include "server/jobs/artifact_table.h"
+#include "server/jobs/held_artifacts.h"
 #include "server/jobs/job_row.h"
 #include "server/jobs/request_ids.h"
 
 namespace thaw {
 namespace {
 
-using v1::Artifact;
 using v1::Job;
 
 constexpr char kCreateJobCall[] = "CreateJob";
 constexpr size_t kMaxPageBytes = 3 << 20;  // an answer fits into one message
-
-struct SpecReference {
-  std::string field;
-  std::string artifact;
-  std::vector<Artifact::Kind> kinds;
-};
-
-std::vector<SpecReference> ReferencesOf(const v1::JobSpec& spec) {
-  std::vector<SpecReference> references;
-  if (spec.has_training()) {
-    references.push_back(
-        {"spec.base_model", spec.base_model(), {Artifact::MODEL, Artifact::RESULT}});
-    references.push_back({"spec.training.dataset", spec.training().dataset(), {Artifact::DATASET}});
-    if (!spec.training().validation_dataset().empty()) {
-      references.push_back({"spec.training.validation_dataset",
-                            spec.training().validation_dataset(),
-                            {Artifact::DATASET}});
-    }
-  } else if (spec.has_prediction()) {
-    references.push_back(
-        {"spec.prediction.model", spec.prediction().model(), {Artifact::RESULT, Artifact::MODEL}});
-    if (!spec.prediction().dataset().empty()) {
-      references.push_back(
-          {"spec.prediction.dataset", spec.prediction().dataset(), {Artifact::DATASET}});
-    }
-  }
-  return references;
-}
-
-// Within the transaction that accepts the job, so that no artifact can go in between.
-absl::Status HoldArtifacts(Transaction& transaction, const NewJob& job, int64_t number) {
-  std::vector<FieldViolation> violations;
-  for (const SpecReference& reference : ReferencesOf(job.resolved_spec)) {
-    const absl::StatusOr<Artifact> artifact =
-        GetArtifact(transaction, job.visible_owner, reference.artifact);
-    if (absl::IsNotFound(artifact.status())) {
-      violations.push_back(
-          {reference.field,
-           absl::StrCat("there is no artifact \"", reference.artifact, "\": import it first")});
-      continue;
-    }
-    THAW_RETURN_IF_ERROR(artifact.status());
-    if (std::find(reference.kinds.begin(), reference.kinds.end(), artifact->kind()) ==
-        reference.kinds.end()) {
-      violations.push_back(
-          {reference.field,
-           absl::StrCat("\"", reference.artifact, "\" is a ", Artifact::Kind_Name(artifact->kind()),
-                        ", not a ", Artifact::Kind_Name(reference.kinds.front()))});
-    } else if (artifact->state() != Artifact::READY) {
-      violations.push_back(
-          {reference.field,
-           absl::StrCat("\"", reference.artifact, "\" is ", Artifact::State_Name(artifact->state()),
-                        artifact->state() == Artifact::VALIDATING
-                            ? ": wait until GetArtifact shows it READY"
-                            : absl::StrCat(": ", artifact->state_reason()))});
-    } else {
-      THAW_RETURN_IF_ERROR(
-          transaction.connection()
-              .Prepare("INSERT OR IGNORE INTO artifact_refs(artifact, job) VALUES(?, ?)")
-              .Text(reference.artifact)
-              .Int(number)
-              .Run());
-    }
-  }
-  return violations.empty() ? absl::OkStatus() : InvalidFields(violations);
-}
 
 absl::StatusOr<Job> LoadWhole(Reader& reader, const std::string& owner, const std::string& id) {
   THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, owner, id));
@@ -121,9 +54,10 @@ bool HasLabels(const JobFilter& filter, const v1::JobSpec& spec) {
 
 // What a list does not show: it can be large, and GetJob has it.
 void Shorten(v1::JobSpec* spec) {
-  if (spec->has_prediction() && spec->prediction().has_texts()) {
-    spec->mutable_prediction()->mutable_texts()->clear_values();
-  }
+  if (!spec->has_prediction()) return;
+  v1::Prediction* prediction = spec->mutable_prediction();
+  if (prediction->has_texts()) prediction->mutable_texts()->clear_values();
+  if (prediction->has_examples()) prediction->mutable_examples()->clear_values();
 }
 
 std::string FilterText(const JobFilter& filter) {
@@ -154,7 +88,8 @@ absl::StatusOr<Job> CreateJob(Transaction& transaction, const NewJob& job) {
   *row.body.mutable_create_time() = ToTimestamp(now);
   const JobSpecs specs{job.spec, job.resolved_spec};
   THAW_RETURN_IF_ERROR(InsertJob(transaction, &row, specs));
-  THAW_RETURN_IF_ERROR(HoldArtifacts(transaction, job, row.number));
+  THAW_RETURN_IF_ERROR(
+      HoldArtifacts(transaction, job.visible_owner, job.resolved_spec, row.number));
 
   v1::Event event;
   event.mutable_state_change()->set_to(Job::QUEUED);

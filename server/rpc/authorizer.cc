@@ -168,8 +168,11 @@ absl::Status Authorizer::AllowWorker(const std::string& attempt, const CallObjec
     }
     if (object.kind != CallObject::kArtifact) return absl::OkStatus();
     THAW_ASSIGN_OR_RETURN(const v1::Assignment assignment, BuildAssignment(reader, attempt));
-    for (const v1::Artifact* input : {&assignment.model(), &assignment.dataset(),
-                                      &assignment.validation_dataset(), &assignment.checkpoint()}) {
+    std::vector<const v1::Artifact*> inputs = {&assignment.model(), &assignment.dataset(),
+                                               &assignment.validation_dataset(),
+                                               &assignment.checkpoint(), &assignment.tokenizer()};
+    for (const v1::Artifact& model : assignment.average_with()) inputs.push_back(&model);
+    for (const v1::Artifact* input : inputs) {
       if (!object.id.empty() && input->id() == object.id) return absl::OkStatus();
     }
     return Denied(absl::StrCat(object.id, " is no input of this attempt"));

@@ -13,28 +13,53 @@ namespace thaw {
 namespace {
 
 constexpr int64_t kMaxLogBytes = 256 << 10;
-// Of a spec without its inline texts: also of fields that this server does not know, which are kept
+// Of a spec without its inline input: also of fields that this server does not know, which are kept
 // for those who do.
 constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr int kMaxMaskPaths = 3;
+constexpr int kResolveTries = 5;
+
+void AddArtifact(Reader& reader, const Caller& caller, const std::string& id,
+                 SpecContext* context) {
+  if (id.empty()) return;
+  auto artifact = GetArtifact(reader, caller.scope, id);
+  if (artifact.ok()) context->artifacts[id] = *std::move(artifact);
+}
+
+void AddArtifacts(Reader& reader, const Caller& caller, const v1::JobSpec& spec,
+                  SpecContext* context) {
+  for (const SpecReference& reference : ReferencesOf(spec)) {
+    AddArtifact(reader, caller, reference.id, context);
+  }
+}
 
 absl::StatusOr<v1::JobSpec> Resolve(const ServerParts& parts, const Caller& caller,
                                     const v1::JobSpec& spec) {
   SpecContext context;
   THAW_RETURN_IF_ERROR(parts.store.Read([&](Reader& reader) {
-    for (const SpecReference& reference : ReferencesOf(spec)) {
-      auto artifact = GetArtifact(reader, caller.scope, reference.id);
-      if (artifact.ok()) context.artifacts[reference.id] = *std::move(artifact);
-    }
+    AddArtifacts(reader, caller, spec, &context);
+    const std::string& model = spec.prediction().model();
+    if (!IsJobId(model)) return absl::OkStatus();
+    absl::StatusOr<v1::Job> found = GetJob(reader, caller.scope, model);
+    if (absl::IsNotFound(found.status())) return absl::OkStatus();
+    THAW_RETURN_IF_ERROR(found.status());
+    ModelJob& job = context.jobs[model];
+    job.state = found->state();
+    job.result = found->result();
+    THAW_ASSIGN_OR_RETURN(job.checkpoint, NewestCheckpoint(reader, model));
+    AddArtifacts(reader, caller, found->resolved_spec(), &context);
+    AddArtifact(reader, caller, job.result, &context);
+    job.resolved_spec = std::move(*found->mutable_resolved_spec());
     return absl::OkStatus();
   }));
   return ResolveSpec(spec, context);
 }
 
 absl::Status CheckSize(const v1::JobSpec& spec) {
-  const size_t bytes = spec.ByteSizeLong() - spec.prediction().texts().ByteSizeLong();
+  const size_t bytes = spec.ByteSizeLong() - spec.prediction().texts().ByteSizeLong() -
+                       spec.prediction().examples().ByteSizeLong();
   if (bytes <= kMaxSpecBytes) return absl::OkStatus();
-  return InvalidField("spec", absl::StrCat("has ", bytes, " bytes besides its texts: give at most ",
+  return InvalidField("spec", absl::StrCat("has ", bytes, " bytes besides its input: give at most ",
                                            kMaxSpecBytes));
 }
 
@@ -66,24 +91,28 @@ absl::StatusOr<v1::Job> SubmitJob(const ServerParts& parts, const Caller& caller
     if (earlier.ok()) parts.dispatcher.FillQueue(&*earlier);
     if (!absl::IsNotFound(earlier.status())) return earlier;
   }
-  THAW_ASSIGN_OR_RETURN(v1::JobSpec resolved, Resolve(parts, caller, request.spec()));
-  if (request.validate_only()) {
-    v1::Job job;
-    job.set_owner(caller.owner);
-    *job.mutable_spec() = request.spec();
-    *job.mutable_resolved_spec() = std::move(resolved);
-    return job;
+  absl::StatusOr<v1::Job> job;
+  // A training that is the model may have moved on between the two.
+  for (int i = 0; i < kResolveTries; ++i) {
+    THAW_ASSIGN_OR_RETURN(v1::JobSpec resolved, Resolve(parts, caller, request.spec()));
+    if (request.validate_only()) {
+      v1::Job shown;
+      shown.set_owner(caller.owner);
+      *shown.mutable_spec() = request.spec();
+      *shown.mutable_resolved_spec() = std::move(resolved);
+      return shown;
+    }
+    THAW_RETURN_IF_ERROR(CheckRoom(parts));
+    const NewJob new_job{.owner = caller.owner,
+                         .visible_owner = caller.scope,
+                         .request_id = request.request_id(),
+                         .spec = request.spec(),
+                         .resolved_spec = std::move(resolved)};
+    job = parts.store.Write(
+        [&](Transaction& transaction) { return CreateJob(transaction, new_job); });
+    if (ReasonOf(job.status()) != "CHECKPOINT_GONE") break;
   }
-  THAW_RETURN_IF_ERROR(CheckRoom(parts));
-  const NewJob new_job{.owner = caller.owner,
-                       .visible_owner = caller.scope,
-                       .request_id = request.request_id(),
-                       .spec = request.spec(),
-                       .resolved_spec = std::move(resolved)};
-  THAW_ASSIGN_OR_RETURN(v1::Job job, parts.store.Write([&](Transaction& transaction) {
-    return CreateJob(transaction, new_job);
-  }));
-  parts.dispatcher.FillQueue(&job);
+  if (job.ok()) parts.dispatcher.FillQueue(&*job);
   return job;
 }
 

@@ -64,6 +64,11 @@ std::vector<v1::CreateJobRequest> FakeThawServer::created() {
   return created_;
 }
 
+v1::CreateUploadRequest FakeThawServer::announced() {
+  MutexLock lock(mutex_);
+  return upload_;
+}
+
 void FakeThawServer::AddArtifact(const v1::Artifact& artifact,
                                  const std::map<std::string, std::string>& files) {
   MutexLock lock(mutex_);

@@ -38,6 +38,8 @@ class FakeThawServer final : public v1::FineTuneService::Service,
   void AddArtifact(const v1::Artifact& artifact,
                    const std::map<std::string, std::string>& files = {});
   std::string UploadedBytes(const std::string& path);
+  // The newest upload as it was announced.
+  v1::CreateUploadRequest announced();
 
   // What a watch of any job sends: all events with a greater sequence. After `break_every` messages
   // (0: never) the stream ends with UNAVAILABLE; a connection repeats one event that was sent

@@ -175,6 +175,11 @@ absl::StatusOr<internal::Run> AttemptRun::Prepare() {
                              run.mutable_validation_dataset_dir()));
   THAW_RETURN_IF_ERROR(
       bring(assignment_.has_checkpoint(), assignment_.checkpoint(), run.mutable_checkpoint_dir()));
+  THAW_RETURN_IF_ERROR(
+      bring(assignment_.has_tokenizer(), assignment_.tokenizer(), run.mutable_tokenizer_dir()));
+  for (const v1::Artifact& model : assignment_.average_with()) {
+    THAW_RETURN_IF_ERROR(bring(true, model, run.add_average_with_dirs()));
+  }
   return run;
 }
 
@@ -280,6 +285,7 @@ absl::Status AttemptRun::Handle(internal::FromTrainer& frame) {
       if (const absl::Status status = filter_.Check(frame.mutable_event()); !status.ok()) {
         return Annotate(status, "it sent what no trainer sends");
       }
+      if (frame.event().kind_case() == v1::Event::KIND_NOT_SET) return absl::OkStatus();
       if (!state_.AddEvent(id_, frame.event())) {
         return absl::ResourceExhaustedError("it sent more events than can be kept");
       }

@@ -15,6 +15,7 @@ constexpr int kMostValues = 256;
 // A Sync carries 512 KiB of events, and one event must fit beside others.
 constexpr size_t kLargestEvent = 384 << 10;
 constexpr size_t kNamesKept = 2000;
+constexpr int64_t kMostGeneratedBytes = 1 << 20;
 // 64 phases of 10,000,000 steps are the most that a job can ask for.
 constexpr int64_t kMostSteps = 1'000'000'000;
 // A trainer runs on our machine: what it says of the time can be off by a wait, not by a day.
@@ -52,6 +53,19 @@ absl::Status CheckPoints(const v1::MetricPoints& points, int64_t* last_step) {
             absl::StrCat(value.name(), " is not finite at step ", point.step()));
       }
     }
+  }
+  return absl::OkStatus();
+}
+
+// What a model writes may hold anything but half characters; whoever shows it makes it harmless.
+absl::Status CheckText(const v1::GeneratedText& piece) {
+  if (piece.row() < 0 || piece.tokens() < 0 || piece.text().size() > kLongestText) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a piece of ", piece.text().size(), " bytes of text of row ", piece.row()));
+  }
+  const std::string& reason = piece.finish_reason();
+  if (!reason.empty() && reason != "stop" && reason != "length" && reason != "end") {
+    return absl::InvalidArgumentError("generated text with an unknown finish_reason");
   }
   return absl::OkStatus();
 }
@@ -111,6 +125,11 @@ absl::Status EventFilter::Check(v1::Event* event) {
       break;
     case v1::Event::kLogLine:
       Clean(event->mutable_log_line()->mutable_text());
+      break;
+    case v1::Event::kGeneratedText:
+      if (absl::Status status = CheckText(event->generated_text()); !status.ok()) return status;
+      text_bytes_ += static_cast<int64_t>(event->ByteSizeLong());
+      if (text_bytes_ > kMostGeneratedBytes) event->clear_kind();
       break;
     default:
       return absl::InvalidArgumentError("an event of a kind that is not a trainer's to send");

@@ -10,8 +10,12 @@ constexpr int64_t kLogBytesPerSync = 64 << 10;
 
 // What people wait for goes out at once; a stream of points waits for the interval.
 bool IsUrgent(const v1::Event& event) {
-  return !event.has_metric_points() && !event.has_log_line();
+  return !event.has_metric_points() && !event.has_log_line() && !event.has_generated_text();
 }
+
+// Of the interval: text that people read as it comes. The interval grows with the server's load,
+// and so does this.
+constexpr double kFlowShare = 0.1;
 
 }  // namespace
 
@@ -55,6 +59,10 @@ bool SyncState::AddEvent(const std::string& attempt_id, const v1::Event& event) 
   const bool first_loss = event.has_metric_points() && !attempt.spoke;
   attempt.spoke = attempt.spoke || event.has_metric_points();
   if (first_loss || IsUrgent(event)) HurryLocked();
+  if (event.has_generated_text()) {
+    flows_ = true;
+    changed_.SignalAll();
+  }
   return true;
 }
 
@@ -115,6 +123,7 @@ v1::SyncRequest SyncState::BuildRequest(const v1::WorkerOffer& offer, bool drain
     }
   }
   urgent_ = false;
+  flows_ = false;
   sent_at_ = clock_.BootMicros();
   return request;
 }
@@ -152,11 +161,15 @@ std::vector<v1::DesiredAttempt> SyncState::Apply(const v1::SyncResponse& respons
 
 void SyncState::WaitUntilDue(double interval) {
   MutexLock lock(mutex_);
-  const int64_t due = sent_at_ + static_cast<int64_t>(interval * 1e6);
-  if (!urgent_) {
-    const double seconds = static_cast<double>(due - clock_.BootMicros()) * 1e-6;
-    if (seconds > 0) changed_.WaitFor(mutex_, seconds);
-  }
+  const auto wait = [&]() THAW_REQUIRES(mutex_) {
+    const double due = interval * (flows_ ? kFlowShare : 1);
+    const double seconds = due - static_cast<double>(clock_.BootMicros() - sent_at_) * 1e-6;
+    if (!urgent_ && seconds > 0) changed_.WaitFor(mutex_, seconds);
+  };
+  const bool flowed = flows_;
+  wait();
+  // The first text ended the long wait, and the short one may not be over.
+  if (!flowed && flows_) wait();
 }
 
 void SyncState::Wake() {

@@ -41,8 +41,9 @@ class SyncState {
   // What the answer asks for: the verdicts, without those that ask for what is done already. An
   // answer to an older request asks for nothing.
   std::vector<v1::DesiredAttempt> Apply(const v1::SyncResponse& response);
-  // Waits until the next Sync is due: `interval` seconds after the last one was sent, or at once
-  // when something urgent was reported. Wake ends it early.
+  // Waits until the next Sync is due: `interval` seconds after the last one was sent, a tenth of
+  // them when generated text waits, or at once when something urgent was reported. Wake ends it
+  // early.
   void WaitUntilDue(double interval);
   void Wake();
 
@@ -85,6 +86,7 @@ class SyncState {
       0;  // sending time of the last answered one; 0: none yet
   double lease_seconds_ THAW_GUARDED_BY(mutex_) = 0;
   bool urgent_ THAW_GUARDED_BY(mutex_) = true;
+  bool flows_ THAW_GUARDED_BY(mutex_) = false;  // generated text waits
 };
 
 }  // namespace thaw

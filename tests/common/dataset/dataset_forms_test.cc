@@ -160,7 +160,7 @@ TEST(DatasetFormsTest, TellsMissingAnswersFromBadOnes) {
   const std::string question = "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}\n";
   EXPECT_EQ(unanswered("{\"prompt\":\"p\"}\n{\"prompt\":\"q\",\"completion\":1}\n", kAnswer), 1);
   EXPECT_EQ(unanswered("{\"text\":\"p\"}\n{\"text\":\"q\"}\n", kNumber), 2);
-  EXPECT_EQ(unanswered("{\"label\":[]}\n{}\n", kLabels), 0);
+  EXPECT_EQ(unanswered("{\"label\":[]}\n{}\n", kLabels), 1);
   EXPECT_EQ(unanswered(question, kConversation), 1);
   DatasetSummary summary;
   EXPECT_TRUE(IssuesOf(question, kQuestion, &summary).empty());

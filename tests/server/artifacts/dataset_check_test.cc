@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
+#include "common/dataset/dataset_columns.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/temp_dir.h"
@@ -34,6 +35,76 @@ TEST(DatasetCheckTest, AReportIsBoundedAndCountsTheRest) {
   EXPECT_EQ(issues.back().line(), 10'000);
   EXPECT_THAT(issues.back().reason(),
               ::testing::HasSubstr(absl::StrCat(10'000 - (issues.size() - 1), " more")));
+}
+
+// The dataset of `content` as it is after the check.
+v1::Artifact Checked(const std::string& content, const v1::DatasetColumns& columns) {
+  const TempDir directory;
+  EXPECT_TRUE(WriteFileAtomically(directory.path() + "/data.jsonl", content).ok());
+  v1::Artifact dataset;
+  dataset.add_files()->set_path("data.jsonl");
+  CopyColumns(WithDefaults(columns), dataset.mutable_dataset());
+  EXPECT_TRUE(CheckDataset(directory.path(), directory.path() + "/report", &dataset).ok());
+  return dataset;
+}
+
+v1::DatasetColumns TaskColumns(v1::DatasetSummary::Task task) {
+  v1::DatasetColumns columns;
+  columns.set_task(task);
+  return columns;
+}
+
+TEST(DatasetCheckTest, ReadsTheRowsOfEveryTask) {
+  using Rows = v1::DatasetSummary;
+  const v1::Artifact tags = Checked(
+      "{\"text\":\"t\",\"label\":[\"b\",\"a\"]}\n"
+      "{\"text\":\"u\",\"label\":[]}\n",
+      TaskColumns(Rows::MULTI_LABEL));
+  EXPECT_EQ(tags.state(), v1::Artifact::READY);
+  EXPECT_EQ(tags.dataset().labels_size(), 2);
+  EXPECT_EQ(tags.dataset().rows_without_labels(), 1);
+
+  const v1::Artifact stars =
+      Checked("{\"text\":\"t\",\"label\":-1}\n{\"text\":\"u\",\"label\":5}\n",
+              TaskColumns(Rows::REGRESSION));
+  EXPECT_EQ(stars.dataset().target_column(), "label");
+  EXPECT_EQ(stars.dataset().least_target(), -1);
+  EXPECT_EQ(stars.dataset().greatest_target(), 5);
+
+  const v1::Artifact texts = Checked("{\"text\":\"t\"}\n", TaskColumns(Rows::LANGUAGE_MODELING));
+  EXPECT_EQ(texts.state(), v1::Artifact::READY);
+  EXPECT_EQ(texts.dataset().unlabelled_rows(), 0);
+
+  const v1::Artifact prompts =
+      Checked("{\"prompt\":\"p\",\"completion\":\"c\"}\n", TaskColumns(Rows::COMPLETION));
+  EXPECT_EQ(prompts.state(), v1::Artifact::READY);
+  EXPECT_EQ(prompts.dataset().completion_column(), "completion");
+  const v1::Artifact chats = Checked(
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":"
+      "\"a\"}]}\n",
+      TaskColumns(Rows::COMPLETION));
+  EXPECT_EQ(chats.state(), v1::Artifact::READY);
+  EXPECT_EQ(chats.dataset().messages_column(), "messages");
+  EXPECT_EQ(chats.dataset().prompt_column(), "");
+}
+
+TEST(DatasetCheckTest, RowsWithoutAnswersServeForPrediction) {
+  using Rows = v1::DatasetSummary;
+  for (const auto& [task, content] : std::vector<std::pair<Rows::Task, std::string>>{
+           {Rows::CLASSIFICATION, "{\"text\":\"t\"}\n"},
+           {Rows::MULTI_LABEL, "{\"text\":\"t\"}\n"},
+           {Rows::REGRESSION, "{\"text\":\"t\"}\n"},
+           {Rows::COMPLETION, "{\"prompt\":\"t\"}\n"},
+           {Rows::COMPLETION, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}\n"},
+           {Rows::SEQUENCE_TO_SEQUENCE, "{\"source\":\"t\"}\n"}}) {
+    const v1::Artifact dataset = Checked(content, TaskColumns(task));
+    EXPECT_EQ(dataset.state(), v1::Artifact::READY) << content;
+    EXPECT_EQ(dataset.dataset().rows(), 1);
+    EXPECT_EQ(dataset.dataset().unlabelled_rows(), 1);
+  }
+  const v1::Artifact half = Checked("{\"prompt\":\"t\"}\n{\"prompt\":\"t\",\"completion\":\"c\"}\n",
+                                    TaskColumns(Rows::COMPLETION));
+  EXPECT_EQ(half.state(), v1::Artifact::REJECTED);
 }
 
 }  // namespace

@@ -56,6 +56,70 @@ TEST(SummarizeModel, ReadsLabelsOfAClassifier) {
   EXPECT_EQ(Summarize(files)->labels_size(), 0);
 }
 
+TEST(SummarizeModel, TellsWhatAModelCanDo) {
+  using Summary = v1::ModelSummary;
+  struct Case {
+    std::string config;  // after {
+    Summary::Head head;
+    int32_t positions;
+    int32_t blocks;
+    int labels;
+  };
+  const std::string bert = R"("model_type":"bert","num_hidden_layers":2,"hidden_size":8,)"
+                           R"("max_position_embeddings":64,"architectures":)";
+  const std::string gpt2 =
+      R"("model_type":"gpt2","n_layer":3,"n_embd":8,"n_positions":48,"architectures":)";
+  for (
+      const Case& one : std::vector<Case>{
+          {bert + R"(["BertForMaskedLM"])", Summary::NONE, 64, 2, 0},
+          {bert + R"(["BertForSequenceClassification"])", Summary::CLASSIFIER, 64, 2, 2},
+          {bert + R"(["BertForSequenceClassification"],"num_labels":3)", Summary::CLASSIFIER, 64, 2,
+           3},
+          {bert + R"(["BertForSequenceClassification"],"id2label":{"0":"LABEL_0"})",
+           Summary::REGRESSION, 64, 2, 0},
+          {bert + R"(["BertForSequenceClassification"],"id2label":{"0":"a","1":"b"},)"
+                  R"("problem_type":"multi_label_classification")",
+           Summary::MULTI_LABEL_CLASSIFIER, 64, 2, 2},
+          {gpt2 + R"(["GPT2LMHeadModel"])", Summary::LANGUAGE_MODEL, 48, 3, 0},
+          {gpt2 + R"(["GPT2Model"])", Summary::NONE, 48, 3, 0},
+          {gpt2 + "null", Summary::NONE, 48, 3, 0},
+          {R"("model_type":"llama","num_hidden_layers":3,"hidden_size":8,)"
+           R"("max_position_embeddings":64,"architectures":["LlamaForCausalLM"])",
+           Summary::LANGUAGE_MODEL, 64, 3, 0},
+          {R"("model_type":"t5","num_layers":3,"num_decoder_layers":2,"d_model":8,)"
+           R"("architectures":["T5ForConditionalGeneration"])",
+           Summary::SEQUENCE_TO_SEQUENCE, 0, 5, 0},
+          {R"("model_type":"bloom","n_layer":3,"hidden_size":8,"architectures":["BloomForCausalLM"])",
+           Summary::LANGUAGE_MODEL, 0, 3, 0},
+          {R"("model_type":"distilbert","n_layers":3,"dim":8,"max_position_embeddings":40)",
+           Summary::NONE, 40, 3, 0},
+          {R"("model_type":"roberta","num_hidden_layers":3,"hidden_size":8,)"
+           R"("max_position_embeddings":42,"pad_token_id":1)",
+           Summary::NONE, 40, 3, 0}}) {
+    SCOPED_TRACE(one.config);
+    FileContents files = TinyModel();
+    files["config.json"] = "{" + one.config + "}";
+    const auto summary = Summarize(files);
+    ASSERT_TRUE(summary.ok()) << summary.status();
+    EXPECT_EQ(summary->head(), one.head);
+    EXPECT_EQ(summary->max_positions(), one.positions);
+    EXPECT_EQ(summary->blocks(), one.blocks);
+    EXPECT_EQ(summary->labels_size(), one.labels);
+    EXPECT_FALSE(summary->chat_template());
+  }
+}
+
+TEST(SummarizeModel, SeesChatTemplates) {
+  FileContents files = TinyModel();
+  files["tokenizer_config.json"] = R"({"chat_template":null})";
+  EXPECT_FALSE(Summarize(files)->chat_template());
+  files["tokenizer_config.json"] = R"({"chat_template":"{{ messages }}"})";
+  EXPECT_TRUE(Summarize(files)->chat_template());
+  files.erase("tokenizer_config.json");
+  files["chat_template.jinja"] = "{{ messages }}";
+  EXPECT_TRUE(Summarize(files)->chat_template());
+}
+
 TEST(SummarizeModel, RefusesHostileConfigs) {
   CheckRefused("config.json", Config(R"("hidden_size":9)"), "no JSON");
   CheckRefused("config.json", std::string(1 << 21, ' '), "1 MiB");
@@ -64,6 +128,8 @@ TEST(SummarizeModel, RefusesHostileConfigs) {
   CheckRefused("config.json", Config(head + R"({"1":"a"})"), "0, 1, 2");
   CheckRefused("config.json", Config(head + R"({"0":1})"), "numbers to names");
   CheckRefused("config.json", Config(head + "[]"), "no object");
+  CheckRefused("config.json", Config(R"("architectures":"Bert")"), "no array");
+  CheckRefused("config.json", Config(R"("architectures":[1])"), "no array of names");
 }
 
 TEST(SummarizeModel, RefusesHostileHeaders) {

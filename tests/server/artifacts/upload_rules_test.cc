@@ -1,5 +1,7 @@
 #include "server/artifacts/upload_rules.h"
 
+#include <functional>
+
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "gmock/gmock.h"
@@ -91,7 +93,39 @@ TEST(ValidateUpload, KeepsAttemptsAndUsersApart) {
   Check(request, "columns are set");
   request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}});
   request.mutable_columns()->set_text_column("label");
-  Check(request, "same column");
+  Check(request, "columns.label_column names the same column as text_column");
+}
+
+TEST(ValidateUpload, KnowsTheColumnsOfEveryTask) {
+  const auto check = [](const std::function<void(v1::DatasetColumns*)>& set,
+                        const std::string& expected) {
+    auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "{}"}});
+    set(request.mutable_columns());
+    Check(request, expected);
+  };
+  using Rows = v1::DatasetSummary;
+  for (int task = 0; task <= 6; ++task) {
+    check([&](auto* columns) { columns->set_task(static_cast<Rows::Task>(task)); }, "");
+  }
+  check([](auto* columns) { columns->set_task(static_cast<Rows::Task>(7)); },
+        "columns.task 7 is not known: give CLASSIFICATION");
+  check([](auto* columns) { columns->set_text_pair_column("hypothesis"); }, "");
+  check([](auto* columns) { columns->set_prompt_column("p"); },
+        "columns.prompt_column is set, but rows of CLASSIFICATION have no such column");
+  check(
+      [](auto* columns) {
+        columns->set_task(Rows::COMPLETION);
+        columns->set_prompt_column("p");
+        columns->set_messages_column("m");
+      },
+      "columns.messages_column is set beside prompt_column");
+  check(
+      [](auto* columns) {
+        columns->set_task(Rows::SEQUENCE_TO_SEQUENCE);
+        columns->set_target_column("source");
+      },
+      "names the same column as target_column");
+  check([](auto* columns) { columns->set_text_column(std::string(121, 'x')); }, "120 bytes");
 }
 
 TEST(DigestOfFiles, DependsOnContentAlone) {

@@ -135,6 +135,70 @@ TEST_F(AttemptTable, TheNewestTwoCheckpointsAndTheBestStay) {
   EXPECT_TRUE(HasArtifact("result-1"));
 }
 
+TEST_F(AttemptTable, APredictionKeepsTheCheckpointThatItUses) {
+  const std::string id = Begin();
+  ASSERT_TRUE(Checkpoint(id, "checkpoint-1", 10).ok());
+  NewJob prediction = fixture_.Submission();
+  prediction.spec.Clear();
+  prediction.spec.mutable_prediction()->set_model(job_);
+  prediction.spec.mutable_prediction()->mutable_texts()->add_values("t");
+  prediction.resolved_spec = prediction.spec;
+  prediction.resolved_spec.mutable_prediction()->set_checkpoint("checkpoint-1");
+  const std::string user = fixture_.Submit(prediction);
+  for (int i = 2; i <= 5; ++i) {
+    ASSERT_TRUE(Checkpoint(id, absl::StrCat("checkpoint-", i), i * 10).ok());
+  }
+  EXPECT_TRUE(HasArtifact("checkpoint-1"));
+  EXPECT_FALSE(HasArtifact("checkpoint-2"));
+  // The training ends, and with it all that nobody uses.
+  ASSERT_TRUE(Publish(id, "result-1").ok());
+  EXPECT_TRUE(HasArtifact("checkpoint-1"));
+  EXPECT_FALSE(HasArtifact("checkpoint-5"));
+
+  const std::string attempt = RandomId();
+  const auto begun = fixture_.store().Write(
+      [&](Transaction& t) { return BeginAttempt(t, user, attempt, "w", v1::Resources::CPU); });
+  ASSERT_TRUE(begun.ok()) << begun.status();
+  EXPECT_EQ(begun->model().id(), "model-1");
+  EXPECT_EQ(begun->checkpoint().id(), "checkpoint-1");
+  EXPECT_EQ(begun->training_behind().spec().base_model(), "model-1");
+  EXPECT_FALSE(begun->has_dataset());
+  EXPECT_EQ(begun->spec().prediction().model(), job_);
+
+  std::vector<std::string> removed;
+  Subscription observer =
+      fixture_.store().ObserveRemovedArtifacts([&](const std::vector<std::string>& ids) {
+        removed.insert(removed.end(), ids.begin(), ids.end());
+      });
+  ASSERT_TRUE(
+      fixture_.store().Write([&](Transaction& t) { return CancelJob(t, "ann", user); }).ok());
+  ASSERT_TRUE(
+      fixture_.store().Write([&](Transaction& t) { return LoseAttempt(t, attempt, "x"); }).ok());
+  EXPECT_EQ(fixture_.Get(user).state(), Job::CANCELLED);
+  EXPECT_EQ(removed, std::vector<std::string>{"checkpoint-1"});
+}
+
+TEST_F(AttemptTable, ACheckpointThatIsGoneIsResolvedAgain) {
+  const std::string id = Begin();
+  NewJob prediction = fixture_.Submission();
+  prediction.spec.Clear();
+  prediction.spec.mutable_prediction()->set_model(job_);
+  prediction.resolved_spec = prediction.spec;
+  prediction.resolved_spec.mutable_prediction()->set_checkpoint("checkpoint-1");
+  const auto submit = [&] {
+    return fixture_.store()
+        .Write([&](Transaction& t) { return CreateJob(t, prediction); })
+        .status();
+  };
+  EXPECT_EQ(ReasonOf(submit()), "CHECKPOINT_GONE") << "before it is there";
+  ASSERT_TRUE(Checkpoint(id, "checkpoint-1", 10).ok());
+  prediction.visible_owner = "bob";
+  EXPECT_TRUE(absl::IsNotFound(submit())) << "the training of another";
+  prediction.visible_owner = "ann";
+  ASSERT_TRUE(Publish(id, "result-1").ok());
+  EXPECT_EQ(ReasonOf(submit()), "CHECKPOINT_GONE") << "after the training's end";
+}
+
 TEST_F(AttemptTable, ACheckpointHasItsEventAndIsGoneOnFrom) {
   const std::string first = Begin();
   ASSERT_TRUE(Checkpoint(first, "checkpoint-1", 40).ok());
@@ -167,10 +231,11 @@ TEST_F(AttemptTable, EventsAreAppendedOnceAndOnlyTheAllowedKinds) {
   add(4).mutable_metric_points()->add_points()->set_step(2);
   add(5).mutable_phase_start()->set_phase(1);
   add(6).mutable_metric_points()->add_points()->set_step(3);
+  add(7).mutable_generated_text()->set_text("word");
   for (int i = 0; i < 2; ++i) {
     const auto attempt = Report(id, report);
     ASSERT_TRUE(attempt.ok());
-    EXPECT_EQ(attempt->acknowledged, 6);
+    EXPECT_EQ(attempt->acknowledged, 7);
     EXPECT_EQ(attempt->job_state, Job::RUNNING);
   }
   std::string kinds;
@@ -178,9 +243,10 @@ TEST_F(AttemptTable, EventsAreAppendedOnceAndOnlyTheAllowedKinds) {
     if (event.has_log_line()) kinds += "l";
     if (event.has_metric_points()) absl::StrAppend(&kinds, event.metric_points().points_size());
     if (event.has_phase_start()) kinds += "p";
+    if (event.has_generated_text()) kinds += "g";
     EXPECT_NE(event.state_change().to(), Job::SUCCEEDED);
   }
-  EXPECT_EQ(kinds, "l2p1") << "points that follow each other share an event";
+  EXPECT_EQ(kinds, "l2p1g") << "points that follow each other share an event";
   fixture_.CheckHistory(job_);
 }
 

@@ -159,6 +159,27 @@ TEST_F(AuthorizationTest, AJobMayNotNameForeignArtifacts) {
   EXPECT_EQ(Submit("bob", spec).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(AuthorizationTest, ATokenizerIsAnInputLikeAnyOther) {
+  const auto mine = Publish("ann", v1::Artifact::MODEL, TinyModel());
+  const auto foreign = Publish("bob", v1::Artifact::MODEL, TinyModel());
+  v1::JobSpec spec = Spec("ann");
+  spec.set_priority(10);
+  spec.mutable_training()->set_tokenizer(foreign->id());
+  EXPECT_EQ(Submit("ann", spec).status().code(), absl::StatusCode::kInvalidArgument);
+  spec.mutable_training()->set_tokenizer(mine->id());
+  const auto job = Submit("ann", spec);
+  ASSERT_TRUE(job.ok()) << job.status();
+  ScriptedWorker worker(*this, "worker-1");
+  const v1::Assignment assignment = worker.Take();
+  ASSERT_EQ(assignment.job(), job->id());
+  EXPECT_EQ(assignment.tokenizer().id(), mine->id());
+  v1::GetArtifactRequest request;
+  request.set_id(mine->id());
+  EXPECT_TRUE(Call(files(), &v1::ArtifactService::Stub::GetArtifact, "worker", request,
+                   assignment.attempt_id())
+                  .ok());
+}
+
 TEST_F(AuthorizationTest, AWorkerReadsOnlyInputsOfItsLiveAttempts) {
   const auto foreign = Publish("bob", v1::Artifact::MODEL, TinyModel());
   ScriptedWorker worker(*this, "worker-1");

@@ -150,6 +150,53 @@ TEST_F(FineTuneServiceTest, UpdatesOnlyWhatTheCallerHasSeen) {
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(FineTuneServiceTest, ATrainingIsAModelOnceItHasACheckpoint) {
+  const v1::JobSpec spec = Spec("ann");
+  const auto training = Submit("ann", spec);
+  ASSERT_TRUE(training.ok()) << training.status();
+  ScriptedWorker worker(*this, "w1");
+  const v1::Assignment assignment = worker.Take();
+  ASSERT_TRUE(worker.Sync({Running(assignment)}).ok());
+  v1::JobSpec prediction;
+  prediction.mutable_prediction()->set_model(training->id());
+  prediction.mutable_prediction()->mutable_texts()->add_values("t");
+  prediction.mutable_prediction()->mutable_classify();
+  const auto refused = [&](const std::string& who) {
+    const auto violations = ViolationsOf(Submit(who, prediction).status());
+    return violations.size() == 1 ? violations[0].field + " " + violations[0].description : "";
+  };
+  EXPECT_THAT(refused("ann"), HasSubstr("spec.prediction.model \"" + training->id() +
+                                        "\" has no checkpoint yet; wait for the first one"));
+  EXPECT_THAT(refused("bob"), HasSubstr("does not exist"));
+
+  const FileContents files = {{"checkpoint.json", "{}"}};
+  v1::CreateUploadRequest announce = Announce(v1::Artifact::CHECKPOINT, files);
+  announce.set_attempt_id(assignment.attempt_id());
+  const auto upload = artifacts().staging().Create("ann", announce);
+  ASSERT_TRUE(upload.ok()) << upload.status();
+  auto writer = artifacts().staging().StartWrite(upload->id(), "checkpoint.json", 0);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE((*writer)->Append("{}").ok());
+  ASSERT_TRUE((*writer)->Commit().ok());
+  v1::FinishUploadRequest finish;
+  finish.set_upload_id(upload->id());
+  finish.mutable_checkpoint()->set_step(5);
+  const auto checkpoint = artifacts().FinishUpload(finish);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+
+  const auto job = Submit("ann", prediction);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->resolved_spec().prediction().model(), training->id());
+  EXPECT_EQ(job->resolved_spec().prediction().checkpoint(), checkpoint->id());
+  EXPECT_EQ(job->resolved_spec().prediction().weights(), v1::Prediction::BEST);
+  EXPECT_THAT(refused("bob"), HasSubstr("does not exist"));
+  const v1::Assignment given = worker.Take();
+  EXPECT_EQ(given.model().id(), spec.base_model());
+  EXPECT_EQ(given.checkpoint().id(), checkpoint->id());
+  EXPECT_EQ(given.training_behind().labels_size(), 2);
+  EXPECT_TRUE(given.training_behind().spec().training().has_text_classification());
+}
+
 class FullQueueTest : public ::testing::Test, public RpcFixture {
  protected:
   static RpcServerOptions ShortQueue() {
@@ -176,7 +223,7 @@ TEST_F(FineTuneServiceTest, WhatTheServerDoesNotKnowIsBoundedToo) {
       1000, std::string(300 << 10, 'x'));
   const auto large = Submit("ann", spec);
   EXPECT_EQ(large.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(large.status().message()), HasSubstr("besides its texts"));
+  EXPECT_THAT(std::string(large.status().message()), HasSubstr("besides its input"));
 
   const auto job = Submit("ann", Spec("ann"));
   ASSERT_TRUE(job.ok()) << job.status();

@@ -110,6 +110,35 @@ TEST(EventFilterTest, CorrectsTimesThatNoCalendarKnows) {
   }
 }
 
+TEST(EventFilterTest, PassesGeneratedTextOnWithinBounds) {
+  FakeClock clock;
+  EventFilter filter(clock);
+  const auto piece = [](const std::string& text) {
+    v1::Event event;
+    event.mutable_generated_text()->set_text(text);
+    return event;
+  };
+  v1::Event event = piece("a\nb\x1b");
+  event.mutable_generated_text()->set_finish_reason("length");
+  EXPECT_TRUE(filter.Check(&event).ok());
+  EXPECT_EQ(event.generated_text().text(), "a\nb\x1b");
+  event.mutable_generated_text()->set_finish_reason("tired");
+  EXPECT_FALSE(filter.Check(&event).ok());
+  event = piece("a");
+  event.mutable_generated_text()->set_row(-1);
+  EXPECT_FALSE(filter.Check(&event).ok());
+  event = piece(std::string(4097, 'x'));
+  EXPECT_FALSE(filter.Check(&event).ok());
+  int64_t passed = 0;
+  for (int i = 0; i < 1000; ++i) {
+    event = piece(std::string(4096, 'x'));
+    EXPECT_TRUE(filter.Check(&event).ok());
+    if (event.has_generated_text()) passed += 4096;
+  }
+  EXPECT_GT(passed, 1'000'000);
+  EXPECT_LE(passed, 1 << 20);
+}
+
 TEST(EventFilterTest, CleansProgress) {
   FakeClock clock;
   EventFilter filter(clock);

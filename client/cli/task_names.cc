@@ -1,0 +1,68 @@
+#include "client/cli/task_names.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace thaw {
+namespace {
+
+using Rows = v1::DatasetSummary;
+
+constexpr std::pair<absl::string_view, Rows::Task> kTasks[] = {
+    {"classification", Rows::CLASSIFICATION}, {"multi_label", Rows::MULTI_LABEL},
+    {"regression", Rows::REGRESSION},         {"lm", Rows::LANGUAGE_MODELING},
+    {"completion", Rows::COMPLETION},         {"seq2seq", Rows::SEQUENCE_TO_SEQUENCE}};
+
+}  // namespace
+
+absl::StatusOr<Rows::Task> ParseTask(absl::string_view word) {
+  for (const auto& [name, task] : kTasks) {
+    if (name == word) return task;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--task \"", word, "\" is not known; give one of ", TaskWords()));
+}
+
+std::string TaskWords() {
+  return absl::StrJoin(
+      kTasks, ", ", [](std::string* out, const auto& task) { absl::StrAppend(out, task.first); });
+}
+
+std::string TaskWord(Rows::Task task) {
+  for (const auto& [name, value] : kTasks) {
+    if (value == task) return std::string(name);
+  }
+  return "classification";
+}
+
+void SetTask(Rows::Task task, const Rows& dataset, v1::Training* training) {
+  switch (task) {
+    case Rows::REGRESSION:
+      training->mutable_regression()->set_text_column(dataset.text_column());
+      training->mutable_regression()->set_target_column(dataset.target_column());
+      break;
+    case Rows::LANGUAGE_MODELING:
+      training->mutable_language_modeling()->set_text_column(dataset.text_column());
+      break;
+    case Rows::COMPLETION:
+      training->mutable_completion()->set_prompt_column(dataset.prompt_column());
+      training->mutable_completion()->set_completion_column(dataset.completion_column());
+      training->mutable_completion()->set_messages_column(dataset.messages_column());
+      break;
+    case Rows::SEQUENCE_TO_SEQUENCE:
+      training->mutable_sequence_to_sequence()->set_source_column(dataset.source_column());
+      training->mutable_sequence_to_sequence()->set_target_column(dataset.target_column());
+      break;
+    default: {
+      v1::TextClassification* classification = training->mutable_text_classification();
+      classification->set_multi_label(task == Rows::MULTI_LABEL);
+      classification->set_text_column(dataset.text_column());
+      classification->set_text_pair_column(dataset.text_pair_column());
+      classification->set_label_column(dataset.label_column());
+    }
+  }
+}
+
+}  // namespace thaw

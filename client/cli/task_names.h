@@ -1,0 +1,27 @@
+// The words of --task, and what each makes of a training.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "thaw/v1/artifact.pb.h"
+#include "thaw/v1/job_spec.pb.h"
+
+namespace thaw {
+
+// "classification", "multi_label", "regression", "lm", "completion" or "seq2seq".
+// INVALID_ARGUMENT names them.
+absl::StatusOr<v1::DatasetSummary::Task> ParseTask(absl::string_view word);
+
+// For help texts: all of them, with commas between.
+std::string TaskWords();
+
+// The word of a dataset's task; "classification" for one that says none.
+std::string TaskWord(v1::DatasetSummary::Task task);
+
+// Sets the task of `training` with the columns that `dataset` was uploaded with.
+void SetTask(v1::DatasetSummary::Task task, const v1::DatasetSummary& dataset,
+             v1::Training* training);
+
+}  // namespace thaw
