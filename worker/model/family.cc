@@ -5,22 +5,12 @@
 namespace thaw {
 namespace {
 
-const Family* const kFamilies[] = {const Family* const kFamilies[] = {
-                                       &kAwdLstmFamily,
-                                       &kBertFamily,
-                                       &kBloomFamily,
-                                       &kDistilBertFamily,
-                                       &kGpt2Family,
-                                       &kLlamaFamily,
-                                       &kMistralFamily,
-                                       &kQwen2Family,
-                                       &kQwen3Family,
-                                       &kRobertaFamily,
-                                       &kT5Family,
-                                   };
+const Family* const kFamilies[] = {
+    &kAwdLstmFamily, &kBertFamily,  &kBloomFamily, &kDistilBertFamily, &kGpt2Family, &kLlamaFamily,
+    &kMistralFamily, &kQwen2Family, &kQwen3Family, &kRobertaFamily,    &kT5Family,
 };
 
-}  // namespace thaw
+}  // namespace
 
 const Family* FindFamily(absl::string_view model_type) {
   for (const Family* family : kFamilies) {
