@@ -32,8 +32,10 @@ Tensor TableGradient(bool wanted, const Tensor& table, const Tensor& ids, const 
   if (!wanted || !Given(table)) return Tensor();
   const auto gradient = WeightGradientOf(true, table);
   if (!gradient.adds) gradient.sum.zero_();
+  // What is there already stays: of earlier micro-steps, or of a tied output layer.
+  const Tensor padding = padding_id < 0 ? Tensor() : gradient.sum[padding_id].clone();
   Kernels().scatter_add(d.size(0), d.size(1), Indices(ids), Floats(d), Floats(gradient.sum));
-  if (padding_id >= 0) gradient.sum[padding_id].zero_();
+  if (padding.defined()) gradient.sum[padding_id].copy_(padding);
   return gradient.Returned();
 }
 

@@ -87,5 +87,34 @@ TEST(Gpt2TokenTypes, IndexTheWords) {
   EXPECT_THROW(fixture.model->Embed(batch, {}), c10::IndexError);
 }
 
+// The embedding of the padding is not trained, but where an output layer is tied to it, as a word
+// to be predicted it is: many models pad with the token that ends a text. Gradients are added to
+// the trainables' own buffers, which must keep what the output layer has given.
+TEST(TiedPadding, LearnsAsAnOutputAndNotAsAnInput) {
+  ModelFixture fixture("llama-tied-bias", std::nullopt);
+  Model& model = *fixture.model;
+  MakeTrainable(model);
+  FixtureBatch batch = fixture.Batch(0);
+  const auto padding = model.config().source["pad_token_id"].get<int64_t>();
+  batch.packed.token_ids[3] = batch.labels[2] = padding;
+  const Parameter* const word = model.parameters().Find("model.embed_tokens.weight");
+  Tensor reference;
+  for (const bool plain : {true, false}) {
+    MeanLoss(model, batch, {.training = true, .reference = plain}).backward();
+    const Tensor fresh = word->tensor.grad().clone();
+    if (plain) reference = fresh;
+    EXPECT_LT(MaxDifference(fresh, reference), 1e-5);
+    EXPECT_GT(fresh[padding].norm().item<double>(), 1e-3);
+    for (const Parameter& parameter : model.parameters().all()) {
+      parameter.tensor.mutable_grad() = at::zeros_like(parameter.tensor);
+    }
+    MeanLoss(model, batch, {.training = true, .reference = plain}).backward();
+    EXPECT_LT(MaxDifference(word->tensor.grad(), reference), 1e-5) << "added, " << plain;
+    for (const Parameter& parameter : model.parameters().all()) {
+      parameter.tensor.mutable_grad().reset();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace thaw
