@@ -32,8 +32,10 @@ Tensor TableGradient(bool wanted, const Tensor& table, const Tensor& ids, const 
   if (!wanted || !Given(table)) return Tensor();
   const auto gradient = WeightGradientOf(true, table);
   if (!gradient.adds) gradient.sum.zero_();
+  // Of the padding's row only what is added here goes: a tied output layer has its share in it.
+  const Tensor padding = padding_id >= 0 ? gradient.sum[padding_id].clone() : Tensor();
   Kernels().scatter_add(d.size(0), d.size(1), Indices(ids), Floats(d), Floats(gradient.sum));
-  if (padding_id >= 0) gradient.sum[padding_id].zero_();
+  if (padding.defined()) gradient.sum[padding_id].copy_(padding);
   return gradient.Returned();
 }
 
