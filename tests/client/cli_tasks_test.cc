@@ -165,12 +165,11 @@ TEST_F(CliTasksTest, GeneratedTextIsShownAsItComesAndOnlyOnce) {
     event.mutable_generated_text()->set_text(text);
     server_.events.push_back(event);
   }
-  const ProgramRun run = Thaw({"predict", "--model",          "gpt2", "--chat",
-                               "count",   "--max_new_tokens", "3",    "--temperature",
-                               "0.5",     "--top_k",          "5",    "--top_p",
-                               "0.9",     "--min_p",          "0.1",  "--repetition_penalty",
-                               "1.2",     "--stop",           "four", "--seed",
-                               "0"});
+  const ProgramRun run = Thaw(
+      {"predict", "--model",          "gpt2", "--chat",        "--stop", "five",
+       "count",   "--max_new_tokens", "3",    "--temperature", "0.5",    "--top_k",
+       "5",       "--top_p",          "0.9",  "--min_p",       "0.1",    "--repetition_penalty",
+       "1.2",     "--stop",           "four", "--seed",        "0"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, testing::StartsWith("one mistaken\none two\nthree\n"));
   const v1::Generate generate = Asked().prediction().generate();

@@ -43,8 +43,11 @@ class LanguageModel : public ::testing::Test {
       all.insert(all.end(), piece.begin(), piece.end());
       bounds->push_back(static_cast<int32_t>(all.size()));
     }
-    const Packed packed{.token_ids = torch::tensor(all, torch::kInt64), .cu_seqlens = *bounds};
-    const RunContext context{.state = state};
+    Packed packed;
+    packed.token_ids = torch::tensor(all, torch::kInt64);
+    packed.cu_seqlens = *bounds;
+    RunContext context;
+    context.state = state;
     Rows rows = model_->Embed(packed, context);
     for (int i = 0; i < model_->blocks(); ++i) rows = model_->Block(i, rows, context);
     if (state != nullptr) state->Advance(*bounds);

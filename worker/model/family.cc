@@ -6,19 +6,8 @@ namespace thaw {
 namespace {
 
 const Family* const kFamilies[] = {
-const Family* const kFamilies[] = {
-    &kAwdLstmFamily,
-    &kBertFamily,
-    &kBloomFamily,
-    &kDistilBertFamily,
-    &kGpt2Family,
-    &kLlamaFamily,
-    &kMistralFamily,
-    &kQwen2Family,
-    &kQwen3Family,
-    &kRobertaFamily,
-    &kT5Family,
-};
+    &kAwdLstmFamily, &kBertFamily,  &kBloomFamily, &kDistilBertFamily, &kGpt2Family, &kLlamaFamily,
+    &kMistralFamily, &kQwen2Family, &kQwen3Family, &kRobertaFamily,    &kT5Family,
 };
 
 }  // namespace

@@ -47,9 +47,8 @@ Tensor ScoreBias(const AttentionSpec& spec, int64_t queries, int64_t keys, const
                .reshape({spec.relative_bias.size(0), queries, keys});
   }
   if (!spec.causal) return bias;
-  Tensor hidden = at::gt(distance, 0);
-  if (spec.window > 0) hidden = at::logical_or(hidden, at::le(distance, -spec.window));
-  const Tensor mask = at::zeros(hidden.sizes(), like.options()).masked_fill(hidden, -1e30);
+  Tensor mask = at::zeros(distance.sizes(), like.options()).masked_fill(at::gt(distance, 0), -1e30);
+  if (spec.window > 0) mask = mask.masked_fill(at::le(distance, -spec.window), -1e30);
   return bias.defined() ? bias + mask : mask.unsqueeze(0);
 }
 
