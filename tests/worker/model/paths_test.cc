@@ -157,8 +157,7 @@ TEST_P(Paths, HeadRowsAloneGiveTheSameAsAllRows) {
               ForwardAndBackward(*model_, batch_, {.all_rows = true}));
 }
 
-class Threads : public Paths {};
-TEST_P(Threads, KernelsGiveTheSameBitsOnAnyNumberOfThem) {
+TEST_P(Paths, KernelsGiveTheSameBitsOnAnyNumberOfThreads) {
   const RunContext context{.training = true, .dropout = {7, 3, 1}};
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
@@ -222,18 +221,6 @@ TEST_P(Paths, NothingStraysFromTheModelsDevice) {
   }
 }
 
-// Families all of whose operations have kernels.
-std::vector<PathsCase> ServedByKernels() {
-  std::vector<PathsCase> cases;
-  for (const PathsCase& paths : kPathsCases) {
-    if (paths.dropouts == kBertDropouts) cases.push_back(paths);
-  }
-  return cases;
-}
-INSTANTIATE_TEST_SUITE_P(Fixtures, Threads, ::testing::ValuesIn(ServedByKernels()),
-                         [](const ::testing::TestParamInfo<PathsCase>& info) {
-                           return FixtureTestName(info.param.fixture);
-                         });
 INSTANTIATE_TEST_SUITE_P(Fixtures, Paths, ::testing::ValuesIn(kPathsCases),
                          [](const ::testing::TestParamInfo<PathsCase>& info) {
                            return FixtureTestName(info.param.fixture);

@@ -11,10 +11,18 @@ class TrainablesTest : public ::testing::Test {
  protected:
   TrainablesTest() {
     torch::NoGradGuard no_grad;
-    parameters_.Add("low.weight", 0, torch::arange(35, torch::kFloat32).view({5, 7}));
-    parameters_.Add("mid.weight", 1, torch::ones({3, 3}));
-    parameters_.Add("mid.bias", 1, torch::full({3}, 2.0f));
-    parameters_.Add("top.weight", 2, torch::full({2, 3}, 0.5f));
+    Add("low.weight", 0, torch::arange(35, torch::kFloat32).view({5, 7}));
+    Add("mid.weight", 1, torch::ones({3, 3}));
+    Add("mid.bias", 1, torch::full({3}, 2.0f));
+    Add("top.weight", 2, torch::full({2, 3}, 0.5f));
+  }
+
+  void Add(const char* name, int group, torch::Tensor tensor) {
+    Parameter parameter;
+    parameter.name = name;
+    parameter.group = parameter.first_use = group;
+    parameter.tensor = std::move(tensor);
+    parameters_.Add(std::move(parameter));
   }
 
   // Sets every gradient to `value` by way of autograd.
@@ -54,7 +62,7 @@ TEST_F(TrainablesTest, UpdatesByGroupRateAndDecaysMatricesOnly) {
 }
 
 TEST_F(TrainablesTest, NormsAddUpOverPiecesOfLargeTensors) {
-  parameters_.Add("top.large", 2, torch::zeros({300, 1000}));  // several pieces, the last one short
+  Add("top.large", 2, torch::zeros({300, 1000}));  // several pieces, the last one short
   auto trainables = *Trainables::Create(&parameters_, {"mid.bias", "top.large"}, rates_, {});
   Backward(0.5f);
   const GradientNorms norms = trainables->Norms();
@@ -102,7 +110,7 @@ TEST_F(TrainablesTest, SeesWhatTheOptimizerWouldMiss) {
 TEST_F(TrainablesTest, RefusesWhatItCannotTrain) {
   EXPECT_EQ(Trainables::Create(&parameters_, {"no.such"}, rates_, {}).status().code(),
             absl::StatusCode::kNotFound);
-  parameters_.Add("ids", 0, torch::zeros({3}, torch::kInt64));
+  Add("ids", 0, torch::zeros({3}, torch::kInt64));
   EXPECT_EQ(Trainables::Create(&parameters_, {"ids"}, rates_, {}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
