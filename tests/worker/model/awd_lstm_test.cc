@@ -168,7 +168,7 @@ TEST_F(AwdLstm, TenStepsAreFastais) {
   for (size_t t = 0; t < losses.size(); ++t) {
     const Tensor loss = MeanLoss(*model, Batch(static_cast<int>(t % 3)), {.training = true});
     const double error = std::abs(loss.item<double>() - losses[t]) / losses[t];
-    if (t < 4) EXPECT_LT(error, 1e-5) << "step " << t + 1;
+    EXPECT_LT(error, t < 4 ? 1e-5 : 1e-4) << "step " << t + 1;
     worst = std::max(worst, error);
     loss.backward();
     torch::NoGradGuard no_grad;
