@@ -17,7 +17,7 @@
 #include "worker/training/changed_weights.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/forward.h"
-#include "worker/training/inputs.h"
+#include "worker/training/training_inputs.h"
 #include "worker/training/reporter.h"
 #include "worker/training/training_run.h"
 #include "worker/tuning/program.h"
