@@ -13,6 +13,12 @@ constexpr const char* kCopiedFiles[] = {"tokenizer.json",
                                         "vocab.txt",
                                         "vocab.json",
                                         "merges.txt",
+                                        "tokenizer.model",
+                                        "spiece.model",
+                                        "sentencepiece.bpe.model",
+                                        "chat_template.jinja",
+                                        "chat_template.json",
+                                        "generation_config.json",
                                         "LICENSE"};
 
 }  // namespace

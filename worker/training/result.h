@@ -8,9 +8,9 @@
 
 namespace thaw {
 
-// Makes `directory` with config.json and model.safetensors of `model`, and copies of the
-// tokenizer's and licence's files from `base_directory`: what AutoModelForSequenceClassification
-// and AutoTokenizer load.
+// Makes `directory` with config.json and model.safetensors of `model`, and copies of the files of
+// tokenizer, chat template, generation and licence from `base_directory`: what transformers' class
+// for the head and AutoTokenizer load.
 absl::Status WriteResult(const Model& model, const std::string& base_directory,
                          const std::string& directory);
 
