@@ -10,7 +10,7 @@ template <typename T>
 torch::Tensor ViewOf(const std::vector<T>& values) {
   // from_blob takes what it never writes to as if it could.
   return torch::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())},
-                          torch::CppTypeToScalarType<T>());
+                          c10::CppTypeToScalarType<T>::value);
 }
 
 RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout, int group) {
@@ -22,7 +22,9 @@ Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& tra
                 const DropoutKey& dropout) {
   Packed packed{.token_ids = ViewOf(batch.token_ids),
                 .token_type_ids = ViewOf(batch.token_type_ids),
-                .cu_seqlens = batch.cu_seqlens};
+                .cu_seqlens = batch.cu_seqlens,
+                .target_ids = {},
+                .target_bounds = {}};
   if (!batch.target_bounds.empty()) {
     packed.target_ids = ViewOf(batch.target_ids);
     packed.target_bounds = batch.target_bounds;
