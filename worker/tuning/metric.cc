@@ -9,7 +9,7 @@ v1::Evaluation::Metric DecidingMetric(const v1::Training& training) {
     return training.evaluation().metric();
   }
   const auto known = MetricsOf(training);
-  return known.empty() ? v1::Evaluation::LOSS : known.front();
+  return known.empty() ? v1::Evaluation::ACCURACY : known.front();
 }
 
 const char* MetricName(v1::Evaluation::Metric metric) {
