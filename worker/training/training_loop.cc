@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "worker/training/failure.h"
 #include "worker/training/result.h"
+#include "worker/training/vocabulary_change.h"
 #include "worker/tuning/metric.h"
 #include "worker/tuning/schedule.h"
 #include "worker/tuning/selector.h"
@@ -344,7 +345,15 @@ void TrainingLoop::UpdateProgress() {
 }
 
 internal::Ended RunTraining(const internal::Run& run, const AttemptContext& context) {
-  TrainingLoop loop(run, context);
+  internal::Run with_tokenizer = run;
+  if (!run.tokenizer_dir().empty()) {
+    // The same bytes in every attempt, so that checkpoints may differ from them.
+    with_tokenizer.set_model_dir(run.work_dir() + "/model");
+    const absl::Status status =
+        ChangeVocabulary(run.model_dir(), run.tokenizer_dir(), with_tokenizer.model_dir());
+    if (!status.ok()) return FailedEnd(status, 0);
+  }
+  TrainingLoop loop(with_tokenizer, context);
   absl::StatusOr<internal::Ended> ended = loop.Run();
   return ended.ok() ? *std::move(ended) : FailedEnd(ended.status(), loop.step());
 }

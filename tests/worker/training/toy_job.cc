@@ -26,10 +26,17 @@ void Write(const std::string& path, const std::string& bytes) {
   ASSERT_TRUE(status.ok()) << status;
 }
 
+std::vector<std::string> ToyWords() {
+  std::vector<std::string> words;
+  for (int i = 0; i < kWords; ++i) words.push_back(absl::StrCat("w", i));
+  return words;
+}
+
 // `frame`: what goes around a text, "" nothing, "A" [SEP] behind it, "pair" [CLS] and [SEP].
-std::string ToyTokenizer(const std::string& frame) {
+std::string ToyTokenizer(const std::string& frame,
+                         const std::vector<std::string>& words = ToyWords()) {
   nlohmann::json vocabulary = {{"[PAD]", 0}, {"[UNK]", 1}, {"[CLS]", 2}, {"[SEP]", 3}};
-  for (int i = 0; i < kWords; ++i) vocabulary[absl::StrCat("w", i)] = kSpecialTokens + i;
+  for (size_t i = 0; i < words.size(); ++i) vocabulary[words[i]] = kSpecialTokens + i;
   const auto special = [](const char* token, int id) {
     return nlohmann::json{{"id", token}, {"ids", {id}}, {"tokens", {token}}};
   };
@@ -133,6 +140,12 @@ std::string MakeToyWriter(const std::string& directory, const std::string& fixtu
   Write(directory + "/chat_template.jinja",
         "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' [SEP] ' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}");
+  return directory;
+}
+
+std::string MakeToyTokenizer(const std::string& directory, const std::vector<std::string>& words) {
+  Write(directory + "/tokenizer.json", ToyTokenizer("", words));
+  Write(directory + "/tokenizer_config.json", R"({"eos_token": "[SEP]", "pad_token": "[PAD]"})");
   return directory;
 }
 

@@ -26,6 +26,9 @@ std::string MakeToyDataset(const std::string& directory, int rows, unsigned seed
 // "t5") with this dropout, the same words, of which "[SEP]" ends a text, and a chat template.
 std::string MakeToyWriter(const std::string& directory, const std::string& fixture, double dropout);
 
+// Makes a directory with a tokenizer of these words behind the same four special tokens.
+std::string MakeToyTokenizer(const std::string& directory, const std::vector<std::string>& words);
+
 // Makes a dataset directory of `rows` lines for every other task: words that count up by one or
 // two, as "text", "prompt" with "completion", "messages", "source" with "target"; where they begin
 // as "number"; and "labels" of "even", "low" and "two", up to three of them.
