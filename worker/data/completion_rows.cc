@@ -14,6 +14,26 @@ void PutBefore(const std::vector<int32_t>& front, std::vector<int32_t>* ids) {
   ids->insert(ids->begin(), front.begin(), front.end());
 }
 
+bool BeginsWith(const std::vector<int32_t>& ids, const std::vector<int32_t>& front) {
+  return ids.size() >= front.size() && std::equal(front.begin(), front.end(), ids.begin());
+}
+
+// The tokens of a text that stands behind another one: after a line break, so that those tokenizers
+// that put a space before every text do not put one here, unless the break would change its tokens.
+absl::StatusOr<std::vector<int32_t>> EncodeContinuation(std::string_view text,
+                                                        const Tokenizer& tokenizer) {
+  THAW_ASSIGN_OR_RETURN(const Encoding line, tokenizer.Encode({.text = "\n"}, kBare));
+  const std::string both = std::string("\n").append(text);
+  THAW_ASSIGN_OR_RETURN(Encoding behind, tokenizer.Encode({.text = both}, kBare));
+  if (BeginsWith(behind.ids, line.ids)) {
+    behind.ids.erase(behind.ids.begin(),
+                     behind.ids.begin() + static_cast<std::ptrdiff_t>(line.ids.size()));
+    return std::move(behind.ids);
+  }
+  THAW_ASSIGN_OR_RETURN(Encoding alone, tokenizer.Encode({.text = text}, kBare));
+  return std::move(alone.ids);
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::vector<int32_t>>> EncodePrompts(
@@ -53,13 +73,13 @@ absl::StatusOr<std::vector<PromptAndCompletion>> EncodeCompletions(
     std::vector<int32_t>& whole = encodings[prompts.size() + i].ids;
     const size_t prompt_size = prompt.size();
     PromptAndCompletion row;
-    if (whole.size() >= prompt_size && std::equal(prompt.begin(), prompt.end(), whole.begin())) {
+    if (BeginsWith(whole, prompt)) {
       row.ids = std::move(whole);
     } else {
-      THAW_ASSIGN_OR_RETURN(const Encoding alone,
-                            tokenizer.Encode({.text = completions[i]}, kBare));
+      THAW_ASSIGN_OR_RETURN(const std::vector<int32_t> rest,
+                            EncodeContinuation(completions[i], tokenizer));
       row.ids = std::move(prompt);
-      row.ids.insert(row.ids.end(), alone.ids.begin(), alone.ids.end());
+      row.ids.insert(row.ids.end(), rest.begin(), rest.end());
     }
     PutBefore(tokenizer.frame().before, &row.ids);
     row.prompt_tokens = static_cast<int32_t>(tokenizer.frame().before.size() + prompt_size);

@@ -3,7 +3,7 @@
 // What generation begins from is the prompt's own tokens, so these are what training shows too. The
 // completion's are those that follow them when both are encoded as one text, as its words then have
 // no beginning of a text before them; only where a token would reach over the border, and so change
-// the prompt's, is the completion encoded by itself.
+// the prompt's, is the completion encoded apart, as what follows a line break.
 #pragma once
 
 #include <cstdint>
