@@ -48,6 +48,9 @@ absl::StatusOr<Rows> TextRows(std::span<const Example> examples, const Tokenizer
     rows[i].ids = std::move(encodings[i].ids);
     rows[i].type_ids = std::move(encodings[i].type_ids);
     rows[i].truncated = encodings[i].truncated;
+    if (!options.backward) continue;
+    std::reverse(rows[i].ids.begin(), rows[i].ids.end());
+    std::reverse(rows[i].type_ids.begin(), rows[i].type_ids.end());
   }
   return rows;
 }
@@ -64,11 +67,13 @@ absl::StatusOr<Rows> DocumentRows(std::span<const Example> examples, const Token
   for (size_t i = 0; i < rows.size(); ++i) {
     ExampleRow& row = rows[i];
     row.ids = std::move(encodings[i].ids);
-    if (options.kind == RowKind::kContiguous) {
+    const bool whole = options.kind == RowKind::kContiguous;
+    if (!whole) Cut(options.max_length, &row.ids, &row.truncated);
+    if (options.backward) std::reverse(row.ids.begin(), row.ids.end());
+    if (whole) {
       if (append) row.ids.push_back(*options.end);
       continue;
     }
-    Cut(options.max_length, &row.ids, &row.truncated);
     const bool fits = static_cast<int64_t>(row.ids.size()) < options.max_length;
     if (append && fits) row.ids.push_back(*options.end);
     AddAnswer(1, static_cast<int32_t>(row.ids.size()), &row);

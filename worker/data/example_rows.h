@@ -34,6 +34,7 @@ struct TokenizeOptions {
   std::optional<int32_t> end = {};         // the end-of-text token; a model may have none
   int32_t decoder_start = -1;              // kTarget: what the decoder reads first
   const ChatTemplate* chat = nullptr;      // kConversation
+  bool backward = false;                   // texts and documents: the last token comes first
 };
 
 // Tokens [begin, end) of a row.

@@ -21,7 +21,8 @@ RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout,
 Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                 const DropoutKey& dropout) {
   Packed packed{.token_ids = ViewOf(batch.token_ids),
-                .token_type_ids = ViewOf(batch.token_type_ids),
+                .token_type_ids =
+                    model->config().token_types ? ViewOf(batch.token_type_ids) : torch::Tensor(),
                 .cu_seqlens = batch.cu_seqlens,
                 .target_ids = {},
                 .target_bounds = {}};

@@ -93,6 +93,7 @@ absl::StatusOr<TaskRows> RowsOfTask(const internal::Run& run, const ModelConfig&
   const v1::Training& training = run.assignment().spec().training();
   TaskRows rows;
   rows.options.max_length = MaxLength(training.max_length(), config);
+  rows.options.backward = config.reads_backward;
   switch (training.task_case()) {
     case v1::Training::kRegression:
       ForRegression(training.regression(), &rows);

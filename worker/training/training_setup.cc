@@ -144,12 +144,19 @@ absl::Status TrainingLoop::SetUpTrainables() {
   const v1::Phase& phase = program_->phase();
   THAW_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                         SelectParameters(phase.selector(), model_->groups()));
-  changed_->Track(names);
+  trained_groups_ = TrainedGroups(*model_, names);
+  std::vector<std::string> changing = names;
+  for (const Parameter& parameter : model_->parameters().all()) {
+    // A batch norm's statistics, say: they change without an optimizer.
+    if (parameter.buffer && trained_groups_.Trained(parameter.group)) {
+      changing.push_back(parameter.name);
+    }
+  }
+  changed_->Track(changing);
   const GroupRates rates = PeakRates(phase, static_cast<int>(model_->groups().size()));
   THAW_ASSIGN_OR_RETURN(trainables_,
                         Trainables::Create(&model_->parameters(), names, rates, moments_));
   moments_.clear();
-  trained_groups_ = TrainedGroups(*model_, names);
   peak_rate_ = 0;
   for (const std::string& name : names) {
     peak_rate_ = std::max(peak_rate_, rates[model_->parameters().Find(name)->group]);

@@ -134,6 +134,18 @@ TEST(DocumentRows, EndIsAppendedOnlyIfItFits) {
   }
 }
 
+TEST(DocumentRows, AreReadBackwardByModelsThatReadSo) {
+  const auto words = Words("<s>", "");
+  TokenizeOptions options = OptionsFor(RowKind::kDocument, 4);
+  options.backward = true;
+  EXPECT_THAT(RowOf({.text = "a b"}, *words, options).ids, ElementsAre(4, 3, 0, kEnd));
+  EXPECT_THAT(RowOf({.text = "a b c d"}, *words, options).ids, ElementsAre(5, 4, 3, 0));
+  options.kind = RowKind::kContiguous;
+  EXPECT_THAT(RowOf({.text = "a b c d"}, *words, options).ids, ElementsAre(6, 5, 4, 3, 0, kEnd));
+  options.kind = RowKind::kText;
+  EXPECT_THAT(RowOf({.text = "a b c d"}, *words, options).ids, ElementsAre(5, 4, 3, 0));
+}
+
 TEST(CompletionRows, LossIsOnCompletionAndEndOnly) {
   const auto words = Words("<s>", "");
   const ExampleRow row =

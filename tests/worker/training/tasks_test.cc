@@ -171,6 +171,37 @@ TEST_P(EveryTask, ResumesWithTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(Tasks, EveryTask, ::testing::ValuesIn(kTasks),
                          [](const auto& info) { return info.param.name; });
 
+// A batch norm's statistics belong to no optimizer, but to the checkpoint and the best weights.
+TEST(Buffers, ResumeWithTheSameBits) {
+  const std::string model = MakeToyWriter(FreshDirectory("model"), "gpt2", 0);
+  ASSERT_TRUE(RemoveTree(model + "/model.safetensors").ok());
+  ASSERT_TRUE(
+      WriteFileAtomically(model + "/config.json",
+                          R"({"model_type": "awd_lstm", "vocab_size": 194, "hidden_size": 12,
+                                      "lstm_size": 20, "num_hidden_layers": 2,
+                                      "head_hidden_size": 8})")
+          .ok());
+  const std::string program =
+      "validation_fraction: 0.2 phases { selector { head_only: true } learning_rate: 0.01 epochs: "
+      "2 }"
+      " phases { selector { last_blocks: 1 } learning_rate: 0.005 epochs: 2 restore_best: true }"
+      " evaluation { metric: LOSS every_epochs: 0.5 } checkpoint { every_steps: 1 }";
+  const internal::Run straight_run =
+      ToyTraining(model, MakeToyDataset(FreshDirectory("dataset"), 60, 5), program);
+  RecordingSink straight;
+  const internal::Ended ended = RunAttempt(straight_run, &straight);
+  ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+  for (size_t point = 0; point < straight.checkpoints.size(); point += 4) {
+    internal::Run run = straight_run;
+    run.set_work_dir(FreshDirectory("work"));
+    run.set_checkpoint_dir(straight_run.work_dir() + "/" + straight.checkpoints[point].dir());
+    RecordingSink resumed;
+    ASSERT_EQ(RunAttempt(run, &resumed).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+    EXPECT_EQ(ResultWeights(run), ResultWeights(straight_run))
+        << straight.checkpoints[point].ShortDebugString();
+  }
+}
+
 TEST(TaskEvaluation, WeighsTokensHoweverTheyAreCutIntoBatches) {
   const std::string directory = MakeToyWriter(FreshDirectory("model"), "gpt2", 0.5);
   const auto model = *LoadModel(directory, std::nullopt);
