@@ -27,10 +27,10 @@ absl::StatusOr<BatchPlan> BatchPlan::Create(const TokenizedDataset* dataset,
 int64_t BatchPlan::StepEnd(const DataOrder& order, int64_t begin) const {
   const int64_t rows = dataset_->rows();
   if (policy_.examples_per_step > 0) return std::min(begin + policy_.examples_per_step, rows);
-  int64_t tokens = dataset_->length(order[begin]);
+  int64_t tokens = dataset_->size(order[begin]);
   int64_t end = begin + 1;
   for (; end < rows; ++end) {
-    tokens += dataset_->length(order[end]);
+    tokens += dataset_->size(order[end]);
     if (tokens > policy_.tokens_per_step) break;
   }
   return end;
@@ -43,7 +43,8 @@ StepRows BatchPlan::Step(const DataCursor& cursor) const {
   StepRows step;
   for (int64_t position = cursor.position; position < end; ++position) {
     rows.push_back(order[position]);
-    step.tokens += dataset_->length(rows.back());
+    step.tokens += dataset_->size(rows.back());
+    step.loss_units += dataset_->loss_units(rows.back());
   }
   step.examples = static_cast<int64_t>(rows.size());
   step.micro_steps = CutByTokens(*dataset_, rows, policy_.tokens_per_micro_step);
@@ -68,12 +69,12 @@ std::vector<std::vector<int64_t>> CutByTokens(const TokenizedDataset& dataset,
   std::vector<std::vector<int64_t>> runs;
   int64_t room = 0;
   for (const int64_t row : rows) {
-    if (runs.empty() || dataset.length(row) > room) {
+    if (runs.empty() || dataset.size(row) > room) {
       runs.emplace_back();
       room = tokens;
     }
     runs.back().push_back(row);
-    room -= dataset.length(row);
+    room -= dataset.size(row);
   }
   return runs;
 }
@@ -83,7 +84,7 @@ std::vector<std::vector<int64_t>> EvaluationBatches(const TokenizedDataset& data
   std::vector<int64_t> rows(static_cast<size_t>(dataset.rows()));
   std::iota(rows.begin(), rows.end(), 0);
   std::stable_sort(rows.begin(), rows.end(),
-                   [&](int64_t a, int64_t b) { return dataset.length(a) > dataset.length(b); });
+                   [&](int64_t a, int64_t b) { return dataset.size(a) > dataset.size(b); });
   return CutByTokens(dataset, rows, tokens);
 }
 

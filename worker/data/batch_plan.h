@@ -33,7 +33,8 @@ struct DataCursor {
 struct StepRows {
   std::vector<std::vector<int64_t>> micro_steps;
   int64_t examples = 0;
-  int64_t tokens = 0;
+  int64_t tokens = 0;  // targets included
+  int64_t loss_units = 0;
   // Where the following step begins: in the next epoch after the last row of this one.
   DataCursor next;
 };

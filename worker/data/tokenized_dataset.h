@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,40 +9,54 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/dataset/dataset_reader.h"
+#include "worker/data/example_rows.h"
+#include "worker/data/row_lists.h"
 #include "worker/text/tokenizer.h"
 
 namespace thaw {
 
-// Rows are examples, numbered from 0 in the order they were read. Read-only once built.
+// Rows are numbered from 0 in the order they were read. An example is a row, but for kContiguous,
+// where max_length tokens of the joined texts are. Read-only once built.
 struct TokenizedDataset {
   std::vector<int32_t> token_ids;      // of all rows, one after the other
   std::vector<uint8_t> type_ids;       // like token_ids; empty when all are 0
   std::vector<int64_t> offsets = {0};  // rows + 1: row r owns [offsets[r], offsets[r + 1])
-  std::vector<int32_t> labels;  // class id of each row; empty when the examples carry no label
-  std::vector<int64_t> lines;   // line of each row in its file; of inline texts 1, 2, …
+
+  // What the rows are to be answered with, by the form of the examples; the others are empty.
+  std::vector<int32_t> labels;   // a class id a row
+  RowLists<int32_t> label_sets;  // any number of class ids a row, ascending
+  std::vector<float> numbers;    // a number a row
+  RowLists<TokenSpan> answers;   // which of a row's own tokens carry loss; never the first one
+  RowLists<int32_t> targets;     // what a decoder is to write
+  int32_t classes = 0;           // of labels and label_sets
+  int32_t decoder_start = -1;    // what a decoder reads before its target
+
+  std::vector<int64_t> lines;  // line of each row's beginning in its file; of inline texts 1, 2, …
   int64_t truncated_rows = 0;
-  int32_t longest_row = 0;  // tokens
+  int64_t skipped_rows = 0;        // without a loss unit: they are not among the rows
+  int64_t first_skipped_line = 0;  // 0: none
+  int32_t longest_row = 0;         // tokens
 
   int64_t rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
-  int64_t tokens() const { return offsets.back(); }
+  // Targets included.
+  int64_t tokens() const { return offsets.back() + static_cast<int64_t>(targets.values.size()); }
   int32_t length(int64_t row) const {
     return static_cast<int32_t>(offsets[row + 1] - offsets[row]);
+  }
+  // What a row adds to a batch: its tokens and those of its target.
+  int64_t size(int64_t row) const {
+    return length(row) + (targets.empty() ? 0 : static_cast<int64_t>(targets[row].size()));
   }
   std::span<const int32_t> row(int64_t r) const {
     return {token_ids.data() + offsets[r], static_cast<size_t>(length(r))};
   }
+  // How much the row weighs in a loss: the tokens that carry it, or 1.
+  int64_t loss_units(int64_t row) const;
 };
 
-struct TokenizeOptions {
-  int32_t max_length = 512;  // tokens of one row, special tokens included
-  int threads = 1;
-  int64_t max_bytes = 4LL << 30;  // memory that the result may take; beyond it RESOURCE_EXHAUSTED
-  std::function<bool(const Example&)> keep = {};  // which examples become rows; empty: all
-};
-
-// Reads `reader` to its end. `label_names` is the model's id2label in id order; with none labels
-// are ignored. An example with another label, or a text that gives no tokens, is
-// FAILED_PRECONDITION naming the line. The result does not depend on `threads`.
+// Reads `reader` to its end. `label_names` are the classes of examples with one label or several,
+// in id order; with none labels are ignored. An example with another label, or a text that gives no
+// tokens, is FAILED_PRECONDITION naming the line. The result does not depend on `threads`.
 absl::StatusOr<TokenizedDataset> TokenizeDataset(DatasetReader* reader, const Tokenizer& tokenizer,
                                                  std::span<const std::string> label_names,
                                                  const TokenizeOptions& options);

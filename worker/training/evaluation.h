@@ -1,4 +1,4 @@
-// Answers for a whole dataset with a model as it is.
+// A whole dataset through a model as it is.
 #pragma once
 
 #include <functional>
@@ -21,10 +21,17 @@ std::optional<torch::Tensor> AllLogits(Model* model, const TokenizedDataset& dat
                                        int64_t tokens_per_batch,
                                        const std::function<bool(int64_t rows_done)>& go_on);
 
-// Loss, accuracy and macro F1 of such logits against the dataset's labels, every row weighted
-// equally, summed in row order. The dataset has labels and at least one row.
+// What such logits are worth against the dataset's answers, every row weighted equally, summed in
+// row order: the values of ClassificationMetrics, MultiLabelMetrics or RegressionMetrics, by which
+// answers it has. At least one row.
 std::map<std::string, double> Evaluate(const torch::Tensor& logits,
                                        const TokenizedDataset& dataset);
+
+// The rows that carry loss, likewise: their mean, "loss", and its exponential, "perplexity", every
+// token weighted equally. The model is a language model.
+std::optional<std::map<std::string, double>> EvaluateTokens(
+    Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
+    const std::function<bool(int64_t rows_done)>& go_on);
 
 // Row `row` of logits.
 std::span<const float> LogitsOfRow(const torch::Tensor& logits, int64_t row);

@@ -6,10 +6,40 @@
 namespace thaw {
 namespace {
 
-torch::Tensor ViewOf(const std::vector<int64_t>& values) {
+template <typename T>
+torch::Tensor ViewOf(const std::vector<T>& values) {
   // from_blob takes what it never writes to as if it could.
-  return torch::from_blob(const_cast<int64_t*>(values.data()),
-                          {static_cast<int64_t>(values.size())}, torch::kInt64);
+  return torch::from_blob(const_cast<T*>(values.data()), {static_cast<int64_t>(values.size())},
+                          c10::CppTypeToScalarType<T>::value);
+}
+
+RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout, int group) {
+  return {.training = trained.Trained(group), .dropout = dropout};
+}
+
+// The rows that leave the last block.
+Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
+                const DropoutKey& dropout) {
+  Packed packed{.token_ids = ViewOf(batch.token_ids),
+                .token_type_ids =
+                    model->config().token_types ? ViewOf(batch.token_type_ids) : torch::Tensor(),
+                .cu_seqlens = batch.cu_seqlens,
+                .target_ids = {},
+                .target_bounds = {}};
+  if (!batch.target_bounds.empty()) {
+    packed.target_ids = ViewOf(batch.target_ids);
+    packed.target_bounds = batch.target_bounds;
+  }
+  Rows rows;
+  {
+    const torch::AutoGradMode gradient(trained.NeedsGradient(0));
+    rows = model->Embed(packed, GroupContext(trained, dropout, 0));
+  }
+  for (int block = 0; block < model->blocks(); ++block) {
+    const torch::AutoGradMode gradient(trained.NeedsGradient(block + 1));
+    rows = model->Block(block, std::exchange(rows, {}), GroupContext(trained, dropout, block + 1));
+  }
+  return rows;
 }
 
 }  // namespace
@@ -25,27 +55,30 @@ TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>&
 
 torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                      const DropoutKey& dropout) {
-  const Packed packed{.token_ids = ViewOf(batch.token_ids),
-                      .token_type_ids = model->config().token_types ? ViewOf(batch.token_type_ids)
-                                                                    : torch::Tensor(),
-                      .cu_seqlens = batch.cu_seqlens};
-  const auto context = [&](int group) {
-    return RunContext{.training = trained.Trained(group), .dropout = dropout};
-  };
-  Rows rows;
-  {
-    const torch::AutoGradMode gradient(trained.NeedsGradient(0));
-    rows = model->Embed(packed, context(0));
-  }
-  for (int block = 0; block < model->blocks(); ++block) {
-    const torch::AutoGradMode gradient(trained.NeedsGradient(block + 1));
-    rows = model->Block(block, std::exchange(rows, {}), context(block + 1));
-  }
+  const Rows rows = LastRowsOf(model, batch, trained, dropout);
   const int head = model->blocks() + 1;
   const torch::AutoGradMode gradient(trained.NeedsGradient(head));
-  return model->Head(rows, context(head));
+  return model->Head(rows, GroupContext(trained, dropout, head));
+}
+
+torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
+                         const DropoutKey& dropout) {
+  const Rows rows = LastRowsOf(model, batch, trained, dropout);
+  const int head = model->blocks() + 1;
+  const torch::AutoGradMode gradient(trained.NeedsGradient(head));
+  return model->OutputStates(rows, ViewOf(batch.loss_rows), GroupContext(trained, dropout, head));
+}
+
+Path PathFor(const torch::Tensor& tensor) {
+  return tensor.is_cpu() ? Path::kKernels : Path::kReference;
 }
 
 torch::Tensor Labels(const PackedBatch& batch) { return ViewOf(batch.labels); }
+
+torch::Tensor Outputs(const PackedBatch& batch) {
+  return ViewOf(batch.outputs).reshape({batch.sequences(), -1});
+}
+
+torch::Tensor NextIds(const PackedBatch& batch) { return ViewOf(batch.next_ids); }
 
 }  // namespace thaw

@@ -28,11 +28,24 @@ class TrainedGroups {
   int lowest_ = 0;
 };
 
-// The logits of `batch`, [sequences, labels]. `batch` must outlive the backward pass.
+// `batch` must outlive the backward pass in all of these.
+
+// The logits of a classifier, [sequences, labels].
 torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                      const DropoutKey& dropout);
 
-// Its labels, int64 [sequences].
+// What a language model's output layer reads of batch.loss_rows, [loss rows, width]: rows without
+// loss never reach it.
+torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
+                         const DropoutKey& dropout);
+
+// The operations that serve where `tensor` lies.
+Path PathFor(const torch::Tensor& tensor);
+
+// What the batch is to be answered with, as a view of it: int64 [sequences]; fp32 [sequences, n];
+// int64 [loss rows].
 torch::Tensor Labels(const PackedBatch& batch);
+torch::Tensor Outputs(const PackedBatch& batch);
+torch::Tensor NextIds(const PackedBatch& batch);
 
 }  // namespace thaw

@@ -1,4 +1,4 @@
-// What an attempt reads: tokenizer, rows and label names, from directories that lie on this
+// What trainings and predictions read alike: tokenizer and rows, from directories that lie on this
 // machine.
 #pragma once
 
@@ -9,39 +9,37 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "thaw/internal/trainer.pb.h"
+#include "common/dataset/dataset_reader.h"
 #include "worker/data/tokenized_dataset.h"
 #include "worker/model/config.h"
 
 namespace thaw {
 
-// Rows are cut at the spec's max_length, by default at 256 tokens, and never have more than the
-// model has positions. INVALID_ARGUMENT for a tokenizer whose ids the model has no rows for.
-
 // Called about once per thousand rows while something long is being read.
 using Tick = std::function<void()>;
 
-struct TrainingInputs {
-  std::vector<std::string> labels;  // in class order
-  TokenizedDataset training;        // at least one row
-  TokenizedDataset validation;      // no rows: there is no evaluation
-};
+std::string OrDefault(const std::string& column, const char* otherwise);
 
-// Reads what `run`, a training, names. Labels are those of the training dataset; rows are on the
-// validation side by hash of their text, unless there is a dataset for it. FAILED_PRECONDITION,
-// naming file and line, for a dataset that cannot be used.
-absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
-                                                  const ModelConfig& config, int threads,
-                                                  const Tick& tick);
+// INVALID_ARGUMENT for a tokenizer whose ids the model has no rows for.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir,
+                                                         const ModelConfig& config);
 
-struct PredictionInputs {
-  TokenizedDataset rows;
-  bool labelled = false;  // every row carries one of the model's labels
-};
+// 256 where nothing was asked for, and never more than the model has positions.
+int32_t MaxLength(int32_t asked, const ModelConfig& config);
 
-// Reads what `run`, a prediction, names. Labels are read only if all rows have a known one.
-absl::StatusOr<PredictionInputs> ReadPredictionInputs(const internal::Run& run,
-                                                      const ModelConfig& config, int threads,
-                                                      const Tick& tick);
+// The one JSON Lines file of a dataset directory.
+absl::StatusOr<std::string> DatasetFile(const std::string& directory);
+
+// Whole-file check of the columns; the summary's labels are in class order. FAILED_PRECONDITION,
+// naming line and field, for the first thing that is wrong.
+absl::StatusOr<DatasetSummary> ScanAll(const std::string& path, const DatasetSchema& schema);
+
+std::vector<std::string> LabelNames(const DatasetSummary& summary);
+
+// Reads the rows that options.keep wants.
+absl::StatusOr<TokenizedDataset> ReadRows(const std::string& path, const DatasetSchema& schema,
+                                          const Tokenizer& tokenizer,
+                                          const std::vector<std::string>& labels,
+                                          TokenizeOptions options, const Tick& tick);
 
 }  // namespace thaw

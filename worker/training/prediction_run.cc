@@ -16,7 +16,7 @@
 #include "worker/training/classification_metrics.h"
 #include "worker/training/evaluation.h"
 #include "worker/training/failure.h"
-#include "worker/training/inputs.h"
+#include "worker/training/prediction_inputs.h"
 #include "worker/training/reporter.h"
 
 namespace thaw {

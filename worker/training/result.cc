@@ -6,14 +6,25 @@
 namespace thaw {
 namespace {
 
-constexpr const char* kCopiedFiles[] = {"tokenizer.json",
-                                        "tokenizer_config.json",
-                                        "special_tokens_map.json",
-                                        "added_tokens.json",
-                                        "vocab.txt",
-                                        "vocab.json",
-                                        "merges.txt",
-                                        "LICENSE"};
+constexpr const char* kTokenizerFiles[] = {"tokenizer.json",
+                                           "tokenizer_config.json",
+                                           "special_tokens_map.json",
+                                           "added_tokens.json",
+                                           "vocab.txt",
+                                           "vocab.json",
+                                           "merges.txt",
+                                           "tokenizer.model",
+                                           "spiece.model",
+                                           "sentencepiece.bpe.model",
+                                           "chat_template.jinja",
+                                           "chat_template.json",
+                                           "generation_config.json"};
+
+absl::Status CopyIfThere(const std::string& from, const std::string& to, const std::string& name) {
+  if (!Exists(from + "/" + name)) return absl::OkStatus();
+  THAW_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(from + "/" + name));
+  return WriteFileAtomically(to + "/" + name, bytes);
+}
 
 }  // namespace
 
@@ -21,13 +32,17 @@ absl::Status WriteResult(const Model& model, const std::string& base_directory,
                          const std::string& directory) {
   THAW_RETURN_IF_ERROR(MakeDirectories(directory));
   THAW_RETURN_IF_ERROR(SaveModel(model, directory));
-  for (const char* name : kCopiedFiles) {
-    const std::string from = base_directory + "/" + name;
-    if (!Exists(from)) continue;
-    THAW_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(from));
-    THAW_RETURN_IF_ERROR(WriteFileAtomically(directory + "/" + name, bytes));
-  }
+  THAW_RETURN_IF_ERROR(CopyLicence(base_directory, directory));
+  return CopyTokenizerFiles(base_directory, directory);
+}
+
+absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to) {
+  for (const char* name : kTokenizerFiles) THAW_RETURN_IF_ERROR(CopyIfThere(from, to, name));
   return absl::OkStatus();
+}
+
+absl::Status CopyLicence(const std::string& from, const std::string& to) {
+  return CopyIfThere(from, to, "LICENSE");
 }
 
 }  // namespace thaw

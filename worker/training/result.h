@@ -8,10 +8,13 @@
 
 namespace thaw {
 
-// Makes `directory` with config.json and model.safetensors of `model`, and copies of the
-// tokenizer's and licence's files from `base_directory`: what AutoModelForSequenceClassification
-// and AutoTokenizer load.
+// Makes `directory` with config.json and model.safetensors of `model`, and what the next two copy
+// from `base_directory`: what transformers' class for the head and AutoTokenizer load.
 absl::Status WriteResult(const Model& model, const std::string& base_directory,
                          const std::string& directory);
+
+// Copies the files of tokenizer, chat template and generation settings that there are.
+absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to);
+absl::Status CopyLicence(const std::string& from, const std::string& to);
 
 }  // namespace thaw

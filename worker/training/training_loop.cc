@@ -8,26 +8,15 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
-#include "worker/model/ops.h"
-#include "worker/training/evaluation.h"
 #include "worker/training/failure.h"
 #include "worker/training/result.h"
+#include "worker/training/vocabulary_change.h"
+#include "worker/tuning/metric.h"
 #include "worker/tuning/schedule.h"
 #include "worker/tuning/selector.h"
 
 namespace thaw {
 namespace {
-
-const char* MetricName(v1::Evaluation::Metric metric) {
-  switch (metric) {
-    case v1::Evaluation::MACRO_F1:
-      return "macro_f1";
-    case v1::Evaluation::LOSS:
-      return "loss";
-    default:
-      return "accuracy";
-  }
-}
 
 // "3, 17, 4 and 13 more": lines of the dataset's file.
 std::string NameLines(const TokenizedDataset& dataset, const std::vector<int64_t>& rows) {
@@ -64,7 +53,7 @@ TrainingLoop::TrainingLoop(const internal::Run& run, const AttemptContext& conte
       context_(context),
       reporter_(context.sink, context.clock, context.point_interval_seconds) {
   reporter_.progress().set_phase_count(training_.phases_size());
-  reporter_.progress().set_metric_name(MetricName(training_.evaluation().metric()));
+  reporter_.progress().set_metric_name(MetricName(DecidingMetric(training_)));
 }
 
 absl::StatusOr<internal::Ended> TrainingLoop::Run() {
@@ -135,12 +124,12 @@ absl::Status TrainingLoop::TrainStep() {
   program_->StepDone();
   cursor_ = rows.next;
   tokens_ += rows.tokens;
-  loss_ = loss_sum / static_cast<double>(rows.examples);
+  loss_ = loss_sum / static_cast<double>(rows.loss_units);
   best_is_current_ = false;
   reporter_.StepDone({.step = step(),
                       .phase = program_->state().phase() + 1,
                       .loss_sum = loss_sum,
-                      .loss_units = rows.examples,
+                      .loss_units = rows.loss_units,
                       .learning_rate = peak_rate_ * share,
                       .gradient_norm = norm,
                       .group_norms = NamedNorms(model_->groups(), norms),
@@ -151,7 +140,7 @@ absl::Status TrainingLoop::TrainStep() {
 }
 
 absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
-  if (rows.examples == 0) {
+  if (rows.loss_units == 0) {
     return WithReason(
         absl::InternalError(absl::StrCat("optimizer step ", step() + 1, " has no loss units")),
         "NO_LOSS_UNITS");
@@ -159,13 +148,12 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
   // The loss is the sum over the whole optimizer step divided by its loss units, however many
   // micro-steps it takes.
   const torch::Tensor share =
-      torch::scalar_tensor(1.0 / static_cast<double>(rows.examples), torch::kFloat32);
+      torch::scalar_tensor(1.0 / static_cast<double>(rows.loss_units), torch::kFloat32);
   DropoutKey dropout{.seed = training_.seed(), .step = static_cast<uint64_t>(step())};
   double loss_sum = 0;
   for (const std::vector<int64_t>& micro_step : rows.micro_steps) {
     const PackedBatch batch = Pack(inputs_.training, micro_step);
-    const torch::Tensor loss =
-        CrossEntropySum(Logits(model_.get(), batch, trained_groups_, dropout), Labels(batch));
+    const torch::Tensor loss = task_->LossSum(model_.get(), batch, trained_groups_, dropout);
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
       return WithReason(absl::InvalidArgumentError(absl::StrCat(
@@ -182,15 +170,15 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
 }
 
 absl::Status TrainingLoop::Evaluate() {
-  const std::optional<torch::Tensor> logits =
-      AllLogits(model_.get(), inputs_.validation, TokensPerMicroStep(), [this](int64_t) {
+  const auto values =
+      task_->Evaluate(model_.get(), inputs_.validation, TokensPerMicroStep(), [this](int64_t) {
         reporter_.Beat();
         return !context_.control->ShouldEnd();
       });
   // Given up for a pause or a stop, which the boundary sees to; it is still due.
-  if (!logits) return absl::OkStatus();
-  newest_values_ = thaw::Evaluate(*logits, inputs_.validation);
-  const double metric = newest_values_.at(MetricName(training_.evaluation().metric()));
+  if (!values) return absl::OkStatus();
+  newest_values_ = *values;
+  const double metric = newest_values_.at(MetricName(DecidingMetric(training_)));
   if (!std::isfinite(newest_values_.at("loss"))) {
     return WithReason(
         absl::InvalidArgumentError(absl::StrCat("the evaluation loss after optimizer step ", step(),
@@ -357,7 +345,15 @@ void TrainingLoop::UpdateProgress() {
 }
 
 internal::Ended RunTraining(const internal::Run& run, const AttemptContext& context) {
-  TrainingLoop loop(run, context);
+  internal::Run with_tokenizer = run;
+  if (!run.tokenizer_dir().empty()) {
+    // The same bytes in every attempt, so that checkpoints may differ from them.
+    with_tokenizer.set_model_dir(run.work_dir() + "/model");
+    const absl::Status status =
+        ChangeVocabulary(run.model_dir(), run.tokenizer_dir(), with_tokenizer.model_dir());
+    if (!status.ok()) return FailedEnd(status, 0);
+  }
+  TrainingLoop loop(with_tokenizer, context);
   absl::StatusOr<internal::Ended> ended = loop.Run();
   return ended.ok() ? *std::move(ended) : FailedEnd(ended.status(), loop.step());
 }

@@ -17,9 +17,10 @@
 #include "worker/training/changed_weights.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/forward.h"
-#include "worker/training/inputs.h"
 #include "worker/training/reporter.h"
+#include "worker/training/training_inputs.h"
 #include "worker/training/training_run.h"
+#include "worker/training/training_task.h"
 #include "worker/tuning/program.h"
 #include "worker/tuning/trainables.h"
 
@@ -73,6 +74,7 @@ class TrainingLoop {
   Reporter reporter_;
 
   std::unique_ptr<Model> model_;
+  std::unique_ptr<TrainingTask> task_;
   TrainingInputs inputs_;
   std::optional<BatchPlan> plan_;
   std::optional<Program> program_;

@@ -37,10 +37,13 @@ absl::Status TrainingLoop::Prepare() {
       inputs_.training.rows(), inputs_.training.tokens(), inputs_.validation.rows(),
       inputs_.labels.size(), read));
   THAW_ASSIGN_OR_RETURN(model_, LoadModel(run_.model_dir(), HeadSpec{.labels = inputs_.labels,
-                                                                     .seed = training_.seed()}));
+                                                                     .problem = inputs_.problem,
+                                                                     .seed = training_.seed(),
+                                                                     .kind = inputs_.head}));
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
                                 reporter_.SecondsSinceStart() - read));
+  task_ = TaskFor(model_->config());
   THAW_ASSIGN_OR_RETURN(
       plan_, BatchPlan::Create(&inputs_.training,
                                {.examples_per_step = training_.batch().examples_per_step(),
@@ -115,6 +118,20 @@ void TrainingLoop::WarnOfInputs() {
         absl::StrCat(truncated, " of ", inputs_.training.rows() + inputs_.validation.rows(),
                      " rows are longer than max_length and were cut"));
   }
+  const int64_t skipped = inputs_.training.skipped_rows + inputs_.validation.skipped_rows;
+  if (skipped > 0) {
+    const int64_t line = inputs_.training.skipped_rows > 0 ? inputs_.training.first_skipped_line
+                                                           : inputs_.validation.first_skipped_line;
+    reporter_.Warn("ROWS_SKIPPED",
+                   absl::StrCat(skipped,
+                                " examples have no token to learn from within max_length and were "
+                                "left out, the first in line ",
+                                line));
+  }
+  if (inputs_.lacks_end) {
+    reporter_.Warn("NO_END_OF_TEXT",
+                   "the model names no eos_token, so nothing marks where a text ends");
+  }
   if (run_.assignment().micro_step_divisor() > 1) {
     reporter_.Warn(
         "MICRO_STEP_REDUCED",
@@ -127,12 +144,19 @@ absl::Status TrainingLoop::SetUpTrainables() {
   const v1::Phase& phase = program_->phase();
   THAW_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                         SelectParameters(phase.selector(), model_->groups()));
-  changed_->Track(names);
+  trained_groups_ = TrainedGroups(*model_, names);
+  std::vector<std::string> changing = names;
+  for (const Parameter& parameter : model_->parameters().all()) {
+    // A batch norm's statistics, say: they change without an optimizer.
+    if (parameter.buffer && trained_groups_.Trained(parameter.group)) {
+      changing.push_back(parameter.name);
+    }
+  }
+  changed_->Track(changing);
   const GroupRates rates = PeakRates(phase, static_cast<int>(model_->groups().size()));
   THAW_ASSIGN_OR_RETURN(trainables_,
                         Trainables::Create(&model_->parameters(), names, rates, moments_));
   moments_.clear();
-  trained_groups_ = TrainedGroups(*model_, names);
   peak_rate_ = 0;
   for (const std::string& name : names) {
     peak_rate_ = std::max(peak_rate_, rates[model_->parameters().Find(name)->group]);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "worker/tuning/metric.h"
+
 namespace thaw {
 namespace {
 
@@ -115,7 +117,7 @@ bool Program::needs_best() const {
 }
 
 bool Program::Better(double metric, double than, double by) const {
-  const bool less = training_->evaluation().metric() == v1::Evaluation::LOSS;
+  const bool less = LessIsBetter(DecidingMetric(*training_));
   const double gain = less ? than - metric : metric - than;
   return by > 0 ? gain >= by : gain > 0;
 }

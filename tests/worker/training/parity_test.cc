@@ -1,13 +1,12 @@
-// Ten optimizer steps through our own parts against the trace that transformers left.
+// Ten optimizer steps through our own parts against the traces that transformers left.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdio>
 
-#include "absl/strings/match.h"
 #include "tests/worker/model/model_fixture.h"
-#include "worker/model/ops.h"
 #include "worker/training/forward.h"
+#include "worker/training/training_task.h"
 #include "worker/tuning/schedule.h"
 #include "worker/tuning/selector.h"
 #include "worker/tuning/trainables.h"
@@ -15,31 +14,51 @@
 namespace thaw {
 namespace {
 
-std::vector<int64_t> Numbers(const torch::Tensor& tensor) {
-  const torch::Tensor ids = tensor.contiguous();
-  return {ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + ids.numel()};
+template <typename T>
+std::vector<T> Numbers(const torch::Tensor& tensor) {
+  const torch::Tensor flat = tensor.contiguous();
+  return {flat.const_data_ptr<T>(), flat.const_data_ptr<T>() + flat.numel()};
 }
 
-PackedBatch ToBatch(const FixtureBatch& fixture) {
+// The recorded batch as our data would have packed it.
+PackedBatch ToBatch(const FixtureBatch& fixture, HeadKind head) {
   PackedBatch batch;
-  batch.token_ids = Numbers(fixture.packed.token_ids);
+  batch.token_ids = Numbers<int64_t>(fixture.packed.token_ids);
   batch.cu_seqlens = fixture.packed.cu_seqlens;
-  batch.labels = Numbers(fixture.labels);
   batch.token_type_ids = fixture.packed.token_type_ids.defined()
-                             ? Numbers(fixture.packed.token_type_ids)
+                             ? Numbers<int64_t>(fixture.packed.token_type_ids)
                              : std::vector<int64_t>(batch.token_ids.size());
   for (size_t i = 0; i + 1 < batch.cu_seqlens.size(); ++i) {
     batch.rows.push_back(static_cast<int64_t>(i));
   }
+  if (fixture.packed.target_ids.defined()) {
+    batch.target_ids = Numbers<int64_t>(fixture.packed.target_ids);
+    batch.target_bounds = fixture.packed.target_bounds;
+  }
+  if (head == HeadKind::kLanguageModel) {
+    const std::vector<int64_t> labels = Numbers<int64_t>(fixture.labels);
+    for (size_t row = 0; row < labels.size(); ++row) {
+      if (labels[row] == -100) continue;
+      batch.loss_rows.push_back(static_cast<int64_t>(row));
+      batch.next_ids.push_back(labels[row]);
+    }
+  } else if (fixture.labels.is_floating_point()) {
+    batch.outputs = Numbers<float>(fixture.labels);
+  } else {
+    batch.labels = Numbers<int64_t>(fixture.labels);
+  }
   return batch;
 }
 
+class Parity : public ::testing::TestWithParam<const char*> {};
+
 // The recipe of the fixtures: AdamW at 5e-4, falling to 0 in a straight line over ten steps, decay
 // 0.01 but for biases and norms, gradients clipped at norm 1, batches 0, 1, 2 in turn.
-TEST(Parity, TenStepsAreThoseOfTransformers) {
+TEST_P(Parity, TenStepsAreThoseOfTransformers) {
   constexpr int kSteps = 10;
-  ModelFixture fixture("bert-cls", std::nullopt);
+  ModelFixture fixture(GetParam(), std::nullopt);
   Model& model = *fixture.model;
+  const auto task = TaskFor(model.config());
   v1::Selector everything;
   everything.set_everything(true);
   v1::Schedule linear;
@@ -50,10 +69,13 @@ TEST(Parity, TenStepsAreThoseOfTransformers) {
   const TrainedGroups trained(model, names);
   double worst_loss = 0, worst_norm = 0;
   for (int step = 0; step < kSteps; ++step) {
-    const PackedBatch batch = ToBatch(fixture.Batch(step % 3));
-    const auto units = static_cast<double>(batch.labels.size());
-    const torch::Tensor loss =
-        CrossEntropySum(Logits(&model, batch, trained, DropoutKey()), Labels(batch)) / units;
+    const FixtureBatch recorded = fixture.Batch(step % 3);
+    const PackedBatch batch = ToBatch(recorded, model.config().head);
+    // Several labels: the recorded units are the decisions, ours the sequences.
+    const auto units =
+        static_cast<double>(model.config().head == HeadKind::kLanguageModel ? batch.loss_rows.size()
+                                                                            : batch.rows.size());
+    const torch::Tensor loss = task->LossSum(&model, batch, trained, DropoutKey()) / units;
     loss.backward();
     const double norm = trainables->Norms().all;
     ASSERT_TRUE(trainables->CheckComplete().ok());
@@ -64,11 +86,22 @@ TEST(Parity, TenStepsAreThoseOfTransformers) {
     worst_loss = std::max(worst_loss, std::abs(loss.item<double>() / expected_loss - 1));
     worst_norm = std::max(worst_norm, std::abs(norm / expected_norm - 1));
   }
-  std::printf("[ FIGURE   ] ten steps: losses differ by at most %.1e, gradient norms by %.1e\n",
-              worst_loss, worst_norm);
+  std::printf("[ FIGURE   ] %s, ten steps: losses differ by at most %.1e, gradient norms by %.1e\n",
+              GetParam(), worst_loss, worst_norm);
   EXPECT_LT(worst_loss, 1e-5);
   EXPECT_LT(worst_norm, 1e-4);
 }
+
+INSTANTIATE_TEST_SUITE_P(Tasks, Parity,
+                         ::testing::Values("bert-cls", "bert-regression", "distilbert-multilabel",
+                                           "roberta-cls", "gpt2-cls", "llama-cls", "gpt2", "llama",
+                                           "mistral", "qwen2", "qwen3", "bloom-5heads", "t5",
+                                           "t5-v1.1"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name) c = c == '-' || c == '.' ? '_' : c;
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace thaw

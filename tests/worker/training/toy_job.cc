@@ -26,9 +26,17 @@ void Write(const std::string& path, const std::string& bytes) {
   ASSERT_TRUE(status.ok()) << status;
 }
 
-std::string ToyTokenizer() {
+std::vector<std::string> ToyWords() {
+  std::vector<std::string> words;
+  for (int i = 0; i < kWords; ++i) words.push_back(absl::StrCat("w", i));
+  return words;
+}
+
+// `frame`: what goes around a text, "" nothing, "A" [SEP] behind it, "pair" [CLS] and [SEP].
+std::string ToyTokenizer(const std::string& frame,
+                         const std::vector<std::string>& words = ToyWords()) {
   nlohmann::json vocabulary = {{"[PAD]", 0}, {"[UNK]", 1}, {"[CLS]", 2}, {"[SEP]", 3}};
-  for (int i = 0; i < kWords; ++i) vocabulary[absl::StrCat("w", i)] = kSpecialTokens + i;
+  for (size_t i = 0; i < words.size(); ++i) vocabulary[words[i]] = kSpecialTokens + i;
   const auto special = [](const char* token, int id) {
     return nlohmann::json{{"id", token}, {"ids", {id}}, {"tokens", {token}}};
   };
@@ -40,16 +48,17 @@ std::string ToyTokenizer() {
       {"padding", nullptr},    {"added_tokens", nlohmann::json::array()},
       {"normalizer", nullptr}, {"pre_tokenizer", {{"type", "WhitespaceSplit"}}},
       {"decoder", nullptr}};
+  nlohmann::json single = {part("Sequence", "A", 0), part("SpecialToken", "[SEP]", 0)};
+  if (frame == "pair") single.insert(single.begin(), part("SpecialToken", "[CLS]", 0));
   tokenizer["post_processor"] = {
       {"type", "TemplateProcessing"},
-      {"single",
-       {part("SpecialToken", "[CLS]", 0), part("Sequence", "A", 0),
-        part("SpecialToken", "[SEP]", 0)}},
+      {"single", single},
       {"pair",
        {part("SpecialToken", "[CLS]", 0), part("Sequence", "A", 0),
         part("SpecialToken", "[SEP]", 0), part("Sequence", "B", 1),
         part("SpecialToken", "[SEP]", 1)}},
       {"special_tokens", {{"[CLS]", special("[CLS]", 2)}, {"[SEP]", special("[SEP]", 3)}}}};
+  if (frame.empty()) tokenizer["post_processor"] = nullptr;
   tokenizer["model"] = {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "[UNK]"}};
   return tokenizer.dump();
 }
@@ -89,7 +98,7 @@ std::string MakeToyModel(const std::string& directory, double dropout) {
   auto weights = ReadFile(source + "/model.safetensors");
   EXPECT_TRUE(weights.ok()) << weights.status();
   Write(directory + "/model.safetensors", *weights);
-  Write(directory + "/tokenizer.json", ToyTokenizer());
+  Write(directory + "/tokenizer.json", ToyTokenizer("pair"));
   Write(directory + "/vocab.txt", "[PAD]\n");
   return directory;
 }
@@ -112,12 +121,67 @@ std::string MakeToyDataset(const std::string& directory, int rows, unsigned seed
   return directory;
 }
 
+std::string MakeToyWriter(const std::string& directory, const std::string& fixture,
+                          double dropout) {
+  const std::string source = absl::StrCat(getenv("THAW_TEST_DATA"), "/models/", fixture);
+  auto config = ReadJsonFile(source + "/config.json");
+  EXPECT_TRUE(config.ok()) << config.status();
+  for (const char* field :
+       {"attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout", "dropout_rate"}) {
+    if (config->contains(field)) (*config)[field] = dropout;
+  }
+  Write(directory + "/config.json", config->dump());
+  auto weights = ReadFile(source + "/model.safetensors");
+  EXPECT_TRUE(weights.ok()) << weights.status();
+  Write(directory + "/model.safetensors", *weights);
+  Write(directory + "/tokenizer.json", ToyTokenizer(fixture == "t5" ? "A" : ""));
+  Write(directory + "/tokenizer_config.json", R"({"eos_token": "[SEP]"})");
+  Write(directory + "/generation_config.json", R"({"eos_token_id": 3})");
+  Write(directory + "/chat_template.jinja",
+        "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' [SEP] ' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}");
+  return directory;
+}
+
+std::string MakeToyTokenizer(const std::string& directory, const std::vector<std::string>& words) {
+  Write(directory + "/tokenizer.json", ToyTokenizer("", words));
+  Write(directory + "/tokenizer_config.json", R"({"eos_token": "[SEP]", "pad_token": "[PAD]"})");
+  return directory;
+}
+
+std::string MakeToyTexts(const std::string& directory, int rows, unsigned seed) {
+  std::mt19937 random(seed);
+  std::string lines;
+  for (int row = 0; row < rows; ++row) {
+    const unsigned begin = random() % 100, by = 1 + random() % 2, words = 4 + random() % 12;
+    std::vector<std::string> parts(2);  // two words, and the rest
+    for (unsigned i = 0; i < words; ++i) {
+      absl::StrAppend(&parts[i < 2 ? 0 : 1], i == 0 ? "w" : " w", begin + i * by);
+    }
+    nlohmann::json line = {{"text", parts[0] + parts[1]},
+                           {"prompt", parts[0]},
+                           {"completion", parts[1]},
+                           {"source", parts[0] + parts[1]},
+                           {"target", parts[0]},
+                           {"number", static_cast<double>(begin) / 50},
+                           {"labels", nlohmann::json::array()}};
+    line["messages"] = {{{"role", "user"}, {"content", parts[0]}},
+                        {{"role", "assistant"}, {"content", parts[1].substr(1)}}};
+    if (begin % 2 == 0) line["labels"].push_back("even");
+    if (begin < 50) line["labels"].push_back("low");
+    if (by == 2) line["labels"].push_back("two");
+    absl::StrAppend(&lines, line.dump(), "\n");
+  }
+  Write(directory + "/data.jsonl", lines);
+  return directory;
+}
+
 internal::Run ToyTraining(const std::string& model_dir, const std::string& dataset_dir,
                           const std::string& training) {
   internal::Run run = ToyRun(model_dir, dataset_dir);
   v1::Training* spec = run.mutable_assignment()->mutable_spec()->mutable_training();
   ParseText(training, spec);
-  spec->mutable_text_classification();
+  if (spec->task_case() == v1::Training::TASK_NOT_SET) spec->mutable_text_classification();
   if (!spec->has_seed()) spec->set_seed(42);
   v1::Batch* batch = spec->mutable_batch();
   if (batch->examples_per_step() == 0) batch->set_examples_per_step(8);

@@ -22,8 +22,20 @@ std::string MakeToyModel(const std::string& directory, double dropout);
 // each with words of its own. The same arguments give the same file.
 std::string MakeToyDataset(const std::string& directory, int rows, unsigned seed);
 
-// An assignment over directories made by the two above, with `training` (or `prediction`) as text
-// format says and work_dir fresh.
+// Makes a model directory that writes: the recorded language model `fixture` ("gpt2", "llama",
+// "t5") with this dropout, the same words, of which "[SEP]" ends a text, and a chat template.
+std::string MakeToyWriter(const std::string& directory, const std::string& fixture, double dropout);
+
+// Makes a directory with a tokenizer of these words behind the same four special tokens.
+std::string MakeToyTokenizer(const std::string& directory, const std::vector<std::string>& words);
+
+// Makes a dataset directory of `rows` lines for every other task: words that count up by one or
+// two, as "text", "prompt" with "completion", "messages", "source" with "target"; where they begin
+// as "number"; and "labels" of "even", "low" and "two", up to three of them.
+std::string MakeToyTexts(const std::string& directory, int rows, unsigned seed);
+
+// An assignment over directories made by those above, with `training` (or `prediction`) as text
+// format says and work_dir fresh. Without a task it is text classification.
 internal::Run ToyTraining(const std::string& model_dir, const std::string& dataset_dir,
                           const std::string& training);
 internal::Run ToyPrediction(const std::string& model_dir, const std::string& dataset_dir,

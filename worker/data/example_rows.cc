@@ -1,0 +1,201 @@
+#include "worker/data/example_rows.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "worker/data/completion_rows.h"
+
+namespace thaw {
+namespace {
+
+using Rows = std::vector<ExampleRow>;
+
+// Whether the tokenizer ends every text by itself. A question of the tokenizer, not of the last id:
+// a text may happen to end like that.
+bool EndsTexts(const Tokenizer& tokenizer, const TokenizeOptions& options) {
+  return options.end && !tokenizer.frame().after.empty() &&
+         tokenizer.frame().after.back() == *options.end;
+}
+
+void Cut(int32_t length, std::vector<int32_t>* ids, bool* truncated) {
+  if (static_cast<int64_t>(ids->size()) <= length) return;
+  ids->resize(static_cast<size_t>(length));
+  *truncated = true;
+}
+
+// The part of [begin, end) that is left in the row and has a token before it to be predicted from.
+void AddAnswer(int32_t begin, int32_t end, ExampleRow* row) {
+  begin = std::max(begin, 1);
+  end = std::min(end, static_cast<int32_t>(row->ids.size()));
+  if (begin < end) row->answers.push_back({begin, end});
+}
+
+absl::StatusOr<Rows> TextRows(std::span<const Example> examples, const Tokenizer& tokenizer,
+                              const TokenizeOptions& options) {
+  std::vector<TextInput> texts;
+  texts.reserve(examples.size());
+  for (const Example& example : examples) {
+    texts.push_back({example.text});
+    if (!example.text_pair.empty()) texts.back().pair = example.text_pair;
+  }
+  THAW_ASSIGN_OR_RETURN(
+      std::vector<Encoding> encodings,
+      tokenizer.EncodeBatch(texts, {.max_length = options.max_length}, options.threads));
+  Rows rows(encodings.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].ids = std::move(encodings[i].ids);
+    rows[i].type_ids = std::move(encodings[i].type_ids);
+    rows[i].truncated = encodings[i].truncated;
+    if (!options.backward) continue;
+    std::reverse(rows[i].ids.begin(), rows[i].ids.end());
+    std::reverse(rows[i].type_ids.begin(), rows[i].type_ids.end());
+  }
+  return rows;
+}
+
+absl::StatusOr<Rows> DocumentRows(std::span<const Example> examples, const Tokenizer& tokenizer,
+                                  const TokenizeOptions& options) {
+  std::vector<TextInput> texts;
+  texts.reserve(examples.size());
+  for (const Example& example : examples) texts.push_back({example.text});
+  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
+                        tokenizer.EncodeBatch(texts, {}, options.threads));
+  const bool append = options.end && !EndsTexts(tokenizer, options);
+  Rows rows(encodings.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ExampleRow& row = rows[i];
+    row.ids = std::move(encodings[i].ids);
+    const bool whole = options.kind == RowKind::kContiguous;
+    if (!whole) Cut(options.max_length, &row.ids, &row.truncated);
+    if (options.backward) std::reverse(row.ids.begin(), row.ids.end());
+    if (whole) {
+      if (append) row.ids.push_back(*options.end);
+      continue;
+    }
+    const bool fits = static_cast<int64_t>(row.ids.size()) < options.max_length;
+    if (append && fits) row.ids.push_back(*options.end);
+    AddAnswer(1, static_cast<int32_t>(row.ids.size()), &row);
+  }
+  return rows;
+}
+
+absl::StatusOr<Rows> CompletionRows(std::span<const Example> examples, const Tokenizer& tokenizer,
+                                    const TokenizeOptions& options) {
+  std::vector<std::string_view> prompts, completions;
+  for (const Example& example : examples) {
+    prompts.push_back(example.text);
+    completions.push_back(example.answer);
+  }
+  THAW_ASSIGN_OR_RETURN(std::vector<PromptAndCompletion> encodings,
+                        EncodeCompletions(prompts, completions, tokenizer, options.threads));
+  Rows rows(encodings.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ExampleRow& row = rows[i];
+    row.ids = std::move(encodings[i].ids);
+    Cut(options.max_length, &row.ids, &row.truncated);
+    const bool fits = static_cast<int64_t>(row.ids.size()) < options.max_length;
+    if (options.end && fits) row.ids.push_back(*options.end);
+    AddAnswer(encodings[i].prompt_tokens, static_cast<int32_t>(row.ids.size()), &row);
+  }
+  return rows;
+}
+
+// Marks the tokens of which a part lies in `span`, as transformers' return_assistant_tokens_mask
+// does: a first word keeps the token that it shares with what comes before it.
+void AddAnswersAt(const TextSpan& span, const std::vector<TextSpan>& bytes, ExampleRow* row) {
+  const auto inside = [&](const TextSpan& token) {
+    return token.begin < span.end && (token.end > span.begin || token.begin >= span.begin);
+  };
+  const auto begin = std::find_if(bytes.begin(), bytes.end(), inside);
+  const auto end = std::find_if_not(begin, bytes.end(), inside);
+  AddAnswer(static_cast<int32_t>(begin - bytes.begin()), static_cast<int32_t>(end - bytes.begin()),
+            row);
+}
+
+absl::StatusOr<RenderedChat> Render(const Example& example, const ChatTemplate& chat) {
+  std::vector<ChatMessage> messages;
+  for (const Turn& turn : example.turns) messages.push_back({turn.role, turn.content});
+  THAW_ASSIGN_OR_RETURN(const std::string json, MessagesJson(messages));
+  absl::StatusOr<RenderedChat> rendered = chat.RenderWithSpans(json, {});
+  if (rendered.ok()) return rendered;
+  const absl::Status status = Annotate(rendered.status(), absl::StrCat("line ", example.line));
+  // A conversation that a template refuses is the data's fault.
+  return absl::IsInvalidArgument(status) ? absl::FailedPreconditionError(status.message()) : status;
+}
+
+absl::StatusOr<Rows> ConversationRows(std::span<const Example> examples, const Tokenizer& tokenizer,
+                                      const TokenizeOptions& options) {
+  std::vector<RenderedChat> chats;
+  std::vector<TextInput> texts;
+  for (const Example& example : examples) {
+    THAW_ASSIGN_OR_RETURN(RenderedChat chat, Render(example, *options.chat));
+    chats.push_back(std::move(chat));
+  }
+  for (const RenderedChat& chat : chats) texts.push_back({chat.text});
+  // The template writes BOS itself: the tokenizer must not put another one before it.
+  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
+                        tokenizer.EncodeBatch(texts, {.add_special_tokens = false, .offsets = true},
+                                              options.threads));
+  Rows rows(encodings.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].ids = std::move(encodings[i].ids);
+    Cut(options.max_length, &rows[i].ids, &rows[i].truncated);
+    for (const TextSpan& span : chats[i].assistant) {
+      AddAnswersAt(span, encodings[i].bytes, &rows[i]);
+    }
+  }
+  return rows;
+}
+
+absl::StatusOr<Rows> TargetRows(std::span<const Example> examples, const Tokenizer& tokenizer,
+                                const TokenizeOptions& options) {
+  std::vector<TextInput> sources, targets;
+  for (const Example& example : examples) {
+    sources.push_back({example.text});
+    targets.push_back({example.answer});
+  }
+  const bool append = options.end && !EndsTexts(tokenizer, options);
+  THAW_ASSIGN_OR_RETURN(
+      std::vector<Encoding> source_ids,
+      tokenizer.EncodeBatch(sources, {.max_length = options.max_length - append}, options.threads));
+  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> target_ids,
+                        tokenizer.EncodeBatch(targets, {}, options.threads));
+  Rows rows(source_ids.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ExampleRow& row = rows[i];
+    row.ids = std::move(source_ids[i].ids);
+    row.target = std::move(target_ids[i].ids);
+    row.truncated = source_ids[i].truncated;
+    if (append) {
+      row.ids.push_back(*options.end);
+      row.target.push_back(*options.end);
+    }
+    // A target that was cut has not ended, so it loses its end too.
+    Cut(options.max_target_length, &row.target, &row.truncated);
+  }
+  return rows;
+}
+
+}  // namespace
+
+absl::StatusOr<Rows> EncodeExamples(std::span<const Example> examples, const Tokenizer& tokenizer,
+                                    const TokenizeOptions& options) {
+  switch (options.kind) {
+    case RowKind::kText:
+      return TextRows(examples, tokenizer, options);
+    case RowKind::kContiguous:
+    case RowKind::kDocument:
+      return DocumentRows(examples, tokenizer, options);
+    case RowKind::kCompletion:
+      return CompletionRows(examples, tokenizer, options);
+    case RowKind::kConversation:
+      return ConversationRows(examples, tokenizer, options);
+    case RowKind::kTarget:
+      return TargetRows(examples, tokenizer, options);
+  }
+  return absl::InternalError("no such kind of row");
+}
+
+}  // namespace thaw

@@ -1,0 +1,40 @@
+// What a task makes of a model's output: its loss, and what an evaluation measures.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "torch/types.h"
+#include "worker/data/packed_batch.h"
+#include "worker/data/tokenized_dataset.h"
+#include "worker/model/model.h"
+#include "worker/training/forward.h"
+
+namespace thaw {
+
+// Without state of its own. LibTorch's exceptions pass through.
+class TrainingTask {
+ public:
+  virtual ~TrainingTask() = default;
+
+  // The sum over the batch's loss units, fp32, a scalar; with autograd as far as something is
+  // trained. `batch` must outlive the backward pass.
+  virtual torch::Tensor LossSum(Model* model, const PackedBatch& batch,
+                                const TrainedGroups& trained, const DropoutKey& dropout) const = 0;
+
+  // "loss", the mean over all loss units, and the metrics of the task by name. Before each batch
+  // `go_on` is given the number of rows done; nothing comes back once it returns false. At least
+  // one row.
+  virtual std::optional<std::map<std::string, double>> Evaluate(
+      Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
+      const std::function<bool(int64_t rows_done)>& go_on) const = 0;
+};
+
+// By the model's head: a classifier answers for whole sequences (one label, several, a number), a
+// language model token by token.
+std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config);
+
+}  // namespace thaw

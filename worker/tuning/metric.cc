@@ -1,0 +1,43 @@
+#include "worker/tuning/metric.h"
+
+#include "common/spec/model_abilities.h"
+
+namespace thaw {
+
+v1::Evaluation::Metric DecidingMetric(const v1::Training& training) {
+  if (training.evaluation().metric() != v1::Evaluation::METRIC_UNSPECIFIED) {
+    return training.evaluation().metric();
+  }
+  const auto known = MetricsOf(training);
+  return known.empty() ? v1::Evaluation::ACCURACY : known.front();
+}
+
+const char* MetricName(v1::Evaluation::Metric metric) {
+  switch (metric) {
+    case v1::Evaluation::ACCURACY:
+      return "accuracy";
+    case v1::Evaluation::MACRO_F1:
+      return "macro_f1";
+    case v1::Evaluation::MICRO_F1:
+      return "micro_f1";
+    case v1::Evaluation::MEAN_SQUARED_ERROR:
+      return "mean_squared_error";
+    case v1::Evaluation::PERPLEXITY:
+      return "perplexity";
+    default:
+      return "loss";
+  }
+}
+
+bool LessIsBetter(v1::Evaluation::Metric metric) {
+  switch (metric) {
+    case v1::Evaluation::LOSS:
+    case v1::Evaluation::MEAN_SQUARED_ERROR:
+    case v1::Evaluation::PERPLEXITY:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace thaw

@@ -1,0 +1,17 @@
+// The metric that decides what is best.
+#pragma once
+
+#include "thaw/v1/job_spec.pb.h"
+
+namespace thaw {
+
+// That of the spec, or the task's default.
+v1::Evaluation::Metric DecidingMetric(const v1::Training& training);
+
+// Its name among the values of an evaluation: "macro_f1".
+const char* MetricName(v1::Evaluation::Metric metric);
+
+// Whether smaller values are better.
+bool LessIsBetter(v1::Evaluation::Metric metric);
+
+}  // namespace thaw
