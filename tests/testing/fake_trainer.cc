@@ -8,7 +8,9 @@
 // "lie-nan", "lie-steps" (progress that jumps and goes back), "lie-path" (a checkpoint outside its
 // directory), "lie-result" (a result that is not there), "lie-event" (an event that only the server
 // may write). Others: "slow" (50 ms a step), "crawl" (20 ms a step), "flood" (events and output
-// without measure), "deaf" (ignores Pause, Stop and Hold), "fail-user", "ok".
+// without measure), "deaf" (ignores Pause, Stop and Hold), "fail-user", "ok". After a prediction it waits for another one
+// where it is asked to; with "die-warm" it ends while it waits, with "lie-warm" it says that it
+// waits and ends at once.
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -22,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <limits>
 #include <mutex>
 #include <optional>
@@ -71,14 +74,28 @@ class Script {
 // What the worker has asked for, set by the reading thread.
 class Requests {
  public:
-  void Note(internal::ToTrainer::FrameCase kind) {
+  void Note(const internal::ToTrainer& frame) {
+    const internal::ToTrainer::FrameCase kind = frame.frame_case();
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (kind == internal::ToTrainer::kRun) {
+      runs_.push_back(frame.run());
+      pause_ = stop_ = hold_ = checkpoint_ = false;
+    }
     if (kind == internal::ToTrainer::kPause) pause_ = true;
     if (kind == internal::ToTrainer::kStop) stop_ = true;
     if (kind == internal::ToTrainer::kWriteCheckpoint) checkpoint_ = true;
     if (kind == internal::ToTrainer::kHold) hold_ = true;
     if (kind == internal::ToTrainer::kResume) hold_ = false;
     changed_.notify_all();
+  }
+
+  // Waits for an attempt.
+  internal::Run NextRun() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return !runs_.empty(); });
+    internal::Run run = std::move(runs_.front());
+    runs_.pop_front();
+    return run;
   }
 
   // Waits out a Hold, telling `beat` every 100 ms, unless Pause or Stop came.
@@ -102,6 +119,7 @@ class Requests {
     const std::lock_guard<std::mutex> lock(mutex_);
     return flag;
   }
+  std::deque<internal::Run> runs_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool pause_ = false, stop_ = false, hold_ = false, checkpoint_ = false;
@@ -138,8 +156,10 @@ double LossAt(int64_t step) { return 2.0 / (1.0 + 0.1 * static_cast<double>(step
 
 class FakeTraining {
  public:
-  FakeTraining(int socket, const internal::Run& run, Requests* requests)
+  // `earlier`: attempts that this process has run.
+  FakeTraining(int socket, const internal::Run& run, int earlier, Requests* requests)
       : socket_(socket),
+        earlier_(earlier),
         run_(run),
         spec_(run.assignment().spec()),
         script_(run.assignment()),
@@ -401,6 +421,9 @@ class FakeTraining {
                                   {"scores", {{"bad", 0.25}, {"good", 0.75}}},
                                   {"logits", {0.0, 1.1}}};
       Require(WriteFileAtomically(path + "/predictions.jsonl", row.dump() + "\n"));
+      (*ended.mutable_metrics())["pid"] = getpid();
+      (*ended.mutable_metrics())["earlier_attempts"] = earlier_;
+      ended.set_waits(run_.keep_model());
       return ended;
     }
     const nlohmann::json config = {
@@ -419,6 +442,7 @@ class FakeTraining {
   }
 
   const int socket_;
+  const int earlier_;
   const internal::Run& run_;
   const v1::JobSpec& spec_;
   const Script script_;
@@ -436,23 +460,28 @@ int RunFakeTrainer(int socket) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   const rlimit no_core = {0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  internal::ToTrainer first;
-  const auto more = ReadFrame(socket, &first);
-  if (!more.ok() || !*more || !first.has_run()) return 1;
   Requests requests;
   std::thread([socket, &requests] {
     internal::ToTrainer frame;
-    while (true) {
+    for (bool first = true;; first = false) {
       const auto read = ReadFrame(socket, &frame);
-      if (!read.ok() || !*read) std::_Exit(0);
-      requests.Note(frame.frame_case());
+      if (!read.ok() || !*read) std::_Exit(first ? 1 : 0);
+      requests.Note(frame);
     }
   }).detach();
-  fprintf(stderr, "fake trainer: attempt %d\n", first.run().assignment().attempt());
-  internal::FromTrainer last;
-  *last.mutable_ended() = FakeTraining(socket, first.run(), &requests).Run();
-  Require(WriteFrame(socket, last));
-  std::_Exit(0);
+  for (int earlier = 0;; ++earlier) {
+    const internal::Run run = requests.NextRun();
+    if (!run.log_file().empty() && freopen(run.log_file().c_str(), "a", stderr) != nullptr) {
+      setvbuf(stderr, nullptr, _IONBF, 0);
+    }
+    fprintf(stderr, "fake trainer: attempt %d\n", run.assignment().attempt());
+    internal::FromTrainer last;
+    *last.mutable_ended() = FakeTraining(socket, run, earlier, &requests).Run();
+    Require(WriteFrame(socket, last));
+    const Script script(run.assignment());
+    if (!last.ended().waits() || script.Has("lie-warm")) std::_Exit(0);
+    if (script.Has("die-warm")) raise(SIGKILL);
+  }
 }
 
 }  // namespace

@@ -44,7 +44,8 @@ Agent::Agent(const AgentOptions& options, ServerLink& link, const Clock& clock)
       link_(link),
       clock_(clock),
       state_(options.name, RandomId(), clock),
-      cache_(options.cache_dir, options.cache_bytes) {}
+      cache_(options.cache_dir, options.cache_bytes),
+      trainers_(options.warm, clock) {}
 
 void Agent::Drain() {
   draining_ = true;
@@ -62,6 +63,8 @@ absl::Status Agent::Run() {
     state_.WaitUntilDue(interval);
     const bool draining = draining_;
     Reap();
+    // Nothing is kept for a server that gives no work.
+    if (draining || state_.LeaseExpired()) trainers_.Drop();
     // Also without the server's word, which may be out of reach.
     for (const auto& [id, run] : runs_) {
       if (draining) run->Obey(v1::DesiredAttempt::HAND_BACK);
@@ -126,8 +129,8 @@ void Agent::Carry(const v1::DesiredAttempt& order) {
     }
     THAW_LOG(kInfo, "attempt_taken", {"job", order.job()}, {"attempt_id", order.attempt_id()},
              {"attempt", order.assignment().attempt()});
-    runs_[order.attempt_id()] = std::make_unique<AttemptRun>(order.assignment(), options_.attempt,
-                                                             state_, cache_, link_, clock_);
+    runs_[order.attempt_id()] = std::make_unique<AttemptRun>(order.assignment(), options_.attempt, state_,
+                                                             cache_, trainers_, link_, clock_);
     return;
   }
   if (order.verdict() == v1::DesiredAttempt::FORGET) {

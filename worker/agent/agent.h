@@ -22,6 +22,7 @@ struct AgentOptions {
   std::string cache_dir;
   int64_t cache_bytes = int64_t{20} << 30;
   AttemptOptions attempt;
+  WarmOptions warm;
 };
 
 class Agent {
@@ -48,6 +49,7 @@ class Agent {
   const Clock& clock_;
   SyncState state_;
   ArtifactCache cache_;
+  WarmTrainers trainers_;
   std::atomic<bool> draining_{false};
   // Run's thread only.
   std::map<std::string, std::unique_ptr<AttemptRun>> runs_;  // by attempt id

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/log.h"
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
 #include "common/frames/frame.h"
@@ -80,10 +81,21 @@ std::string TailOf(const std::string& file) {
   return tail;
 }
 
+// Everything that a prediction's model depends on.
+std::string WarmKey(const v1::Assignment& assignment, int threads) {
+  if (!assignment.spec().has_prediction() || assignment.model().digest().empty()) return "";
+  return absl::StrCat(assignment.model().digest(), "/", assignment.checkpoint().digest(), "/",
+                      assignment.tokenizer().digest(), "/",
+                      assignment.spec().prediction().weights(), "/",
+                      assignment.spec().resources().device_kind(), "/",
+                      Sha256Hex(assignment.training_behind().SerializeAsString()), "/", threads);
+}
+
 }  // namespace
 
 AttemptRun::AttemptRun(const v1::Assignment& assignment, const AttemptOptions& options,
-                       SyncState& state, ArtifactCache& cache, ServerLink& link, const Clock& clock)
+                       SyncState& state, ArtifactCache& cache, WarmTrainers& trainers,
+                       ServerLink& link, const Clock& clock)
     : assignment_(assignment),
       id_(assignment.attempt_id()),
       options_(options),
@@ -91,8 +103,10 @@ AttemptRun::AttemptRun(const v1::Assignment& assignment, const AttemptOptions& o
       work_dir_(directory_ + "/work"),
       state_(state),
       cache_(cache),
+      trainers_(trainers),
       link_(link),
       clock_(clock),
+      warm_key_(trainers.keeps() ? WarmKey(assignment, options.threads) : ""),
       filter_(clock) {
   state_.Add(assignment_);
   thread_ = std::thread([this] { Main(); });
@@ -132,9 +146,13 @@ void AttemptRun::Main() {
   } else if (!run.ok()) {
     end = InfrastructureFailure("INPUTS_NOT_FETCHED", run.status(), 0);
   } else {
-    end = Supervise(*run);
+    end = Supervise(*std::move(run));
   }
   uploads_.reset();
+  // Before the end is told, which may bring the next one at once.
+  if (end.outcome() == v1::AttemptEnd::SUCCEEDED && TrainerWaits()) {
+    trainers_.Keep(warm_key_, std::move(process_), memory_bytes_);
+  }
   process_.reset();
   pins_.clear();
   if (end.failure().blame() == v1::Failure::INTERNAL && end.failure().incident().empty()) {
@@ -180,17 +198,20 @@ absl::StatusOr<internal::Run> AttemptRun::Prepare() {
   for (const v1::Artifact& model : assignment_.average_with()) {
     THAW_RETURN_IF_ERROR(bring(true, model, run.add_average_with_dirs()));
   }
+  run.set_keep_model(!warm_key_.empty());
   return run;
 }
 
-v1::AttemptEnd AttemptRun::Supervise(const internal::Run& run) {
+v1::AttemptEnd AttemptRun::Supervise(internal::Run run) {
   const int64_t memory_kills = KernelMemoryKills();
-  auto started = TrainerProcess::Start({.program = options_.trainer,
-                                        .work_dir = run.work_dir(),
-                                        .log_file = log_file(),
-                                        .threads = options_.threads});
-  if (!started.ok()) return InfrastructureFailure("TRAINER_NOT_STARTED", started.status(), 0);
-  process_ = *std::move(started);
+  const auto start = [&]() -> absl::Status {
+    auto started = trainers_.Start({.program = options_.trainer,
+                                    .work_dir = run.work_dir(),
+                                    .log_file = log_file(),
+                                    .threads = options_.threads});
+    if (started.ok()) process_ = *std::move(started);
+    return started.status();
+  };
   uploads_ = std::make_unique<CheckpointUploads>(link_, id_, [this](const absl::Status& status) {
     v1::Event event;
     event.mutable_time()->set_seconds(clock_.WallMicros() / 1'000'000);
@@ -199,6 +220,34 @@ v1::AttemptEnd AttemptRun::Supervise(const internal::Run& run) {
         absl::StrCat("a checkpoint could not be saved: ", status.message()));
     state_.AddEvent(id_, event);
   });
+  process_ = trainers_.Take(warm_key_);
+  int wait_status = 0;
+  if (process_ != nullptr) {
+    run.set_log_file(log_file());
+    wait_status = RunOnTrainer(run);
+    run.clear_log_file();
+  }
+  // One that has waited may be gone by now, which is nobody's fault: another one does the work.
+  if (process_ == nullptr || (!heard_ && !StopOrdered() && !held_in_vain_)) {
+    process_.reset();
+    why_killed_.clear();
+    if (const absl::Status status = start(); !status.ok()) {
+      return InfrastructureFailure("TRAINER_NOT_STARTED", status, 0);
+    }
+    wait_status = RunOnTrainer(run);
+  }
+  return AfterExit(wait_status, memory_kills);
+}
+
+int AttemptRun::RunOnTrainer(const internal::Run& run) {
+  sent_ = v1::DesiredAttempt::RUN;
+  holding_ = false;
+  {
+    MutexLock lock(mutex_);
+    frames_.clear();
+    frames_ended_ = false;
+    frames_status_ = absl::OkStatus();
+  }
   watch_ = std::make_unique<TrainerWatch>(options_.patience, clock_.BootMicros());
   internal::ToTrainer first;
   *first.mutable_run() = run;
@@ -207,12 +256,17 @@ v1::AttemptEnd AttemptRun::Supervise(const internal::Run& run) {
   std::thread reader([this, socket = process_->socket()] { ReadFrames(socket); });
   WatchTrainer();
   int wait_status = 0;
-  if (!process_->WaitFor(options_.patience.stop_seconds, &wait_status)) {
+  if (!TrainerWaits() && !process_->WaitFor(options_.patience.stop_seconds, &wait_status)) {
     Kill(ended_ ? "" : "it closed its socket but did not end");
     while (!process_->WaitFor(1, &wait_status)) process_->Signal(SIGKILL);
   }
   reader.join();
-  return AfterExit(wait_status, memory_kills);
+  return wait_status;
+}
+
+bool AttemptRun::TrainerWaits() const {
+  return ended_ && ended_->waits() && why_killed_.empty() && !warm_key_.empty() &&
+         ended_->end().outcome() == v1::AttemptEnd::SUCCEEDED;
 }
 
 std::optional<internal::FromTrainer> AttemptRun::NextFrame(bool* at_end) {
@@ -263,14 +317,18 @@ void AttemptRun::ReadFrames(int socket) {
       changed_.SignalAll();
       return;
     }
+    // Nothing more comes from one that waits, and its socket stays open.
+    if (frame.ended().waits() && !warm_key_.empty()) frames_ended_ = true;
     frames_.push_back(std::move(frame));
     changed_.SignalAll();
+    if (frames_ended_) return;
     while (frames_.size() >= kMostFramesWaiting) changed_.Wait(mutex_);
   }
 }
 
 absl::Status AttemptRun::Handle(internal::FromTrainer& frame) {
   watch_->SignOfLife(clock_.BootMicros());
+  heard_ = true;
   switch (frame.frame_case()) {
     case internal::FromTrainer::kBeat: {
       v1::Progress& progress = *frame.mutable_beat()->mutable_progress();
@@ -278,6 +336,7 @@ absl::Status AttemptRun::Handle(internal::FromTrainer& frame) {
         return Annotate(status, "it sent what no trainer sends");
       }
       watch_->SetMedianStep(frame.beat().median_step_seconds());
+      memory_bytes_ = progress.memory_bytes();
       state_.SetProgress(id_, progress);
       return absl::OkStatus();
     }

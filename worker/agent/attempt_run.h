@@ -22,6 +22,7 @@
 #include "worker/agent/trainer_process.h"
 #include "worker/agent/trainer_watch.h"
 #include "worker/agent/uploads.h"
+#include "worker/agent/warm_trainers.h"
 
 namespace thaw {
 
@@ -37,7 +38,7 @@ struct AttemptOptions {
 class AttemptRun {
  public:
   AttemptRun(const v1::Assignment& assignment, const AttemptOptions& options, SyncState& state,
-             ArtifactCache& cache, ServerLink& link, const Clock& clock);
+             ArtifactCache& cache, WarmTrainers& trainers, ServerLink& link, const Clock& clock);
   // Forgets, waits for done() and removes the attempt's files.
   ~AttemptRun();
 
@@ -52,9 +53,13 @@ class AttemptRun {
  private:
   void Main();
   absl::StatusOr<internal::Run> Prepare();
-  v1::AttemptEnd Supervise(const internal::Run& run);
-  // Passes frames on until the trainer has closed its socket or can no longer be believed.
+  v1::AttemptEnd Supervise(internal::Run run);
+  // Runs it on process_ until that has ended, or waits for more work; the status of waitpid(2).
+  int RunOnTrainer(const internal::Run& run);
+  // Passes frames on until the trainer has closed its socket, waits, or can no longer be believed.
   void WatchTrainer();
+  // It has done its work and waits for more.
+  bool TrainerWaits() const;
   // The next frame, if one comes within the time of a look; `at_end` once none will.
   std::optional<internal::FromTrainer> NextFrame(bool* at_end);
   void ReadFrames(int socket);
@@ -80,8 +85,11 @@ class AttemptRun {
   const std::string work_dir_;  // the trainer's
   SyncState& state_;
   ArtifactCache& cache_;
+  WarmTrainers& trainers_;
   ServerLink& link_;
   const Clock& clock_;
+  // Attempts with the same one may use a trainer one after the other; empty: this one's ends.
+  const std::string warm_key_;
 
   mutable Mutex mutex_;
   CondVar changed_;
@@ -98,6 +106,8 @@ class AttemptRun {
   EventFilter filter_;
   v1::DesiredAttempt::Verdict sent_ = v1::DesiredAttempt::RUN;
   std::optional<internal::Ended> ended_;
+  bool heard_ = false;          // the trainer has sent a frame
+  int64_t memory_bytes_ = 0;    // that the trainer holds
   std::string why_killed_;     // empty: nothing is held against the trainer
   bool held_in_vain_ = false;  // the server was away for too long
   bool holding_ = false;

@@ -36,6 +36,7 @@ struct Flags {
   double cache_gib = 20;
   double hang_seconds = 120;
   double hold_seconds = 600;
+  double warm_seconds = 60;
 };
 
 std::string HostName() {
@@ -91,6 +92,8 @@ int RunWorker(const Flags& flags) {
   options.attempt.threads = flags.threads;
   options.attempt.patience.hang_seconds = flags.hang_seconds;
   options.attempt.patience.hold_seconds = flags.hold_seconds;
+  options.warm.seconds = flags.warm_seconds;
+  options.warm.most_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 2;
   options.offer.set_version(THAW_VERSION);
   options.offer.set_host(HostName());
   options.offer.set_slots(flags.slots);
@@ -174,6 +177,11 @@ int main(int argc, char** argv) {
   app.add_option(
          "--hold_seconds", flags.hold_seconds,
          "how long a trainer is kept waiting when the server is out of reach beyond the lease")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--warm_seconds", flags.warm_seconds,
+                 "how long a trainer keeps its model in memory after a prediction, for the next one "
+                 "on the same model; 0: not at all. Other work ends it at once")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.set_version_flag("--version", THAW_VERSION);

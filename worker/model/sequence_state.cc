@@ -41,6 +41,37 @@ void SequenceState::Keep(const std::vector<int64_t>& sequences) {
   lengths_ = std::move(lengths);
 }
 
+void SequenceState::Join(SequenceState other) {
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    BlockState &ours = blocks_[b], &theirs = other.blocks_[b];
+    for (auto tensors : {&BlockState::keys, &BlockState::values, &BlockState::cross_keys,
+                         &BlockState::cross_values}) {
+      (ours.*tensors)
+          .insert((ours.*tensors).end(), (theirs.*tensors).begin(), (theirs.*tensors).end());
+    }
+    for (auto rows : {&BlockState::hidden, &BlockState::cell}) {
+      if ((ours.*rows).defined()) ours.*rows = at::cat({ours.*rows, theirs.*rows});
+    }
+  }
+  lengths_.insert(lengths_.end(), other.lengths_.begin(), other.lengths_.end());
+}
+
+int64_t SequenceState::bytes() const {
+  int64_t bytes = 0;
+  const auto add = [&bytes](const torch::Tensor& tensor) {
+    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+  };
+  for (const BlockState& block : blocks_) {
+    for (const auto* tensors :
+         {&block.keys, &block.values, &block.cross_keys, &block.cross_values}) {
+      for (const torch::Tensor& tensor : *tensors) add(tensor);
+    }
+    add(block.hidden);
+    add(block.cell);
+  }
+  return bytes;
+}
+
 void AppendRows(const torch::Tensor& rows, int32_t begin, int32_t end, int32_t length,
                 torch::Tensor* buffer) {
   constexpr int64_t kLeastCapacity = 64;

@@ -37,6 +37,10 @@ class SequenceState {
   void Advance(const std::vector<int32_t>& cu_seqlens);
   // Goes on with these sequences alone, in this order; indices may repeat.
   void Keep(const std::vector<int64_t>& sequences);
+  // Takes in the sequences of `other`, of the same model, behind its own.
+  void Join(SequenceState other);
+  // Memory of all that is kept, room for more tokens included.
+  int64_t bytes() const;
 
  private:
   std::vector<BlockState> blocks_;

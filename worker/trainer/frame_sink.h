@@ -17,7 +17,7 @@ class FrameSink final : public ProgressSink {
   void Emit(const v1::Event& event) override;
   void CheckpointReady(const internal::CheckpointReady& checkpoint) override;
 
-  // The last frame.
+  // The last frame of the attempt.
   void End(const internal::Ended& ended);
 
   // The optimizer step that the newest beat told of.

@@ -1,4 +1,5 @@
-// thaw-trainer: runs one attempt that thaw-worker hands it over an inherited socket, then exits.
+// thaw-trainer: runs one attempt that thaw-worker hands it over an inherited socket, then exits;
+// after a prediction it may be kept for another one on the same model.
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
@@ -8,16 +9,45 @@
 
 #include "absl/strings/ascii.h"
 #include "common/base/log.h"
-#include "common/frames/frame.h"
 #include "worker/trainer/attempt.h"
 #include "worker/trainer/frame_reader.h"
 #include "worker/trainer/frame_sink.h"
+#include "worker/trainer/inbox.h"
 #include "worker/trainer/process.h"
+
+namespace {
+
+// Runs the next attempt; true if the worker may send another one after it.
+bool RunNext(int socket, double point_interval, thaw::Inbox* inbox, thaw::KeptModel* kept) {
+  const thaw::Inbox::Work work = inbox->Next();
+  const thaw::internal::Run& run = work.run;
+  if (!run.log_file().empty()) thaw::MoveTo(run.work_dir(), run.log_file());
+  at::set_num_threads(run.threads() > 0 ? run.threads() : thaw::UsableCores());
+  THAW_LOG(kInfo, "attempt_started", {"job", run.assignment().job()},
+           {"attempt", run.assignment().attempt()}, {"threads", at::get_num_threads()});
+  thaw::FrameSink sink(socket);
+  const thaw::AttemptContext context{.sink = &sink,
+                                     .control = work.control.get(),
+                                     .clock = &thaw::RealClock(),
+                                     .point_interval_seconds = point_interval};
+  thaw::internal::Ended ended =
+      thaw::CatchExceptions([&] { return thaw::RunAssignment(run, context, kept); },
+                            [&sink] { return sink.last_step(); });
+  ended.set_waits(run.keep_model() && run.assignment().spec().has_prediction() &&
+                  ended.end().outcome() == thaw::v1::AttemptEnd::SUCCEEDED);
+  THAW_LOG(kInfo, "attempt_ended",
+           {"outcome", thaw::v1::AttemptEnd::Outcome_Name(ended.end().outcome())},
+           {"step", ended.end().step()}, {"waits", ended.waits()});
+  sink.End(ended);
+  return ended.waits();
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   int socket = 3;
   double point_interval = 0.1;
-  CLI::App app{"Runs one attempt of a Thaw job. Started by thaw-worker, not by people."};
+  CLI::App app{"Runs attempts of Thaw jobs. Started by thaw-worker, not by people."};
   app.add_option("--fd", socket, "inherited stream socket to the worker")->capture_default_str();
   app.add_option("--point_interval", point_interval,
                  "least seconds between the metric points of two optimizer steps")
@@ -36,30 +66,10 @@ int main(int argc, char** argv) {
   thaw::EnsureEnvironment(argv);
   thaw::KeepFreedMemory();
 
-  thaw::internal::ToTrainer first;
-  const absl::StatusOr<bool> more = thaw::ReadFrame(socket, &first);
-  if (!more.ok() || !*more || !first.has_run()) {
-    THAW_LOG(kError, "no_assignment", {"status", more.status().ToString()});
-    return 1;
-  }
-  const thaw::internal::Run& run = first.run();
-  at::set_num_threads(run.threads() > 0 ? run.threads() : thaw::UsableCores());
-  THAW_LOG(kInfo, "attempt_started", {"job", run.assignment().job()},
-           {"attempt", run.assignment().attempt()}, {"threads", at::get_num_threads()});
-
-  thaw::Control control;
-  std::thread([&control, socket] { thaw::ReadRequests(socket, &control); }).detach();
-  thaw::FrameSink sink(socket);
-  const thaw::AttemptContext context{.sink = &sink,
-                                     .control = &control,
-                                     .clock = &thaw::RealClock(),
-                                     .point_interval_seconds = point_interval};
-  const thaw::internal::Ended ended = thaw::CatchExceptions(
-      [&] { return thaw::RunAssignment(run, context); }, [&sink] { return sink.last_step(); });
-  sink.End(ended);
-  THAW_LOG(kInfo, "attempt_ended",
-           {"outcome", thaw::v1::AttemptEnd::Outcome_Name(ended.end().outcome())},
-           {"step", ended.end().step()});
+  thaw::Inbox inbox;
+  std::thread([&inbox, socket] { thaw::ReadFrames(socket, &inbox); }).detach();
+  thaw::KeptModel kept;
+  while (RunNext(socket, point_interval, &inbox, &kept)) thaw::ReturnFreedMemory();
   // The reading thread still waits on the socket: nothing may be torn down under it.
   std::_Exit(0);
 }

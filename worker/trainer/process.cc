@@ -1,15 +1,18 @@
 #include "worker/trainer/process.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <climits>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <set>
 #include <sstream>
@@ -18,6 +21,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
+#include "common/base/log.h"
 
 namespace thaw {
 namespace {
@@ -68,6 +72,19 @@ void KeepFreedMemory() {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
   mallopt(M_TOP_PAD, 64 << 20);
+}
+
+void ReturnFreedMemory() { malloc_trim(0); }
+
+void MoveTo(const std::string& work_dir, const std::string& log_file) {
+  const int log =
+      open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const bool moved = log >= 0 && dup2(log, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0 &&
+                     chdir(work_dir.c_str()) == 0;
+  const std::string error = moved ? "" : strerrordesc_np(errno);
+  if (log >= 0) close(log);
+  for (const char* name : {"HOME", "TMPDIR"}) setenv(name, work_dir.c_str(), 1);
+  if (!moved) THAW_LOG(kWarning, "not_moved", {"work_dir", work_dir}, {"error", error});
 }
 
 void EnsureEnvironment(char** argv) {

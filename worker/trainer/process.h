@@ -1,7 +1,7 @@
 // What a trainer asks of the operating system for itself.
 #pragma once
 
-#include <cstdint>
+#include <string>
 
 namespace thaw {
 
@@ -15,6 +15,13 @@ int UsableCores();
 // Keeps freed memory for the next step instead of giving it back page by page: 6 to 8 % more tokens
 // per CPU-second for about 30 MB.
 void KeepFreedMemory();
+
+// Gives the system back what KeepFreedMemory has kept: for a process that waits.
+void ReturnFreedMemory();
+
+// Goes over to another attempt: works in `work_dir` and appends its output to `log_file`. What
+// cannot be done is logged; the attempt goes on.
+void MoveTo(const std::string& work_dir, const std::string& log_file);
 
 // Starts this program anew with what the compute libraries read from the environment before main:
 // short spinning of waiting threads, small caches of matrix shapes. Variables that are set already

@@ -2,13 +2,18 @@
 #pragma once
 
 #include "thaw/internal/trainer.pb.h"
+#include "worker/training/prediction_model.h"
 #include "worker/training/training_run.h"
 
 namespace thaw {
 
-// Answers for every row of `run.assignment`, whose work is a prediction, and leaves
-// work_dir/result/predictions.jsonl. A pause leaves no checkpoint: a later attempt begins again.
-// Failures are in what it returns, except LibTorch's exceptions and std::bad_alloc.
-internal::Ended RunPrediction(const internal::Run& run, const AttemptContext& context);
+// Answers for every row of `run.assignment`, whose work is a prediction, and leaves the files of
+// its task (docs/prediction.md) in work_dir/result. A pause leaves no checkpoint: a later attempt
+// begins again. Failures are in what it returns, except LibTorch's exceptions and std::bad_alloc.
+//
+// `kept`, if given, holds the model of the prediction before: it is used where it is the same, and
+// replaced where it is not.
+internal::Ended RunPrediction(const internal::Run& run, const AttemptContext& context,
+                              KeptModel* kept = nullptr);
 
 }  // namespace thaw

@@ -64,7 +64,8 @@ class AttemptRunTest : public ::testing::Test {
 
   void Start(const std::string& fake) {
     if (!fake.empty()) (*assignment_.mutable_spec()->mutable_labels())["fake"] = fake;
-    run_ = std::make_unique<AttemptRun>(assignment_, options_, state_, cache_, link_, RealClock());
+    run_ = std::make_unique<AttemptRun>(assignment_, options_, state_, cache_, trainers_, link_,
+                                        RealClock());
   }
 
   // One Sync: everything acknowledged, the lease as given. The report that it carried.
@@ -115,6 +116,7 @@ class AttemptRunTest : public ::testing::Test {
   v1::Assignment assignment_;
   SyncState state_{"w", "i", RealClock()};
   ArtifactCache cache_{dir_.path() + "/cache", 1 << 20};
+  WarmTrainers trainers_{WarmOptions(), RealClock()};
   FakeLink link_;
   int64_t sequence_ = 0;
   std::unique_ptr<AttemptRun> run_;

@@ -136,6 +136,41 @@ TEST_F(TrainerTest, WithoutAnAssignmentExitsWithOne) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
 }
 
+TEST_F(TrainerTest, WaitsWithItsModelForTheNextPrediction) {
+  const auto prediction = [](const std::string& directory) {
+    internal::Run run = ToyPrediction(directory, "", R"(texts { values: "w1 w2" })");
+    run.set_keep_model(true);
+    run.set_threads(1);
+    run.mutable_assignment()->mutable_model()->set_digest("d");
+    return run;
+  };
+  TrainerProcess trainer({});
+  const internal::Run first = prediction(model_);
+  trainer.SendRun(first);
+  std::optional<internal::Ended> ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended && ended->waits());
+  // Late: it concerns what has ended.
+  internal::ToTrainer pause;
+  pause.mutable_pause();
+  trainer.Send(pause);
+  internal::Run second = prediction("/nowhere");
+  second.set_log_file(second.work_dir() + "/log");
+  trainer.SendRun(second);
+  ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended && ended->waits()) << ended->ShortDebugString();
+  const std::string answers = "/result/predictions.jsonl";
+  EXPECT_EQ(*ReadFile(first.work_dir() + answers), *ReadFile(second.work_dir() + answers));
+  EXPECT_NE(ReadFile(second.log_file())->find("attempt_ended"), std::string::npos);
+  // Not asked to, or with other work, it does not wait.
+  internal::Run last = prediction(model_);
+  last.set_keep_model(false);
+  trainer.SendRun(last);
+  ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended.has_value());
+  EXPECT_FALSE(ended->waits());
+  EXPECT_EQ(trainer.Wait(), 0);
+}
+
 struct ExceptionCase {
   std::function<void()> thrower;
   v1::AttemptEnd::Outcome outcome;
@@ -170,7 +205,7 @@ TEST(RunAssignment, NeverFallsBackToTheCpu) {
   run.mutable_assignment()->mutable_spec()->mutable_training();
   run.mutable_assignment()->mutable_spec()->mutable_resources()->set_device_kind(
       v1::Resources::CUDA);
-  const v1::AttemptEnd end = RunAssignment(run, AttemptContext()).end();
+  const v1::AttemptEnd end = RunAssignment(run, AttemptContext(), nullptr).end();
   EXPECT_EQ(end.outcome(), v1::AttemptEnd::FAILED);
   EXPECT_EQ(end.failure().blame(), v1::Failure::USER);
   EXPECT_EQ(end.failure().reason(), "DEVICE_NOT_SUPPORTED");

@@ -92,23 +92,6 @@ TEST_F(PredictionTest, LabelledRowsAreScored) {
   EXPECT_THAT(told[2], HasSubstr("result written: 2 answers"));
 }
 
-TEST_F(PredictionTest, RefusesModelsWhoseLogitsAreNoSoftmax) {
-  const std::string config = model_ + "/config.json";
-  for (const std::string problem : {"multi_label_classification", "regression"}) {
-    nlohmann::json changed = *ReadJsonFile(config);
-    changed["problem_type"] = problem;
-    ASSERT_TRUE(WriteFileAtomically(config, changed.dump()).ok());
-    internal::Run run = ToyPrediction(model_, "", "");
-    run.mutable_assignment()->mutable_spec()->mutable_prediction()->mutable_texts()->add_values(
-        "w1");
-    RecordingSink sink;
-    const internal::Ended ended = RunAttempt(run, &sink);
-    EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::FAILED);
-    EXPECT_EQ(ended.end().failure().blame(), v1::Failure::USER);
-    EXPECT_THAT(ended.end().failure().message(), HasSubstr(problem));
-  }
-}
-
 TEST_F(PredictionTest, UnknownOrMissingLabelsAreNoObstacle) {
   for (const char* const rows : {"{\"text\":\"w1\",\"label\":\"other\"}\n", "{\"text\":\"w1\"}\n",
                                  "{\"text\":\"w1\",\"label\":\"LABEL_0\"}\n{\"text\":\"w2\"}\n"}) {

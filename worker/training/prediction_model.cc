@@ -1,0 +1,104 @@
+#include "worker/training/prediction_model.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+#include "common/base/sha256.h"
+#include "common/base/status.h"
+#include "worker/training/checkpoint.h"
+#include "worker/training/inputs.h"
+#include "worker/training/vocabulary_change.h"
+
+namespace thaw {
+namespace {
+
+// The head that a training trains on a base model of `config`; as training_inputs.cc chooses it.
+HeadSpec HeadOf(const v1::TrainingBehind& behind, const ModelConfig& config) {
+  const v1::Training& training = behind.spec().training();
+  HeadSpec head;
+  head.seed = training.seed();
+  head.labels = {behind.labels().begin(), behind.labels().end()};
+  switch (training.task_case()) {
+    case v1::Training::kTextClassification:
+      if (training.text_classification().multi_label()) head.problem = ProblemType::kMultiLabel;
+      break;
+    case v1::Training::kRegression:
+      head.problem = ProblemType::kRegression;
+      head.labels = {config.problem == ProblemType::kRegression && config.labels.size() == 1
+                         ? config.labels.front()
+                         : "LABEL_0"};
+      break;
+    default:
+      head.kind = HeadKind::kLanguageModel;
+  }
+  return head;
+}
+
+absl::Status UseCheckpoint(const internal::Run& run, Model* model) {
+  THAW_ASSIGN_OR_RETURN(CheckpointContents contents, ReadCheckpoint(run.checkpoint_dir()));
+  const auto put = [model](TensorsByName& tensors) -> absl::Status {
+    for (auto& [name, tensor] : tensors) {
+      if (model->parameters().Find(name) == nullptr) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("the checkpoint holds ", name, ", which the model does not have"));
+      }
+      THAW_RETURN_IF_ERROR(model->parameters().SetTensor(name, std::move(tensor)));
+    }
+    return absl::OkStatus();
+  };
+  THAW_RETURN_IF_ERROR(put(contents.weights));
+  const bool wants_best = run.assignment().spec().prediction().weights() != v1::Prediction::LAST;
+  // BEST_WEIGHTS_UNSPECIFIED and CURRENT_WEIGHTS: the last ones are the best that there are.
+  if (!wants_best || contents.state.best_weights() != internal::OWN_FILE) return absl::OkStatus();
+  return put(contents.best);
+}
+
+}  // namespace
+
+absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
+  const v1::Assignment& assignment = run.assignment();
+  std::optional<HeadSpec> head;
+  std::string directory = run.model_dir();
+  if (!run.tokenizer_dir().empty()) {
+    // What is mapped of it stays when the attempt's files go.
+    directory = run.work_dir() + "/model";
+    THAW_RETURN_IF_ERROR(ChangeVocabulary(run.model_dir(), run.tokenizer_dir(), directory));
+  }
+  if (assignment.has_training_behind()) {
+    THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(directory + "/config.json"));
+    THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(text));
+    head = HeadOf(assignment.training_behind(), config);
+  }
+  PredictionModel loaded;
+  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
+  loaded.tokenizer_dir =
+      run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
+  if (!run.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(UseCheckpoint(run, loaded.model.get()));
+  THAW_ASSIGN_OR_RETURN(loaded.tokenizer,
+                        LoadTokenizer(loaded.tokenizer_dir, loaded.model->config()));
+  return loaded;
+}
+
+absl::StatusOr<PredictionModel> LoadModelAsIs(const std::string& directory) {
+  PredictionModel loaded;
+  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, std::nullopt));
+  loaded.tokenizer_dir = directory;
+  THAW_ASSIGN_OR_RETURN(loaded.tokenizer, LoadTokenizer(directory, loaded.model->config()));
+  return loaded;
+}
+
+std::string PredictionModelKey(const internal::Run& run) {
+  const v1::Assignment& assignment = run.assignment();
+  if (assignment.model().digest().empty()) return "";
+  // Maps have no order in a message's bytes: two of the same training may differ, which costs a
+  // loading and nothing else.
+  return absl::StrCat(assignment.model().digest(), "/", assignment.checkpoint().digest(), "/",
+                      assignment.tokenizer().digest(), "/",
+                      assignment.spec().prediction().weights() == v1::Prediction::LAST, "/",
+                      Sha256Hex(assignment.training_behind().SerializeAsString()), "/",
+                      run.threads());
+}
+
+}  // namespace thaw

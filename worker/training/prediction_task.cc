@@ -1,0 +1,97 @@
+#include "worker/training/prediction_task.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+#include "common/base/json.h"
+#include "common/base/status.h"
+
+namespace thaw {
+
+int64_t PredictionTask::Halved(int64_t bound) const {
+  return std::max<int64_t>(bound / std::max(run.assignment().micro_step_divisor(), 1), 1);
+}
+
+ReadingContext PredictionTask::Reading(const PredictionModel& model) const {
+  return {.run = run,
+          .loaded = model,
+          .threads = at::get_num_threads(),
+          .tick = [reporter = reporter] { reporter->Beat(); },
+          .unix_seconds = context.clock->WallMicros() / 1'000'000};
+}
+
+absl::Status PredictionTask::Begin(int64_t rows, int64_t truncated_rows) {
+  if (rows == 0) return absl::FailedPreconditionError("there are no rows to answer for");
+  if (truncated_rows > 0) {
+    reporter->Warn("ROWS_TRUNCATED", absl::StrCat(truncated_rows, " of ", rows,
+                                                  " rows are longer than max_length and were cut"));
+  }
+  reporter->Log(absl::StrCat("rows read: ", rows));
+  reporter->progress().set_rows_total(rows);
+  metrics["rows"] = static_cast<double>(rows);
+  return absl::OkStatus();
+}
+
+bool PredictionTask::GoOn(double share_done) {
+  v1::Progress& progress = reporter->progress();
+  progress.set_rows_done(
+      static_cast<int64_t>(share_done * static_cast<double>(progress.rows_total())));
+  if (share_done > 0) {
+    progress.set_eta_seconds(reporter->SecondsSinceStart() / share_done * (1 - share_done));
+  }
+  reporter->Beat();
+  context.control->AtBoundary([this] { reporter->Beat(); });
+  return !context.control->ShouldEnd();
+}
+
+bool PredictionTask::GoOnRows(int64_t rows_done) {
+  return GoOn(static_cast<double>(rows_done) /
+              static_cast<double>(reporter->progress().rows_total()));
+}
+
+PredictionLines::PredictionLines(const std::string& directory)
+    : path_(directory + "/predictions.jsonl"), file_(path_, std::ios::binary) {}
+
+absl::Status PredictionLines::Close() {
+  file_.close();
+  if (!file_) return absl::ResourceExhaustedError(absl::StrCat(path_, " cannot be written"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int32_t> DecoderStart(const std::string& model_dir, const ModelConfig& config) {
+  if (!config.encoder_decoder) return -1;
+  constexpr char kField[] = "decoder_start_token_id";
+  const std::string path = model_dir + "/generation_config.json";
+  nlohmann::json own;
+  if (Exists(path)) {
+    THAW_ASSIGN_OR_RETURN(own, ReadJsonFile(path));
+  }
+  for (const nlohmann::json& source : {own, config.source}) {
+    if (!source.is_object() || !source.contains(kField) || source[kField].is_null()) continue;
+    const nlohmann::json& value = source[kField];
+    if (value.is_number_integer() && value.get<int64_t>() >= 0 &&
+        value.get<int64_t>() < config.vocab_size) {
+      return value.get<int32_t>();
+    }
+    return absl::InvalidArgumentError(absl::StrCat(kField, " is ", value.dump(),
+                                                   "; expected a token id below vocab_size ",
+                                                   config.vocab_size));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "neither config.json nor generation_config.json has ", kField,
+      ", so a decoder has nothing to begin from: add it to the model's config.json"));
+}
+
+absl::Status CheckWritesText(const ModelConfig& config) {
+  if (config.head == HeadKind::kLanguageModel && (config.causal || config.encoder_decoder)) {
+    return absl::OkStatus();
+  }
+  return InvalidField("prediction.model",
+                      "it writes no text: give a language model that reads left to right, or one "
+                      "with encoder and decoder");
+}
+
+}  // namespace thaw
