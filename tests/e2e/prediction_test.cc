@@ -42,7 +42,8 @@ TEST(RealPredictions, EmbeddingsAreThoseOfSentenceTransformers) {
   ASSERT_TRUE(file.ok()) << file.status();
   const torch::Tensor found = ViewTensor(*file, (*file)->tensors()[0]);
   for (size_t row = 0; row < recorded["rows"].size(); ++row) {
-    const auto expected = torch::tensor(recorded["rows"][row]["embedding"].get<std::vector<float>>());
+    const auto expected =
+        torch::tensor(recorded["rows"][row]["embedding"].get<std::vector<float>>());
     const float error = (found[static_cast<int64_t>(row)] - expected).abs().max().item<float>();
     EXPECT_LT(error, 2e-5) << row;
     std::printf("[ FIGURE   ] row %zu: largest difference %.1e\n", row, error);

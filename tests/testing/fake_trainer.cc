@@ -8,9 +8,9 @@
 // "lie-nan", "lie-steps" (progress that jumps and goes back), "lie-path" (a checkpoint outside its
 // directory), "lie-result" (a result that is not there), "lie-event" (an event that only the server
 // may write). Others: "slow" (50 ms a step), "crawl" (20 ms a step), "flood" (events and output
-// without measure), "deaf" (ignores Pause, Stop and Hold), "fail-user", "ok". After a prediction it waits for another one
-// where it is asked to; with "die-warm" it ends while it waits, with "lie-warm" it says that it
-// waits and ends at once.
+// without measure), "deaf" (ignores Pause, Stop and Hold), "fail-user", "ok". After a prediction it
+// waits for another one where it is asked to; with "die-warm" it ends while it waits, with
+// "lie-warm" it says that it waits and ends at once.
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>

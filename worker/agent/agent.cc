@@ -129,8 +129,8 @@ void Agent::Carry(const v1::DesiredAttempt& order) {
     }
     THAW_LOG(kInfo, "attempt_taken", {"job", order.job()}, {"attempt_id", order.attempt_id()},
              {"attempt", order.assignment().attempt()});
-    runs_[order.attempt_id()] = std::make_unique<AttemptRun>(order.assignment(), options_.attempt, state_,
-                                                             cache_, trainers_, link_, clock_);
+    runs_[order.attempt_id()] = std::make_unique<AttemptRun>(
+        order.assignment(), options_.attempt, state_, cache_, trainers_, link_, clock_);
     return;
   }
   if (order.verdict() == v1::DesiredAttempt::FORGET) {

@@ -106,8 +106,8 @@ class AttemptRun {
   EventFilter filter_;
   v1::DesiredAttempt::Verdict sent_ = v1::DesiredAttempt::RUN;
   std::optional<internal::Ended> ended_;
-  bool heard_ = false;          // the trainer has sent a frame
-  int64_t memory_bytes_ = 0;    // that the trainer holds
+  bool heard_ = false;         // the trainer has sent a frame
+  int64_t memory_bytes_ = 0;   // that the trainer holds
   std::string why_killed_;     // empty: nothing is held against the trainer
   bool held_in_vain_ = false;  // the server was away for too long
   bool holding_ = false;

@@ -179,9 +179,10 @@ int main(int argc, char** argv) {
          "how long a trainer is kept waiting when the server is out of reach beyond the lease")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--warm_seconds", flags.warm_seconds,
-                 "how long a trainer keeps its model in memory after a prediction, for the next one "
-                 "on the same model; 0: not at all. Other work ends it at once")
+  app.add_option(
+         "--warm_seconds", flags.warm_seconds,
+         "how long a trainer keeps its model in memory after a prediction, for the next one "
+         "on the same model; 0: not at all. Other work ends it at once")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.set_version_flag("--version", THAW_VERSION);

@@ -24,9 +24,9 @@ struct TrainerCommand {
 // LD_PRELOAD.
 std::vector<std::string> TrainerEnvironment(const TrainerCommand& command);
 
-// Owns the process: when it goes, the whole process group is killed and reaped. One thread at a time
-// may end, kill or destroy it; `socket` may be used by any. The kernel kills the process when the
-// thread that called Start is gone.
+// Owns the process: when it goes, the whole process group is killed and reaped. One thread at a
+// time may end, kill or destroy it; `socket` may be used by any. The kernel kills the process when
+// the thread that called Start is gone.
 class TrainerProcess {
  public:
   // Starts it in a process group of its own with a clean environment, no open file of ours but a

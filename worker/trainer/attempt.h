@@ -14,8 +14,8 @@ namespace thaw {
 inline constexpr v1::Resources::DeviceKind kComputesOn[] = {v1::Resources::CPU};
 
 // Runs the training or prediction of `run`. The one place where LibTorch's exceptions end: memory
-// that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's. A prediction uses the
-// model in `kept` if it is the same and leaves its own there.
+// that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's. A prediction uses
+// the model in `kept` if it is the same and leaves its own there.
 internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context,
                               KeptModel* kept);
 

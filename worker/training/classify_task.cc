@@ -42,16 +42,17 @@ absl::StatusOr<bool> AddModel(PredictionTask* task, const std::string& directory
   }
   if (theirs.head != HeadKind::kClassifier || theirs.problem != ours.problem ||
       theirs.labels.size() != ours.labels.size() || place.size() != ours.labels.size()) {
-    return InvalidField(field, "it does not have the labels of prediction.model; give a model of "
-                               "the same labels");
+    return InvalidField(field,
+                        "it does not have the labels of prediction.model; give a model of "
+                        "the same labels");
   }
   THAW_ASSIGN_OR_RETURN(const PredictionInputs inputs, ReadClassifyInputs(task->Reading(*loaded)));
   const double models = task->run.average_with_dirs_size() + 1;
   const auto logits =
       AllLogits(loaded->model.get(), inputs.rows, task->Halved(kClassifyTokens), [&](int64_t done) {
-        return task->GoOn((index + 1 + static_cast<double>(done) /
-                                           static_cast<double>(inputs.rows.rows())) /
-                          models);
+        return task->GoOn(
+            (index + 1 + static_cast<double>(done) / static_cast<double>(inputs.rows.rows())) /
+            models);
       });
   if (!logits) return false;
   for (size_t row = 0; row < sums->size(); ++row) {
@@ -146,13 +147,12 @@ absl::StatusOr<bool> Classify(PredictionTask* task) {
   }
   PredictionLines lines(task->directory);
   for (int64_t row = 0; row < rows.rows(); ++row) {
-    lines.Add(ClassifiedLine(row, scores[static_cast<size_t>(row)], LogitsOfRow(*logits, row),
-                             config));
+    lines.Add(
+        ClassifiedLine(row, scores[static_cast<size_t>(row)], LogitsOfRow(*logits, row), config));
   }
   THAW_RETURN_IF_ERROR(lines.Close());
   if (inputs.labelled) {
-    const auto values =
-        Evaluate(models == 1 ? *logits : LogitsFor(scores, config.problem), rows);
+    const auto values = Evaluate(models == 1 ? *logits : LogitsFor(scores, config.problem), rows);
     task->metrics.insert(values.begin(), values.end());
   }
   task->metrics["tokens"] = static_cast<double>(rows.tokens());

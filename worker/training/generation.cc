@@ -48,15 +48,15 @@ class ActiveRow {
                     const GenerationListener& listener) {
     last_token_ = NextToken(options_.sampling, seen_, row_, result_.tokens, logits);
     ++result_.tokens;
-    const bool ends = std::find(options_.ends.begin(), options_.ends.end(), last_token_) !=
-                      options_.ends.end();
+    const bool ends =
+        std::find(options_.ends.begin(), options_.ends.end(), last_token_) != options_.ends.end();
     if (ends && !options_.ignore_end) return End("end", listener);
     Remember(last_token_);
     THAW_ASSIGN_OR_RETURN(const std::string piece, decoder_.Push(last_token_));
     Tell(stops_.Push(piece), listener);
     if (stops_.stopped()) return End("stop", listener);
-    const bool full = result_.tokens >= options_.max_new_tokens ||
-                      context_ + result_.tokens >= max_positions;
+    const bool full =
+        result_.tokens >= options_.max_new_tokens || context_ + result_.tokens >= max_positions;
     return full ? End("length", listener) : absl::OkStatus();
   }
 
@@ -171,9 +171,8 @@ class Generation {
     }
     SequenceState state(model_->blocks(), static_cast<int64_t>(starting.size()));
     const torch::Tensor logits = Logits(packed, &state);
-    bytes_per_token_ =
-        std::max(bytes_per_token_, static_cast<double>(state.bytes()) /
-                                       static_cast<double>(ids.size()));
+    bytes_per_token_ = std::max(
+        bytes_per_token_, static_cast<double>(state.bytes()) / static_cast<double>(ids.size()));
     if (state_) {
       state_->Join(std::move(state));
     } else {

@@ -182,9 +182,8 @@ absl::Status AddScoredRow(const ReadingContext& context, const Example& example,
 
 int32_t LongestRow(const v1::Prediction& prediction, const ModelConfig& config) {
   const bool prompts = prediction.has_score() || prediction.has_generate();
-  return MaxLength(prediction.max_length() == 0 && prompts ? kLongestPrompt
-                                                            : prediction.max_length(),
-                   config);
+  return MaxLength(
+      prediction.max_length() == 0 && prompts ? kLongestPrompt : prediction.max_length(), config);
 }
 
 absl::StatusOr<PredictionInputs> ReadClassifyInputs(const ReadingContext& context) {
@@ -216,9 +215,9 @@ absl::StatusOr<PredictionInputs> ReadClassifyInputs(const ReadingContext& contex
   options.form = schema.form;
   const bool needs_names = inputs.labelled && config.problem != ProblemType::kRegression;
   THAW_ASSIGN_OR_RETURN(
-      inputs.rows, ReadRows(path, schema, *context.loaded.tokenizer,
-                            needs_names ? config.labels : std::vector<std::string>(), options,
-                            context.tick));
+      inputs.rows,
+      ReadRows(path, schema, *context.loaded.tokenizer,
+               needs_names ? config.labels : std::vector<std::string>(), options, context.tick));
   return inputs;
 }
 
@@ -277,8 +276,8 @@ absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context)
       const std::string& directory = context.loaded.tokenizer_dir;
       THAW_ASSIGN_OR_RETURN(const SpecialTokens special,
                             ReadSpecialTokens(directory, *context.loaded.tokenizer));
-      auto loaded = ChatTemplate::Load(directory, *context.loaded.tokenizer, special,
-                                       context.unix_seconds);
+      auto loaded =
+          ChatTemplate::Load(directory, *context.loaded.tokenizer, special, context.unix_seconds);
       if (absl::IsNotFound(loaded.status())) {
         return InvalidField("prediction.model",
                             "it has no chat template, so conversations cannot be given to it; "
@@ -301,9 +300,9 @@ absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context)
       THAW_ASSIGN_OR_RETURN(text, render(example));
     }
     // What a template renders has its special tokens in it.
-    THAW_ASSIGN_OR_RETURN(std::vector<int32_t> ids,
-                          is_chat ? EncodeBare(*context.loaded.tokenizer, text)
-                                  : EncodePrompt(context, text));
+    THAW_ASSIGN_OR_RETURN(
+        std::vector<int32_t> ids,
+        is_chat ? EncodeBare(*context.loaded.tokenizer, text) : EncodePrompt(context, text));
     if (ids.empty()) {
       return absl::FailedPreconditionError("the prompt has no tokens; give some text");
     }

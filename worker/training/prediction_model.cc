@@ -73,8 +73,7 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   }
   PredictionModel loaded;
   THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
-  loaded.tokenizer_dir =
-      run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
+  loaded.tokenizer_dir = run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
   if (!run.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(UseCheckpoint(run, loaded.model.get()));
   THAW_ASSIGN_OR_RETURN(loaded.tokenizer,
                         LoadTokenizer(loaded.tokenizer_dir, loaded.model->config()));

@@ -80,9 +80,9 @@ absl::StatusOr<int32_t> DecoderStart(const std::string& model_dir, const ModelCo
                                                    "; expected a token id below vocab_size ",
                                                    config.vocab_size));
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "neither config.json nor generation_config.json has ", kField,
-      ", so a decoder has nothing to begin from: add it to the model's config.json"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("neither config.json nor generation_config.json has ", kField,
+                   ", so a decoder has nothing to begin from: add it to the model's config.json"));
 }
 
 absl::Status CheckWritesText(const ModelConfig& config) {

@@ -66,9 +66,8 @@ std::optional<std::vector<std::vector<float>>> Score(
     const std::function<bool(int64_t rows_done)>& go_on) {
   std::vector<size_t> order(rows.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return TokensOf(rows[a]) > TokensOf(rows[b]);
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return TokensOf(rows[a]) > TokensOf(rows[b]); });
   std::vector<std::vector<float>> result(rows.size());
   for (size_t begin = 0; begin < order.size();) {
     if (!go_on(static_cast<int64_t>(begin))) return std::nullopt;

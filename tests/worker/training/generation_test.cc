@@ -4,14 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "tests/worker/training/recurrent_model.h"
 #include "tests/worker/training/toy_job.h"
 
 namespace thaw {
 namespace {
-
-using ::testing::HasSubstr;
 
 constexpr int64_t kVocabulary = 194;  // of the toy tokenizer
 
@@ -84,19 +83,18 @@ TEST_F(GenerationTest, IsWhatOneTokenAfterTheOtherGives) {
 }
 
 TEST_F(GenerationTest, TextDoesNotDependOnWhatIsBeside) {
-  GenerationOptions options{.max_new_tokens = 9,
-                            .sampling = {.temperature = 1.1,
-                                         .top_k = 40,
-                                         .top_p = 0.9,
-                                         .repetition_penalty = 1.3,
-                                         .seed = 11}};
-  // Some rows end early, so that others take their places.
-  for (int32_t id = 4; id < 194; id += 9) options.ends.push_back(id);
+  GenerationOptions options{
+      .max_new_tokens = 6,
+      .sampling = {
+          .temperature = 1.1, .top_k = 40, .top_p = 0.9, .repetition_penalty = 1.3, .seed = 11}};
+  // A token that a row writes in its middle ends it, so that another row takes its place.
+  const std::string whole = Run(options)[0].text;
+  options.ends = {tokenizer_->Encode({.text = whole}, {.add_special_tokens = false})->ids[2]};
   const std::vector<GeneratedRow> all = Run(options);
   std::set<std::string> reasons;
   for (const GeneratedRow& row : all) reasons.insert(row.finish_reason);
   EXPECT_EQ(reasons.size(), 2u) << "a test of rows of different lengths";
-  for (const int64_t most : {1, 2, 3, 5}) {
+  for (const int64_t most : {1, 3}) {
     options.most_rows = most;
     const std::vector<GeneratedRow> few = Run(options);
     for (size_t row = 0; row < all.size(); ++row) EXPECT_EQ(few[row].text, all[row].text) << row;
@@ -154,10 +152,10 @@ TEST_F(GenerationTest, EndsWithTheLastPosition) {
 }
 
 TEST_F(GenerationTest, RepetitionIsPenalised) {
-  GenerationOptions options{.max_new_tokens = 30, .sampling = {.repetition_penalty = 1e4}};
+  GenerationOptions options{.max_new_tokens = 20, .sampling = {.repetition_penalty = 1e4}};
   const std::string text = Run(options, {prompts_[2]})[0].text;
-  std::set<std::string> words;
-  std::vector<int32_t> ids = tokenizer_->Encode({.text = text}, {.add_special_tokens = false})->ids;
+  const std::vector<int32_t> ids =
+      tokenizer_->Encode({.text = text}, {.add_special_tokens = false})->ids;
   const std::set<int32_t> different(ids.begin(), ids.end());
   EXPECT_EQ(different.size(), ids.size()) << text;
 }

@@ -1,6 +1,6 @@
 // Predictions of all kinds from assignment to files.
-#include <google/protobuf/text_format.h>
 #include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -100,9 +100,10 @@ TEST(Classify, SeveralLabelsAreDecidedEachByItself) {
 TEST(Classify, ARegressionGivesANumberAndItsError) {
   const std::string model = Recorded("bert-regression");
   const std::string dataset = FreshDirectory("dataset");
-  ASSERT_TRUE(WriteFileAtomically(dataset + "/rows.jsonl",
-                                  "{\"text\":\"w1 w2\",\"label\":0.5}\n{\"text\":\"w3\",\"label\":-1}\n")
-                  .ok());
+  ASSERT_TRUE(
+      WriteFileAtomically(dataset + "/rows.jsonl",
+                          "{\"text\":\"w1 w2\",\"label\":0.5}\n{\"text\":\"w3\",\"label\":-1}\n")
+          .ok());
   internal::Run run = Work(model, "dataset: 'd'");
   run.set_dataset_dir(dataset);
   const internal::Ended ended = Succeed(run);
@@ -126,9 +127,11 @@ TEST(Classify, ProbabilitiesOfModelsAreAveragedByLabel) {
     const nlohmann::json one = Lines(alone)[row], both = Lines(run)[row];
     EXPECT_EQ(one["logits"], both["logits"]);
     for (int i = 0; i < 3; ++i) {
-      const std::string label = "LABEL_" + std::to_string(i), other = "LABEL_" + std::to_string(2 - i);
+      const std::string label = "LABEL_" + std::to_string(i),
+                        other = "LABEL_" + std::to_string(2 - i);
       EXPECT_NEAR(both["scores"][label].get<double>(),
-                  (one["scores"][label].get<double>() + one["scores"][other].get<double>()) / 2, 1e-9);
+                  (one["scores"][label].get<double>() + one["scores"][other].get<double>()) / 2,
+                  1e-9);
     }
   }
   ChangeConfig(second, "id2label", {{"0", "x"}, {"1", "LABEL_1"}, {"2", "LABEL_0"}});
@@ -178,7 +181,8 @@ TEST(ScoreTexts, TokensTextsAndTheWholeAgree) {
       of_row += value.get<double>();
     }
     EXPECT_NEAR(of_row, line["log_probability"].get<double>(), 1e-6);
-    EXPECT_NEAR(std::exp(-of_row / line["tokens"].get<double>()), line["perplexity"].get<double>(), 1e-6);
+    EXPECT_NEAR(std::exp(-of_row / line["tokens"].get<double>()), line["perplexity"].get<double>(),
+                1e-6);
     sum += of_row;
   }
   EXPECT_EQ(Lines(run)[0]["tokens"], 2);
@@ -190,8 +194,8 @@ TEST(ScoreTexts, TokensTextsAndTheWholeAgree) {
 
 TEST(GenerateTexts, LiveTextIsThatOfTheResult) {
   const std::string model = Recorded("llama");
-  const internal::Run run = Work(
-      model, R"(generate { max_new_tokens: 12 temperature: 1 ignore_end: true }
+  const internal::Run run =
+      Work(model, R"(generate { max_new_tokens: 12 temperature: 1 ignore_end: true }
                 texts { values: "w1 w2 w3" values: "w4" values: "w5 w6" })");
   RecordingSink sink;
   const internal::Ended ended = Succeed(run, &sink);

@@ -10,10 +10,21 @@
 namespace thaw {
 namespace {
 
-const char* const kWriters[] = {
-    "gpt2",    "gpt2-scaled",        "bloom-5heads",        "bloom-4heads",    "llama",
-    "mistral", "llama-rope-linear",  "llama-rope-llama3",   "llama-rope-yarn", "llama-tied-bias",
-    "qwen2",   "qwen2-window",       "qwen3",               "t5",              "t5-v1.1"};
+const char* const kWriters[] = {"gpt2",
+                                "gpt2-scaled",
+                                "bloom-5heads",
+                                "bloom-4heads",
+                                "llama",
+                                "mistral",
+                                "llama-rope-linear",
+                                "llama-rope-llama3",
+                                "llama-rope-yarn",
+                                "llama-tied-bias",
+                                "qwen2",
+                                "qwen2-window",
+                                "qwen3",
+                                "t5",
+                                "t5-v1.1"};
 
 class RecordedTextTest : public ::testing::Test {
  protected:
@@ -41,8 +52,8 @@ TEST_F(RecordedTextTest, GreedyTokensAreThoseOfTransformers) {
       texts[static_cast<size_t>(row)] = result.text;
     };
     const std::vector<int32_t> longer = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const absl::Status status = Generate(fixture.model.get(), *tokenizer_,
-                                         {longer, prompt, {9, 8}}, options, listener);
+    const absl::Status status =
+        Generate(fixture.model.get(), *tokenizer_, {longer, prompt, {9, 8}}, options, listener);
     ASSERT_TRUE(status.ok()) << name << ": " << status;
     const std::vector<int32_t> expected(output.begin() + static_cast<std::ptrdiff_t>(before),
                                         output.end());
@@ -68,7 +79,8 @@ TEST_F(RecordedTextTest, ScoresAreTheRecordedLoss) {
       if (encoder) {
         row.source = row.ids;
         row.ids.clear();
-        for (int32_t r = batch.packed.target_bounds[s]; r < batch.packed.target_bounds[s + 1]; ++r) {
+        for (int32_t r = batch.packed.target_bounds[s]; r < batch.packed.target_bounds[s + 1];
+             ++r) {
           if (labels[static_cast<size_t>(r)] >= 0) {
             row.ids.push_back(static_cast<int32_t>(labels[static_cast<size_t>(r)]));
           }
@@ -81,9 +93,9 @@ TEST_F(RecordedTextTest, ScoresAreTheRecordedLoss) {
       }
       rows.push_back(std::move(row));
     }
-    const int32_t start = encoder ? fixture.model->config().source["decoder_start_token_id"].get<int32_t>() : -1;
-    const auto scores =
-        Score(fixture.model.get(), rows, start, 64, [](int64_t) { return true; });
+    const int32_t start =
+        encoder ? fixture.model->config().source["decoder_start_token_id"].get<int32_t>() : -1;
+    const auto scores = Score(fixture.model.get(), rows, start, 64, [](int64_t) { return true; });
     double sum = 0, count = 0;
     for (const auto& values : *scores) {
       for (const float value : values) sum -= value;

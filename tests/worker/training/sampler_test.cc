@@ -18,8 +18,7 @@ using ::testing::ElementsAre;
 
 // tests/data/generation/warpers.json: logits and what transformers' processors make of them.
 nlohmann::json Recorded() {
-  auto recorded =
-      ReadJsonFile(absl::StrCat(getenv("THAW_TEST_DATA"), "/generation/warpers.json"));
+  auto recorded = ReadJsonFile(absl::StrCat(getenv("THAW_TEST_DATA"), "/generation/warpers.json"));
   EXPECT_TRUE(recorded.ok()) << recorded.status();
   return *recorded;
 }
