@@ -67,7 +67,7 @@ TEST(FailureTest, CrashesAtDifferentStepsAreCounted) {
 }
 
 TEST(FailureTest, AHangIsACrash) {
-  Cluster cluster;
+  Cluster cluster({.hang_seconds = 2});
   cluster.StartWorker("one");
   const std::string id = cluster.Submit(cluster.Spec("hang-once-at-8", 20, 5));
   const v1::Job job = cluster.WaitForEnd(id);

@@ -25,7 +25,7 @@ status=$?
 expect "an unwritable directory fails" [ $status = 1 ]
 expect "the message says what to do: $output" grep -q 'THAW_DEPS' <<<"$output"
 
-wrong=$(grep -vE '^#' script/downloads.txt | grep -vE '^[a-z]+ +[^ ]+ +[0-9.]+ +[0-9a-f]{64}$')
+wrong=$(grep -vE '^#' script/downloads.txt | grep -vE '^[a-z-]+ +[^ ]+ +[0-9.]+ +[0-9a-f]{64}$')
 expect "every download has group, package, version and sha256: $wrong" [ -z "$wrong" ]
 
 output=$(script/bootstrap 2>&1)

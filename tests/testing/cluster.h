@@ -29,7 +29,7 @@ struct ClusterOptions {
   double idle_hang_seconds = 0.3;  // well below the lease: a held Sync is not a sign of life
   double busy_interval_seconds = 0.1;
   double retry_backoff_seconds = 0.1;
-  double hang_seconds = 2;   // of a trainer
+  double hang_seconds = 20;  // of a trainer: more than a busy machine makes one wait
   double hold_seconds = 60;  // of a trainer after the lease
 };
 

@@ -372,7 +372,9 @@ class FakeTraining {
   }
 
   void Checkpoint() {
-    const std::string dir = absl::StrCat("checkpoints/", step_);
+    // By a number of its own: the worker removes one when it is uploaded, while the next one of the
+    // same step may be in the making.
+    const std::string dir = absl::StrCat("checkpoints/", ++checkpoints_);
     const std::string path = absl::StrCat(run_.work_dir(), "/", dir);
     Require(MakeDirectories(path));
     Require(WriteFileAtomically(path + "/checkpoint.json",
@@ -454,6 +456,7 @@ class FakeTraining {
   int64_t step_ = 0;
   int phase_ = 0;
   int evaluations_ = 0;
+  int checkpoints_ = 0;
 };
 
 int RunFakeTrainer(int socket) {

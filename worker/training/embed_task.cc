@@ -35,13 +35,15 @@ absl::StatusOr<bool> Embed(PredictionTask* task) {
   for (const auto& batch_rows : EvaluationBatches(rows, task->Halved(kEmbedTokens))) {
     if (!task->GoOnRows(done)) return false;
     const PackedBatch batch = Pack(rows, batch_rows);
-    const Rows last = Infer(model,
-                            {.token_ids = IdTensor(batch.token_ids),
-                             .token_type_ids = IdTensor(batch.token_type_ids),
-                             .cu_seqlens = batch.cu_seqlens,
-                             .target_ids = {},
-                             .target_bounds = {}},
-                            context);
+    const Rows last =
+        Infer(model,
+              {.token_ids = IdTensor(batch.token_ids),
+               .token_type_ids =
+                   model->config().token_types ? IdTensor(batch.token_type_ids) : torch::Tensor(),
+               .cu_seqlens = batch.cu_seqlens,
+               .target_ids = {},
+               .target_bounds = {}},
+              context);
     const torch::NoGradGuard no_gradients;
     const torch::Tensor states = model->Hidden(last, context).to(torch::kCPU, torch::kFloat32);
     const torch::Tensor pooled = Pool(states, last.cu_seqlens, embed.pooling(), normalize);
