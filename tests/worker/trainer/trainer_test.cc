@@ -144,7 +144,7 @@ TEST_F(TrainerTest, WaitsWithItsModelForTheNextPrediction) {
     run.mutable_assignment()->mutable_model()->set_digest("d");
     return run;
   };
-  TrainerProcess trainer({});
+  TrainerProcess trainer;
   const internal::Run first = prediction(model_);
   trainer.SendRun(first);
   std::optional<internal::Ended> ended = trainer.ReceiveEnd();
