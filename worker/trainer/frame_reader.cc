@@ -18,6 +18,10 @@ void ReadFrames(int socket, Inbox* inbox) {
       // Destructors of a running training could take long, and would save nothing.
       std::_Exit(first ? 1 : 0);
     }
+    if (first && !frame.has_run()) {
+      THAW_LOG(kError, "frame_before_run", {"kind", static_cast<int>(frame.frame_case())});
+      std::_Exit(1);
+    }
     inbox->Take(std::move(frame));
   }
 }

@@ -14,10 +14,6 @@ void Inbox::Take(internal::ToTrainer frame) {
     changed_.SignalAll();
     return;
   }
-  if (newest_ == nullptr) {
-    THAW_LOG(kWarning, "frame_before_run", {"kind", static_cast<int>(frame.frame_case())});
-    return;
-  }
   switch (frame.frame_case()) {
     case internal::ToTrainer::kWriteCheckpoint:
       newest_->RequestCheckpoint();

@@ -19,7 +19,7 @@ class Inbox {
     std::shared_ptr<Control> control;
   };
 
-  // Reading thread.
+  // Reading thread; the first frame is an attempt.
   void Take(internal::ToTrainer frame);
   // Training thread: waits for an attempt.
   Work Next();

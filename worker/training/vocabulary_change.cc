@@ -83,7 +83,8 @@ std::optional<int32_t> NewId(const std::string& field, int32_t id, const Tokeniz
 
 void ChangeIds(const Tokenizer& before, const Tokenizer& after, const SpecialTokens& special,
                nlohmann::json* config) {
-  for (const auto& [field, old_value] : nlohmann::json(*config).items()) {
+  const nlohmann::json old = *config;
+  for (const auto& [field, old_value] : old.items()) {
     if (!absl::EndsWith(field, "_token_id")) continue;
     const nlohmann::json value =
         old_value.is_array() && !old_value.empty() ? old_value[0] : old_value;

@@ -87,8 +87,8 @@ TEST_F(PredictionTest, LabelledRowsAreScored) {
   EXPECT_TRUE(ended.metrics().contains("macro_f1"));
   const std::vector<std::string> told = sink.LogLines();
   ASSERT_EQ(told.size(), 3u);
-  EXPECT_THAT(told[0], HasSubstr("model loaded: 3 labels"));
-  EXPECT_THAT(told[1], HasSubstr("rows tokenized: 2 with "));
+  EXPECT_THAT(told[0], HasSubstr("model loaded in "));
+  EXPECT_THAT(told[1], HasSubstr("rows read: 2"));
   EXPECT_THAT(told[2], HasSubstr("result written: 2 answers"));
 }
 
