@@ -248,14 +248,16 @@ class ScriptedWorker {
     return server_.Call(server_.workers(), &v1::WorkerService::Stub::Sync, "worker", request);
   }
 
-  // Syncs until it is told to run something.
-  v1::Assignment Take() {
+  // Syncs until it is told to run something, or this very job.
+  v1::Assignment Take(const std::string& job = "") {
     for (int i = 0; i < 100; ++i) {
       const auto response = Sync();
       EXPECT_TRUE(response.ok()) << response.status();
       if (!response.ok()) break;
       for (const v1::DesiredAttempt& attempt : response->attempts()) {
-        if (attempt.has_assignment()) return attempt.assignment();
+        if (attempt.has_assignment() && (job.empty() || attempt.assignment().job() == job)) {
+          return attempt.assignment();
+        }
       }
     }
     ADD_FAILURE() << "no work came";
