@@ -38,8 +38,12 @@ absl::StatusOr<int64_t> CheckpointBytes(Reader& reader, const JobRow& row) {
       GetArtifact(reader, "", specs.resolved_spec.base_model());
   if (absl::IsNotFound(model.status())) return newest;
   THAW_RETURN_IF_ERROR(model.status());
-  const double trained = static_cast<double>(model->size_bytes()) * row.progress.trainable_share();
-  return std::max(newest, static_cast<int64_t>(kCopiesInCheckpoint * trained));
+  // By its numbers: whatever else lies in its directory is never in a checkpoint. What a worker
+  // reports is taken for a share only if it is one.
+  const double bytes = static_cast<double>(model->model().parameters()) * sizeof(float);
+  const double share = row.progress.trainable_share();
+  const double trained = share > 0 ? bytes * std::min(share, 1.0) : 0;
+  return std::max(newest, static_cast<int64_t>(std::min(kCopiesInCheckpoint * trained, 0x1p60)));
 }
 
 absl::StatusOr<std::vector<JobRow>> RowsOf(Reader& reader, const char* query) {
@@ -69,7 +73,8 @@ absl::StatusOr<DiskNeed> GetDiskNeed(Reader& reader) {
     need.jobs_at_work += at_work ? 1 : 0;
     need.jobs_held += row.life.held ? 1 : 0;
     THAW_ASSIGN_OR_RETURN(const int64_t bytes, CheckpointBytes(reader, row));
-    need.checkpoint_bytes += bytes;
+    constexpr int64_t kMost = int64_t{1} << 60;  // no disk is larger, and no sum overflows
+    need.checkpoint_bytes = std::min(need.checkpoint_bytes + std::min(bytes, kMost), kMost);
   }
   return need;
 }

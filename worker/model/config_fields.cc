@@ -1,5 +1,7 @@
 #include "worker/model/config_fields.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -46,7 +48,11 @@ bool IsEmpty(const json& value) {
 }  // namespace
 
 std::string ShownJson(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 80);
+  std::string shown = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  size_t length = std::min<size_t>(shown.size(), 80);
+  // Between characters: half of one is no UTF-8.
+  while (length < shown.size() && (shown[length] & 0xC0) == 0x80) --length;
+  return shown.substr(0, length);
 }
 
 void ConfigFields::Fail(absl::string_view field, absl::string_view description) {

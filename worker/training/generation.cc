@@ -131,8 +131,8 @@ class Generation {
       const bool fits = tokens <= options_.prompt_tokens && cached <= options_.cache_bytes;
       if (!fits && !(rows.empty() && working == 0)) break;
       rows.push_back(next_ + rows.size());
-      // What a token takes is known once some have been read.
-      if (!fits) break;
+      // What a token takes is known once some have been read: of a first prompt, alone.
+      if (!fits || bytes_per_token_ == 0) break;
     }
     return rows;
   }

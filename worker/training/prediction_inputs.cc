@@ -23,7 +23,8 @@ const v1::Prediction& PredictionOf(const ReadingContext& context) {
 
 TokenizeOptions OptionsOf(const ReadingContext& context) {
   return {.max_length = LongestRow(PredictionOf(context), context.loaded.model->config()),
-          .threads = context.threads};
+          .threads = context.threads,
+          .backward = context.loaded.model->config().reads_backward};
 }
 
 absl::StatusOr<TokenizedDataset> ReadInlineTexts(const ReadingContext& context) {

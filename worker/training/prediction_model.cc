@@ -48,11 +48,11 @@ absl::Status UseCheckpoint(const internal::Run& run, Model* model) {
     }
     return absl::OkStatus();
   };
-  THAW_RETURN_IF_ERROR(put(contents.weights));
   const bool wants_best = run.assignment().spec().prediction().weights() != v1::Prediction::LAST;
   // BEST_WEIGHTS_UNSPECIFIED and CURRENT_WEIGHTS: the last ones are the best that there are.
-  if (!wants_best || contents.state.best_weights() != internal::OWN_FILE) return absl::OkStatus();
-  return put(contents.best);
+  // Not over the last ones: what was trained only since the best were taken is the base's in them.
+  const bool takes_best = wants_best && contents.state.best_weights() == internal::OWN_FILE;
+  return put(takes_best ? contents.best : contents.weights);
 }
 
 }  // namespace

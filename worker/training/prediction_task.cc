@@ -86,7 +86,8 @@ absl::StatusOr<int32_t> DecoderStart(const std::string& model_dir, const ModelCo
 }
 
 absl::Status CheckWritesText(const ModelConfig& config) {
-  if (config.head == HeadKind::kLanguageModel && (config.causal || config.encoder_decoder)) {
+  if (config.head == HeadKind::kLanguageModel && (config.causal || config.encoder_decoder) &&
+      !config.reads_backward) {
     return absl::OkStatus();
   }
   return InvalidField("prediction.model",

@@ -94,6 +94,7 @@ std::vector<Candidate> Candidates(std::span<const float> logits, const SamplingO
     if (std::isinf(logit) && logit < 0) continue;
     candidates.push_back({.id = static_cast<int32_t>(id), .logit = logit});
   }
+  if (candidates.empty()) candidates.push_back({.id = MostProbable(logits), .logit = 0});
   KeepTopK(options.top_k, &candidates);
   KeepTopP(options.top_p, &candidates);
   KeepMinP(options.min_p, &candidates);
@@ -128,7 +129,10 @@ int32_t NextToken(const SamplingOptions& options, std::span<const int32_t> seen,
   if (options.repetition_penalty != 1) {
     PenalizeRepetition(seen, options.repetition_penalty, logits);
   }
-  if (options.temperature == 0) return MostProbable(logits);
+  // Below it logits over the temperature leave what a float holds, and one token has all of the
+  // probability.
+  constexpr double kLeastTemperature = 1e-6;
+  if (options.temperature < kLeastTemperature) return MostProbable(logits);
   return Draw(Candidates(logits, options), UniformAt(options.seed, row, position));
 }
 

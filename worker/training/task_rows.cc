@@ -113,9 +113,12 @@ absl::StatusOr<TaskRows> RowsOfTask(const internal::Run& run, const ModelConfig&
   rows.options.form = rows.schema.form;
   if (rows.options.kind == RowKind::kText) return rows;
   rows.head = HeadKind::kLanguageModel;
-  const bool fits = rows.options.kind == RowKind::kTarget
-                        ? config.encoder_decoder
-                        : config.causal && !config.encoder_decoder;
+  const bool fits =
+      rows.options.kind == RowKind::kTarget
+          ? config.encoder_decoder
+          : config.causal && !config.encoder_decoder &&
+                (!config.reads_backward || rows.options.kind == RowKind::kContiguous ||
+                 rows.options.kind == RowKind::kDocument);
   if (!fits) {
     return InvalidField("base_model", absl::StrCat("a model of type ", config.model_type,
                                                    " cannot learn this task"));

@@ -104,6 +104,11 @@ absl::Status ChangeVocabulary(const std::string& model_dir, const std::string& t
   THAW_ASSIGN_OR_RETURN(const ModelConfig parsed, ParseModelConfig(config_text));
   THAW_ASSIGN_OR_RETURN(const auto files, OpenWeights(model_dir));
   const int64_t vocab_size = parsed.vocab_size;
+  constexpr int64_t kMostTokens = int64_t{1} << 22;
+  if (after->id_limit() > kMostTokens) {
+    return InvalidField("tokenizer", absl::StrCat("it has token ids up to ", after->id_limit() - 1,
+                                                  "; give one with ids below ", kMostTokens));
+  }
   const std::vector<int64_t> old_ids = OldIds(*before, *after, vocab_size);
   const int64_t tokens = std::min<int64_t>(before->id_limit(), vocab_size);
   std::vector<TensorToWrite> tensors;

@@ -159,7 +159,8 @@ TEST_F(DiskGuardTest, TheMarksLeaveRoomForCheckpoints) {
   model.set_kind(v1::Artifact::MODEL);
   model.set_owner("ann");
   model.set_state(v1::Artifact::READY);
-  model.set_size_bytes(1000);
+  model.set_size_bytes(999999);  // its directory may hold anything
+  model.mutable_model()->set_parameters(250);
   ASSERT_TRUE(
       cluster_.store().Write([&](Transaction& t) { return InsertArtifact(t, model); }).ok());
   NewJob submission = StoreFixture::Submission();

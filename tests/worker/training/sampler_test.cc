@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <limits>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -115,6 +117,20 @@ TEST(Sampler, LargeVocabulariesKeepTheSmallestSet) {
   EXPECT_LT(sum - least, 0.5);
   EXPECT_TRUE(std::is_sorted(kept.begin(), kept.end(),
                              [](const Candidate& a, const Candidate& b) { return a.id < b.id; }));
+}
+
+// Logits over such a temperature are no floats any more.
+TEST(Sampler, ATinyTemperatureIsGreedy) {
+  for (const double temperature : {1e-50, 1e-37, 1e-7}) {
+    std::vector<float> logits = {-50, -3, -40, -3.5};
+    EXPECT_EQ(NextToken({.temperature = temperature}, {}, 0, 0, logits), 1) << temperature;
+  }
+}
+
+TEST(Sampler, WithNothingToChooseFromItTakesTheFirst) {
+  const float none = -std::numeric_limits<float>::infinity();
+  std::vector<float> logits = {none, none};
+  EXPECT_EQ(NextToken({.temperature = 1}, {}, 0, 0, logits), 0);
 }
 
 }  // namespace
