@@ -287,5 +287,29 @@ TEST(CheckpointsAsModels, AnswerAsTheResultWould) {
   EXPECT_EQ(Lines(from_checkpoint), Lines(from_result));
 }
 
+// The best came of the head alone; what a later phase trained is the base's in them.
+TEST(CheckpointsAsModels, TheBestWeightsAreThoseOfTheResultAlsoInALaterPhase) {
+  const std::string base = ToyClassifier();
+  const internal::Run training =
+      ToyTraining(base, MakeToyDataset(FreshDirectory("dataset"), 60, 3), R"(
+          validation_fraction: 0.3 max_grad_norm: 0
+          phases { selector { head_only: true } learning_rate: 0.02 steps: 6 }
+          phases { selector { everything: true } learning_rate: 0.5 steps: 3 }
+          checkpoint { every_steps: 1 } evaluation { metric: LOSS })");
+  RecordingSink sink;
+  const internal::Ended trained = RunAttempt(training, &sink);
+  ASSERT_EQ(trained.end().outcome(), v1::AttemptEnd::SUCCEEDED) << trained.ShortDebugString();
+  ASSERT_EQ(trained.metrics().at("best_step"), 6);
+  const internal::Run from_result = Work(training.work_dir() + "/result", kTwoTexts);
+  Succeed(from_result);
+  internal::Run from_checkpoint = Work(base, kTwoTexts);
+  from_checkpoint.set_checkpoint_dir(training.work_dir() + "/" + sink.checkpoints.back().dir());
+  v1::TrainingBehind* behind = from_checkpoint.mutable_assignment()->mutable_training_behind();
+  *behind->mutable_spec() = training.assignment().spec();
+  for (const char* label : {"left", "middle", "right"}) behind->add_labels(label);
+  Succeed(from_checkpoint);
+  EXPECT_EQ(Lines(from_checkpoint), Lines(from_result));
+}
+
 }  // namespace
 }  // namespace thaw
