@@ -34,7 +34,6 @@ struct ModelConfig {
   double initializer_range = 0.02;  // of freshly drawn matrices
   bool encoder_decoder = false;     // sequence to sequence
   bool causal = false;              // rows see only what lies before them
-  bool recurrent = false;           // a state goes from row to row: plain text is read as a stream
   bool reads_backward = false;      // texts are given to it last token first
   // Packed::token_type_ids are part of the input, as for transformers' tokenizers of this family.
   bool token_types = false;
