@@ -15,6 +15,15 @@
 #include "common/base/unique_fd.h"
 
 namespace thaw {
+namespace {
+
+// Once for all: OpenSSL looks for the implementation at every use of EVP_sha256().
+const EVP_MD* Algorithm() {
+  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  return algorithm;
+}
+
+}  // namespace
 
 struct Sha256::Context {
   EVP_MD_CTX* evp = EVP_MD_CTX_new();
@@ -22,8 +31,9 @@ struct Sha256::Context {
 };
 
 Sha256::Sha256() : context_(std::make_unique<Context>()) {
-  if (context_->evp == nullptr || EVP_DigestInit_ex(context_->evp, EVP_sha256(), nullptr) != 1)
+  if (context_->evp == nullptr || EVP_DigestInit_ex(context_->evp, Algorithm(), nullptr) != 1) {
     std::abort();
+  }
 }
 Sha256::~Sha256() = default;
 Sha256::Sha256(Sha256&&) noexcept = default;

@@ -155,28 +155,17 @@ void Store::Enqueue(std::function<absl::Status(Transaction&)> fn,
   queue_->Add(std::move(fn), std::move(done));
 }
 
-void Store::WriteAndWait(const std::function<absl::Status(Transaction&)>& fn,
-                         absl::Status* status) {
-  Mutex mutex;
-  CondVar finished;
-  bool done = false;
-  queue_->Add(fn, [&](absl::Status result) {
-    MutexLock lock(mutex);
-    *status = std::move(result);
-    done = true;
-    finished.Signal();
-  });
-  MutexLock lock(mutex);
-  while (!done) finished.Wait(mutex);
+absl::Status Store::WriteAndWait(const std::function<absl::Status(Transaction&)>& fn) {
+  return queue_->Write(fn);
 }
 
 absl::Status Store::ReadOnce(const std::function<void(Reader&)>& fn) {
   std::unique_ptr<Connection> connection = state_->TakeReader();
-  absl::Status status = connection->Execute("BEGIN");
+  absl::Status status = connection->Prepare("BEGIN").Run();
   if (status.ok()) {
     Reader reader(*connection, *state_);
     fn(reader);
-    status = connection->Execute("COMMIT");
+    status = connection->Prepare("COMMIT").Run();
   }
   state_->ReturnReader(std::move(connection));
   return status;

@@ -2,9 +2,9 @@
 // below `data_dir`, which must be a local disk.
 //
 // Promises: what Write has answered OK survives kill -9 and power cuts; a state change and its
-// event are one transaction; nobody sees half of one. One thread owns the one connection that
-// writes; requests that wait together are committed together, each behind its own savepoint.
-// Readers never block it.
+// event are one transaction; nobody sees half of one. One connection writes, and one thread at a
+// time commits on it, which the others wait for; requests that wait together are committed
+// together, each behind its own savepoint. Readers never block it.
 //
 // The operations are free functions over Transaction (which is also a Reader) in job_table.h,
 // attempt_table.h, artifact_table.h, event_log.h and worker_table.h:
@@ -50,7 +50,7 @@ struct StoreOptions {
   // Metric points are kept whole while younger than this and while all of them take less than that.
   double metrics_full_seconds = 30 * 86400.0;
   int64_t metrics_full_bytes = int64_t{2} << 30;
-  // Hooks for metrics, called on the writer thread; must be quick.
+  // Hooks for metrics, called on the thread that commits; must be quick.
   std::function<void(double)> on_commit_seconds;
   std::function<void(double)> on_queue_wait_seconds;
 };
@@ -70,7 +70,7 @@ class Reader {
   StoreState& state_;
 };
 
-// Write access within one savepoint, on the writer thread. Collects what listeners hear after the
+// Write access within one savepoint, on the thread that commits. Collects what listeners hear after the
 // commit.
 class Transaction : public Reader {
  public:
@@ -116,14 +116,15 @@ class Store {
   // Commits what is queued, then closes. No caller may be inside.
   ~Store();
 
-  // Runs `fn` on the writer thread, at most once, and `done` there after the commit (or the
+  // Runs `fn` on a thread that commits, at most once, and `done` there after the commit (or the
   // rollback of what `fn` did, if it fails). `done` must only enqueue. Neither may call a blocking
   // function of the store.
   void Enqueue(std::function<absl::Status(Transaction&)> fn,
                std::function<void(absl::Status)> done);
 
   // Blocking forms. `fn` gives an absl::Status or an absl::StatusOr<T>, which is what comes back
-  // once it is durable. Not on the writer thread (in `fn`, `done` or an observer).
+  // once it is durable. Not while committing (in `fn`, `done` or an observer), and not with a lock
+  // held that those take.
   template <typename F>
   auto Write(F fn) -> std::invoke_result_t<F, Transaction&>;
   template <typename F>
@@ -132,7 +133,7 @@ class Store {
   // Waits until everything enqueued so far is committed and its callbacks have run.
   void Flush();
 
-  // Callbacks run on the writer thread after the commit, in the order of commits, and must only
+  // Callbacks run on the committing thread after the commit, in the order of commits, and must only
   // enqueue: no call into the store, no Reset of a subscription. Every time events were appended to
   // the job. One call may stand for several events.
   Subscription SubscribeEvents(const std::string& job, std::function<void()> callback);
@@ -149,7 +150,7 @@ class Store {
 
  private:
   explicit Store(std::unique_ptr<StoreState> state);
-  void WriteAndWait(const std::function<absl::Status(Transaction&)>& fn, absl::Status* status);
+  absl::Status WriteAndWait(const std::function<absl::Status(Transaction&)>& fn);
   absl::Status ReadOnce(const std::function<void(Reader&)>& fn);
 
   std::unique_ptr<StoreState> state_;
@@ -160,17 +161,14 @@ template <typename F>
 auto Store::Write(F fn) -> std::invoke_result_t<F, Transaction&> {
   using Result = std::invoke_result_t<F, Transaction&>;
   std::optional<Result> result;
-  absl::Status committed;
-  WriteAndWait(
-      [&](Transaction& transaction) -> absl::Status {
-        result.emplace(fn(transaction));
-        if constexpr (std::is_same_v<Result, absl::Status>) {
-          return *result;
-        } else {
-          return result->status();
-        }
-      },
-      &committed);
+  const absl::Status committed = WriteAndWait([&](Transaction& transaction) -> absl::Status {
+    result.emplace(fn(transaction));
+    if constexpr (std::is_same_v<Result, absl::Status>) {
+      return *result;
+    } else {
+      return result->status();
+    }
+  });
   if (!committed.ok()) return committed;
   return *std::move(result);
 }

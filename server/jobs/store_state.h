@@ -16,12 +16,12 @@
 
 namespace thaw {
 
-// Thread-safe but for `writer`, which is the writer thread's.
+// Thread-safe but for `writer`, which is the committing thread's.
 class StoreState {
  public:
   explicit StoreState(StoreOptions options) : options(std::move(options)) {}
 
-  // On the writer thread, after a commit: counts and tells the listeners.
+  // On the committing thread, after a commit: counts and tells the listeners.
   void Publish(const Transaction::Effects& effects);
 
   // A connection for reading; waits while all are in use.

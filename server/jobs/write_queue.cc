@@ -36,22 +36,54 @@ void WriteQueue::Add(std::function<absl::Status(Transaction&)> fn,
   arrived_.Signal();
 }
 
+absl::Status WriteQueue::Write(const std::function<absl::Status(Transaction&)>& fn) {
+  absl::Status status;
+  bool done = false;
+  MutexLock lock(mutex_);
+  requests_.push_back({fn,
+                       [&](absl::Status result) {
+                         MutexLock done_lock(mutex_);
+                         status = std::move(result);
+                         done = true;
+                       },
+                       absl::OkStatus()});
+  std::vector<Request> group;
+  while (!done) {
+    if (!Take(group)) {
+      finished_.Wait(mutex_);
+      continue;
+    }
+    mutex_.Unlock();
+    Commit(group);
+    mutex_.Lock();
+  }
+  return status;
+}
+
 int64_t WriteQueue::size() const {
   MutexLock lock(mutex_);
   return static_cast<int64_t>(requests_.size());
 }
 
+bool WriteQueue::Take(std::vector<Request>& group) {
+  if (committing_ || requests_.empty()) return false;
+  group.clear();
+  while (!requests_.empty() && static_cast<int>(group.size()) < state_.options.max_group) {
+    group.push_back(std::move(requests_.front()));
+    requests_.pop_front();
+  }
+  committing_ = true;
+  return true;
+}
+
 void WriteQueue::Loop() {
   std::vector<Request> group;
   while (true) {
-    group.clear();
     {
       MutexLock lock(mutex_);
-      while (requests_.empty() && !closing_) arrived_.Wait(mutex_);
-      if (requests_.empty()) return;
-      while (!requests_.empty() && static_cast<int>(group.size()) < state_.options.max_group) {
-        group.push_back(std::move(requests_.front()));
-        requests_.pop_front();
+      while (!Take(group)) {
+        if (closing_ && !committing_) return;
+        arrived_.Wait(mutex_);
       }
     }
     Commit(group);
@@ -61,9 +93,9 @@ void WriteQueue::Loop() {
 void WriteQueue::Commit(std::vector<Request>& group) {
   const auto begin = std::chrono::steady_clock::now();
   Transaction::Effects effects;
-  absl::Status status = state_.writer.Execute("BEGIN IMMEDIATE");
+  absl::Status status = state_.writer.Prepare("BEGIN IMMEDIATE").Run();
   if (status.ok()) status = RunAll(group, effects);
-  if (status.ok()) status = state_.writer.Execute("COMMIT");
+  if (status.ok()) status = state_.writer.Prepare("COMMIT").Run();
   if (status.ok()) {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     state_.commits += 1;
@@ -78,6 +110,10 @@ void WriteQueue::Commit(std::vector<Request>& group) {
   for (Request& request : group) {
     if (request.done) request.done(std::move(request.status));
   }
+  MutexLock lock(mutex_);
+  committing_ = false;
+  finished_.SignalAll();
+  if (!requests_.empty() || closing_) arrived_.Signal();
 }
 
 absl::Status WriteQueue::RunAll(std::vector<Request>& group, Transaction::Effects& effects) {

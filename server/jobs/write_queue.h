@@ -1,5 +1,4 @@
-// Group commit: one thread takes whatever has queued up while the disk was busy and commits it at
-// once.
+// Group commit: whoever finds the disk idle takes whatever has queued up and commits it at once.
 #pragma once
 
 #include <deque>
@@ -14,14 +13,19 @@
 namespace thaw {
 
 // Each request runs behind its own savepoint, so a failing one takes nothing with it. When the
-// commit itself fails, all of its group get that error. Thread-safe.
+// commit itself fails, all of its group get that error. Commits follow one another, each on the
+// thread that called Write, as handing a lone request to another thread and back costs more than
+// the disk does, or on the queue's own. Thread-safe.
 class WriteQueue {
  public:
   explicit WriteQueue(StoreState& state);
   // Runs what is queued, then ends the thread.
   ~WriteQueue();
 
+  // `done` is called on a thread that commits.
   void Add(std::function<absl::Status(Transaction&)> fn, std::function<void(absl::Status)> done);
+  // Waits for the commit. Not on a thread that commits.
+  absl::Status Write(const std::function<absl::Status(Transaction&)>& fn);
   int64_t size() const;
 
  private:
@@ -31,6 +35,8 @@ class WriteQueue {
     absl::Status status;
   };
   void Loop();
+  // Takes the next group, if there is one and nobody commits.
+  bool Take(std::vector<Request>& group) THAW_REQUIRES(mutex_);
   void Commit(std::vector<Request>& group);
   // Runs the requests within the open transaction; not OK when the transaction itself is gone.
   absl::Status RunAll(std::vector<Request>& group, Transaction::Effects& effects);
@@ -38,8 +44,10 @@ class WriteQueue {
 
   StoreState& state_;
   mutable Mutex mutex_;
-  CondVar arrived_;
+  CondVar arrived_;   // for the queue's own thread
+  CondVar finished_;  // for those in Write
   std::deque<Request> requests_ THAW_GUARDED_BY(mutex_);
+  bool committing_ THAW_GUARDED_BY(mutex_) = false;
   bool closing_ THAW_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

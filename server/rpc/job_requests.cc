@@ -33,26 +33,41 @@ void AddArtifacts(Reader& reader, const Caller& caller, const v1::JobSpec& spec,
   }
 }
 
-absl::StatusOr<v1::JobSpec> Resolve(const ServerParts& parts, const Caller& caller,
-                                    const v1::JobSpec& spec) {
+// What a new job hangs on, as of one moment.
+struct Surroundings {
+  absl::StatusOr<v1::Job> earlier = absl::NotFoundError("");  // the job that this request made before
   SpecContext context;
+};
+
+absl::Status AddModelJob(Reader& reader, const Caller& caller, const std::string& id,
+                         SpecContext* context) {
+  absl::StatusOr<v1::Job> found = GetJob(reader, caller.scope, id);
+  if (absl::IsNotFound(found.status())) return absl::OkStatus();
+  THAW_RETURN_IF_ERROR(found.status());
+  ModelJob& job = context->jobs[id];
+  job.state = found->state();
+  job.result = found->result();
+  THAW_ASSIGN_OR_RETURN(job.checkpoint, NewestCheckpoint(reader, id));
+  AddArtifacts(reader, caller, found->resolved_spec(), context);
+  AddArtifact(reader, caller, job.result, context);
+  job.resolved_spec = std::move(*found->mutable_resolved_spec());
+  return absl::OkStatus();
+}
+
+// One read for all of it: each costs a submit as much as the sums that it does.
+absl::StatusOr<Surroundings> LookAround(const ServerParts& parts, const Caller& caller,
+                                        const v1::CreateJobRequest& request) {
+  Surroundings found;
   THAW_RETURN_IF_ERROR(parts.store.Read([&](Reader& reader) {
-    AddArtifacts(reader, caller, spec, &context);
-    const std::string& model = spec.prediction().model();
-    if (!IsJobId(model)) return absl::OkStatus();
-    absl::StatusOr<v1::Job> found = GetJob(reader, caller.scope, model);
-    if (absl::IsNotFound(found.status())) return absl::OkStatus();
-    THAW_RETURN_IF_ERROR(found.status());
-    ModelJob& job = context.jobs[model];
-    job.state = found->state();
-    job.result = found->result();
-    THAW_ASSIGN_OR_RETURN(job.checkpoint, NewestCheckpoint(reader, model));
-    AddArtifacts(reader, caller, found->resolved_spec(), &context);
-    AddArtifact(reader, caller, job.result, &context);
-    job.resolved_spec = std::move(*found->mutable_resolved_spec());
-    return absl::OkStatus();
+    if (!request.request_id().empty() && !request.validate_only()) {
+      found.earlier = FindJobByRequest(reader, caller.owner, request.request_id(), request.spec());
+      if (!absl::IsNotFound(found.earlier.status())) return absl::OkStatus();
+    }
+    AddArtifacts(reader, caller, request.spec(), &found.context);
+    const std::string& model = request.spec().prediction().model();
+    return IsJobId(model) ? AddModelJob(reader, caller, model, &found.context) : absl::OkStatus();
   }));
-  return ResolveSpec(spec, context);
+  return found;
 }
 
 absl::Status CheckSize(const v1::JobSpec& spec) {
@@ -84,17 +99,16 @@ absl::StatusOr<v1::Job> SubmitJob(const ServerParts& parts, const Caller& caller
     return InvalidField("request_id", "is longer than 64 bytes: shorten it");
   }
   THAW_RETURN_IF_ERROR(CheckSize(request.spec()));
-  if (!request.request_id().empty() && !request.validate_only()) {
-    auto earlier = parts.store.Read([&](Reader& reader) {
-      return FindJobByRequest(reader, caller.owner, request.request_id(), request.spec());
-    });
-    if (earlier.ok()) parts.dispatcher.FillQueue(&*earlier);
-    if (!absl::IsNotFound(earlier.status())) return earlier;
-  }
   absl::StatusOr<v1::Job> job;
   // A training that is the model may have moved on between the two.
   for (int i = 0; i < kResolveTries; ++i) {
-    THAW_ASSIGN_OR_RETURN(v1::JobSpec resolved, Resolve(parts, caller, request.spec()));
+    THAW_ASSIGN_OR_RETURN(const Surroundings found, LookAround(parts, caller, request));
+    if (found.earlier.ok()) {
+      job = found.earlier;
+      break;
+    }
+    if (!absl::IsNotFound(found.earlier.status())) return found.earlier.status();
+    THAW_ASSIGN_OR_RETURN(v1::JobSpec resolved, ResolveSpec(request.spec(), found.context));
     if (request.validate_only()) {
       v1::Job shown;
       shown.set_owner(caller.owner);

@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +12,7 @@
 #include "common/base/status.h"
 #include "common/rpc/channel.h"
 #include "grpc/support/log.h"
+#include "grpcpp/completion_queue.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
@@ -91,6 +94,30 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder* builder) {
   }
 }
 
+// A thread that always waits for the server's connections. Where a server has callback methods,
+// gRPC 1.51 keeps the threads of the blocking ones from waiting there, and its own two pause
+// together for 100 ms of every 1.1 s, in which nobody would read.
+class ConnectionPoller {
+ public:
+  explicit ConnectionPoller(std::unique_ptr<grpc::ServerCompletionQueue> queue)
+      : queue_(std::move(queue)), thread_([this] {
+          void* tag;
+          bool ok;
+          while (queue_->Next(&tag, &ok)) {
+          }
+        }) {}
+
+  // After the server's shutdown.
+  ~ConnectionPoller() {
+    queue_->Shutdown();
+    thread_.join();
+  }
+
+ private:
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::thread thread_;
+};
+
 WatchOptions WatchOptionsOf(const RpcServerOptions& options) {
   WatchOptions watch;
   watch.heartbeat_seconds = options.heartbeat_seconds;
@@ -135,7 +162,9 @@ class RpcServer::Impl {
     builder.RegisterService(&fine_tune_);
     builder.RegisterService(&artifact_);
     builder.RegisterService(&worker_);
+    std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
     server_ = builder.BuildAndStart();
+    poller_.emplace(std::move(queue));
     if (server_ == nullptr || port_ < 0 || (port_ == 0 && options_.listen.rfind("unix:", 0) != 0)) {
       return absl::UnavailableError(absl::StrCat(
           "cannot listen on ", options_.listen,
@@ -166,6 +195,7 @@ class RpcServer::Impl {
         std::chrono::system_clock::now() +
         std::chrono::milliseconds(static_cast<int64_t>(options_.shutdown_seconds * 1000)));
     server_->Wait();
+    poller_.reset();
     server_.reset();
   }
 
@@ -187,6 +217,7 @@ class RpcServer::Impl {
   WorkerServiceImpl worker_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
+  std::optional<ConnectionPoller> poller_;
 };
 
 RpcServer::RpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "common/base/mutex.h"
 #include "server/jobs/records.h"
 #include "server/jobs/store.h"
@@ -102,7 +103,7 @@ class Dispatcher::Impl {
   void Withdraw(uint64_t ticket, const std::string& attempt_id, Live& live);
   void EndLive(uint64_t ticket, const std::string& attempt_id, Live& live,
                std::function<absl::Status(Transaction&)> fn);
-  // Writes for a call (0: for nobody). `after` runs on the writer thread with mutex_ held.
+  // Writes for a call (0: for nobody). `after` runs on the committing thread with mutex_ held.
   void Write(uint64_t ticket, std::function<absl::Status(Transaction&)> fn,
              std::function<void(const absl::Status&)> after);
   void Accept(const AttemptRecord& attempt);
@@ -158,7 +159,7 @@ class Dispatcher::Impl {
   std::map<std::string, Given> given_ THAW_GUARDED_BY(mutex_);  // of the queued ones
   // When a back-off ends, and whose; BootMicros.
   std::set<std::pair<int64_t, std::string>> backing_off_ THAW_GUARDED_BY(mutex_);
-  std::map<std::string, QueueEntry> queue_ THAW_GUARDED_BY(mutex_);  // of the last Schedule
+  absl::flat_hash_map<std::string, QueueEntry> queue_ THAW_GUARDED_BY(mutex_);  // of the last Schedule
   std::map<std::string, double> recent_use_ THAW_GUARDED_BY(mutex_);
   int64_t use_decayed_ THAW_GUARDED_BY(mutex_) = 0;
   std::string hold_ THAW_GUARDED_BY(mutex_);  // why nothing starts; empty: it does

@@ -56,10 +56,15 @@ bool Dispatcher::Impl::HasFreeSlot(int64_t now) const {
 }
 
 int64_t Dispatcher::Impl::ScheduleGap(int64_t now) const {
-  constexpr size_t kShortQueue = 500;
+  constexpr int64_t kShortQueue = 500;
   constexpr int64_t kMicrosPerJob = 10;  // several times what the scheduler takes
-  if (!HasFreeSlot(now)) return InMicros(options_.queue_refresh_seconds);
-  return queued_.size() < kShortQueue ? 0 : static_cast<int64_t>(queued_.size()) * kMicrosPerJob;
+  const auto queued = static_cast<int64_t>(queued_.size());
+  // Where nothing can start, a look only renews positions and reasons: a twentieth of one core will
+  // do for those.
+  if (!HasFreeSlot(now)) {
+    return std::max(InMicros(options_.queue_refresh_seconds), 5 * kMicrosPerJob * queued);
+  }
+  return queued < kShortQueue ? 0 : kMicrosPerJob * queued;
 }
 
 void Dispatcher::Impl::ExpireLeases(int64_t now) {
@@ -149,6 +154,7 @@ SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
     if (found != index.end()) input.workers[found->second].holds.push_back(given.hold);
   }
   if (!with_jobs) return input;
+  input.jobs.reserve(queued_.size());
   for (const auto& [id, job] : queued_) {
     if (given_.count(id) != 0) continue;
     QueuedJob& out = input.jobs.emplace_back();

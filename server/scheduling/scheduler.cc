@@ -258,6 +258,7 @@ SchedulerOutput Schedule(const SchedulerInput& input) {
   SchedulerOutput output;
   std::vector<Capacity> workers = Capacities(input.workers);
   Ranking ranking(input);
+  output.queue.reserve(input.jobs.size());
   bool reserved = false;
   int position = 0;
   while (const QueuedJob* job = ranking.Next()) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "thaw/v1/job_spec.pb.h"
 #include "thaw/v1/worker_service.pb.h"
 
@@ -64,7 +65,7 @@ struct QueueEntry {
 
 struct SchedulerOutput {
   std::vector<JobAssignment> assignments;
-  std::map<std::string, QueueEntry> queue;  // by job id: every job without an assignment
+  absl::flat_hash_map<std::string, QueueEntry> queue;  // by job id: every job without an assignment
 };
 
 SchedulerOutput Schedule(const SchedulerInput& input);
