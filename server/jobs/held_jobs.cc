@@ -18,7 +18,7 @@ constexpr double kCopiesInCheckpoint = 4;
 // States 2 … 5: STARTING, RUNNING, PAUSING, PAUSED.
 #define THAW_JOBS_WHERE(condition) \
   "SELECT " THAW_JOB_COLUMNS " FROM jobs WHERE " condition " ORDER BY number"
-constexpr char kNeedRoom[] = THAW_JOBS_WHERE("state IN (2, 3, 4) OR (state = 5 AND held = 1)");
+constexpr char kPausing[] = THAW_JOBS_WHERE("state = 4");
 constexpr char kAtWork[] = THAW_JOBS_WHERE("state IN (2, 3)");
 constexpr char kHeld[] = THAW_JOBS_WHERE("state = 5 AND held = 1");
 
@@ -54,8 +54,22 @@ absl::StatusOr<std::vector<JobRow>> RowsOf(Reader& reader, const char* query) {
   return found;
 }
 
-absl::Status ApplyToAll(Transaction& transaction, std::vector<JobRow> jobs, JobInput::Kind kind) {
-  for (JobRow& row : jobs) {
+absl::Status AddNeeds(Reader& reader, const char* query, DiskNeed::Standing standing,
+                      std::vector<DiskNeed>* needs) {
+  constexpr int64_t kMost = int64_t{1} << 50;  // no disk is larger, and no sum of them overflows
+  THAW_ASSIGN_OR_RETURN(const std::vector<JobRow> jobs, RowsOf(reader, query));
+  for (const JobRow& row : jobs) {
+    THAW_ASSIGN_OR_RETURN(const int64_t bytes, CheckpointBytes(reader, row));
+    needs->push_back({row.number, standing, std::min(bytes, kMost)});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Apply(Transaction& transaction, const char* query, const std::set<int64_t>& jobs,
+                   JobInput::Kind kind) {
+  THAW_ASSIGN_OR_RETURN(std::vector<JobRow> rows, RowsOf(transaction, query));
+  for (JobRow& row : rows) {
+    if (jobs.count(row.number) == 0) continue;
     JobInput input;
     input.kind = kind;
     THAW_RETURN_IF_ERROR(ApplyInput(transaction, &row, input));
@@ -65,28 +79,20 @@ absl::Status ApplyToAll(Transaction& transaction, std::vector<JobRow> jobs, JobI
 
 }  // namespace
 
-absl::StatusOr<DiskNeed> GetDiskNeed(Reader& reader) {
-  DiskNeed need;
-  THAW_ASSIGN_OR_RETURN(const std::vector<JobRow> jobs, RowsOf(reader, kNeedRoom));
-  for (const JobRow& row : jobs) {
-    const bool at_work = row.life.state == Job::STARTING || row.life.state == Job::RUNNING;
-    need.jobs_at_work += at_work ? 1 : 0;
-    need.jobs_held += row.life.held ? 1 : 0;
-    THAW_ASSIGN_OR_RETURN(const int64_t bytes, CheckpointBytes(reader, row));
-    constexpr int64_t kMost = int64_t{1} << 60;  // no disk is larger, and no sum overflows
-    need.checkpoint_bytes = std::min(need.checkpoint_bytes + std::min(bytes, kMost), kMost);
-  }
-  return need;
+absl::StatusOr<std::vector<DiskNeed>> GetDiskNeeds(Reader& reader) {
+  std::vector<DiskNeed> needs;
+  THAW_RETURN_IF_ERROR(AddNeeds(reader, kPausing, DiskNeed::kPausing, &needs));
+  THAW_RETURN_IF_ERROR(AddNeeds(reader, kAtWork, DiskNeed::kAtWork, &needs));
+  THAW_RETURN_IF_ERROR(AddNeeds(reader, kHeld, DiskNeed::kHeld, &needs));
+  return needs;
 }
 
-absl::Status HoldJobs(Transaction& transaction) {
-  THAW_ASSIGN_OR_RETURN(std::vector<JobRow> jobs, RowsOf(transaction, kAtWork));
-  return ApplyToAll(transaction, std::move(jobs), JobInput::kHold);
+absl::Status HoldJobs(Transaction& transaction, const std::set<int64_t>& jobs) {
+  return Apply(transaction, kAtWork, jobs, JobInput::kHold);
 }
 
-absl::Status ReleaseJobs(Transaction& transaction) {
-  THAW_ASSIGN_OR_RETURN(std::vector<JobRow> jobs, RowsOf(transaction, kHeld));
-  return ApplyToAll(transaction, std::move(jobs), JobInput::kRelease);
+absl::Status ReleaseJobs(Transaction& transaction, const std::set<int64_t>& jobs) {
+  return Apply(transaction, kHeld, jobs, JobInput::kRelease);
 }
 
 }  // namespace thaw

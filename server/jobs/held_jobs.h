@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -10,21 +12,27 @@
 
 namespace thaw {
 
+// A job that has a checkpoint to write, now or when it goes on.
 struct DiskNeed {
-  int64_t jobs_at_work = 0;      // STARTING or RUNNING: HoldJobs would pause them
-  int64_t jobs_held = 0;         // paused by HoldJobs, or about to be
-  int64_t checkpoint_bytes = 0;  // one more checkpoint of each of both kinds
+  enum Standing {
+    kPausing,  // its trainer writes one now, for whoever paused it
+    kAtWork,   // STARTING or RUNNING: HoldJobs would pause it
+    kHeld,     // paused by HoldJobs
+  };
+  int64_t job = 0;  // JobRow.number
+  Standing standing = kAtWork;
+  int64_t checkpoint_bytes = 0;
 };
 
+// Those who write already first, then those at work, then those held; older jobs first within each.
 // A checkpoint is taken for as large as the job's newest, or as four times the base model's share
 // that trains (weights, the best ones, two moments), whichever is more. What has not begun, and a
 // prediction, needs nothing.
-absl::StatusOr<DiskNeed> GetDiskNeed(Reader& reader);
+absl::StatusOr<std::vector<DiskNeed>> GetDiskNeeds(Reader& reader);
 
-// Pauses every job that a worker has.
-absl::Status HoldJobs(Transaction& transaction);
-// Queues again what HoldJobs has paused and no user has paused or resumed since. A job that still
-// writes its checkpoint is left for a later call.
-absl::Status ReleaseJobs(Transaction& transaction);
+// Pauses those of `jobs` that a worker has.
+absl::Status HoldJobs(Transaction& transaction, const std::set<int64_t>& jobs);
+// Queues again those of `jobs` that HoldJobs has paused and no user has paused or resumed since.
+absl::Status ReleaseJobs(Transaction& transaction, const std::set<int64_t>& jobs);
 
 }  // namespace thaw

@@ -70,8 +70,8 @@ class Reader {
   StoreState& state_;
 };
 
-// Write access within one savepoint, on the thread that commits. Collects what listeners hear after the
-// commit.
+// Write access within one savepoint, on the thread that commits. Collects what listeners hear after
+// the commit.
 class Transaction : public Reader {
  public:
   using Reader::Reader;

@@ -35,7 +35,8 @@ void AddArtifacts(Reader& reader, const Caller& caller, const v1::JobSpec& spec,
 
 // What a new job hangs on, as of one moment.
 struct Surroundings {
-  absl::StatusOr<v1::Job> earlier = absl::NotFoundError("");  // the job that this request made before
+  absl::StatusOr<v1::Job> earlier =
+      absl::NotFoundError("");  // the job that this request made before
   SpecContext context;
 };
 

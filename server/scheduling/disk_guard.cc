@@ -6,7 +6,6 @@
 
 #include "common/base/log.h"
 #include "common/base/status.h"
-#include "server/jobs/held_jobs.h"
 
 namespace thaw {
 namespace {
@@ -35,9 +34,10 @@ DiskGuard::~DiskGuard() {
 }
 
 absl::Status DiskGuard::Start() {
-  THAW_ASSIGN_OR_RETURN(const DiskNeed need,
-                        store_.Read([](Reader& reader) { return GetDiskNeed(reader); }));
-  short_ = need.jobs_held > 0;
+  THAW_ASSIGN_OR_RETURN(const std::vector<DiskNeed> needs,
+                        store_.Read([](Reader& reader) { return GetDiskNeeds(reader); }));
+  short_ = std::any_of(needs.begin(), needs.end(),
+                       [](const DiskNeed& need) { return need.standing == DiskNeed::kHeld; });
   Tick();
   if (options_.run_thread) thread_ = std::thread([this] { Loop(); });
   return absl::OkStatus();
@@ -54,38 +54,69 @@ void DiskGuard::Loop() {
   }
 }
 
-int64_t DiskGuard::LeastRoom(int64_t mark, int64_t need) const {
-  int64_t least = std::numeric_limits<int64_t>::max();
+DiskGuard::Room DiskGuard::RoomAbove(int64_t mark) const {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  Room room{kMost, kMost};
   for (const GuardedDisk& disk : disks_) {
     const absl::StatusOr<int64_t> free = disk.free_bytes();
-    if (free.ok()) least = std::min(least, *free - mark - (disk.takes_checkpoints ? need : 0));
+    if (!free.ok()) continue;
+    room.any = std::min(room.any, *free - mark);
+    if (disk.takes_checkpoints) room.checkpoints = std::min(room.checkpoints, *free - mark);
   }
-  return least;
+  if (room.any < 0) room.checkpoints = std::min(room.checkpoints, room.any);
+  return room;
+}
+
+DiskGuard::Plan DiskGuard::MakePlan(const std::vector<DiskNeed>& needs) const {
+  Plan plan;
+  const Room above_pause = RoomAbove(options_.pause_below_bytes);
+  const Room above_resume = RoomAbove(options_.resume_above_bytes);
+  int64_t to_run = above_pause.checkpoints;
+  int64_t to_go_on = above_resume.checkpoints;
+  bool waits = false;
+  for (const DiskNeed& need : needs) {
+    const int64_t bytes = need.checkpoint_bytes;
+    const bool held = need.standing == DiskNeed::kHeld;
+    if (bytes <= (held ? to_go_on : to_run)) {
+      if (held) plan.release.insert(need.job);
+      to_run -= bytes;
+      to_go_on -= bytes;
+      plan.kept_bytes += bytes;
+      continue;
+    }
+    if (need.standing == DiskNeed::kAtWork) plan.hold.insert(need.job);
+    if (bytes > above_resume.checkpoints) continue;  // not even alone
+    waits = true;
+    plan.kept_bytes += bytes;
+  }
+  plan.is_short = above_pause.any < 0 || waits || (short_ && to_go_on < 0);
+  return plan;
 }
 
 void DiskGuard::Tick() {
-  const absl::StatusOr<DiskNeed> need =
-      store_.Read([](Reader& reader) { return GetDiskNeed(reader); });
-  if (!need.ok()) {
-    THAW_LOG(kWarning, "disk_guard_failed", {"error", need.status().message()});
+  const absl::StatusOr<std::vector<DiskNeed>> needs =
+      store_.Read([](Reader& reader) { return GetDiskNeeds(reader); });
+  if (!needs.ok()) {
+    THAW_LOG(kWarning, "disk_guard_failed", {"error", needs.status().message()});
     return;
   }
-  on_need_(need->checkpoint_bytes);
-  if (!short_ && LeastRoom(options_.pause_below_bytes, need->checkpoint_bytes) < 0) {
-    short_ = true;
-    THAW_LOG(kWarning, "disk_short", {"jobs_paused", need->jobs_at_work},
-             {"kept_for_checkpoints", need->checkpoint_bytes});
-  } else if (short_ && LeastRoom(options_.resume_above_bytes, need->checkpoint_bytes) >= 0) {
-    short_ = false;
-    THAW_LOG(kInfo, "disk_has_room", {"jobs_resumed", need->jobs_held});
+  const Plan plan = MakePlan(*needs);
+  on_need_(plan.kept_bytes);
+  if (!plan.hold.empty() || (plan.is_short && !short_)) {
+    THAW_LOG(kWarning, "disk_short", {"jobs_paused", plan.hold.size()},
+             {"kept_for_checkpoints", plan.kept_bytes});
+  } else if (!plan.is_short && short_) {
+    THAW_LOG(kInfo, "disk_has_room", {"jobs_resumed", plan.release.size()});
   }
+  short_ = plan.is_short;
   // Before the jobs are written: what begins after that would be missed.
   dispatcher_.SetHold(short_ ? kNothingStarts : "");
   absl::Status status;
-  if (short_ && need->jobs_at_work > 0) {
-    status = store_.Write([](Transaction& transaction) { return HoldJobs(transaction); });
-  } else if (!short_ && need->jobs_held > 0) {
-    status = store_.Write([](Transaction& transaction) { return ReleaseJobs(transaction); });
+  if (!plan.hold.empty() || !plan.release.empty()) {
+    status = store_.Write([&](Transaction& transaction) -> absl::Status {
+      THAW_RETURN_IF_ERROR(HoldJobs(transaction, plan.hold));
+      return ReleaseJobs(transaction, plan.release);
+    });
   }
   if (!status.ok()) THAW_LOG(kWarning, "disk_guard_failed", {"error", status.message()});
 }

@@ -1,21 +1,25 @@
 // Pauses running jobs before the server's disk is full, and lets them go on when there is room.
 //
-// Below `pause_below` every job that a worker has is paused, which writes its checkpoint, and
-// nothing starts; from `resume_above` on they go on (below it no new work is accepted: see
-// DiskBudget). Both marks are raised by what one more checkpoint of each takes, so that there is
-// room when they are written. Why marks and no ballast file:
-// docs/adr/0008-marks-for-a-short-disk.md.
+// Every job that runs is to find room for one more checkpoint above `pause_below`: the oldest
+// first, and who finds none is paused, which writes that checkpoint. A paused job goes on once its
+// checkpoint has room above `resume_above` beside those of the jobs that run. Nothing new starts
+// while one waits for that, nor from the moment when less than `pause_below` is free until it is
+// `resume_above` again (below which no new work is accepted: see DiskBudget). A job whose
+// checkpoint the disk could not take if it were alone keeps nobody else waiting. Why marks and no
+// ballast file: docs/adr/0008-marks-for-a-short-disk.md.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/mutex.h"
+#include "server/jobs/held_jobs.h"
 #include "server/jobs/store.h"
 #include "server/scheduling/dispatcher.h"
 
@@ -39,7 +43,8 @@ struct GuardedDisk {
 // Remembers nothing: after a restart the jobs that are held say that the disk was short.
 class DiskGuard {
  public:
-  // `on_need` is told of the bytes to keep for checkpoints, at every look. All outlive it.
+  // `on_need` is told at every look of the bytes to keep for checkpoints: of the jobs that go on or
+  // wait for room. All outlive it.
   DiskGuard(Store& store, Dispatcher& dispatcher, std::vector<GuardedDisk> disks,
             std::function<void(int64_t)> on_need, DiskGuardOptions options);
   ~DiskGuard();
@@ -50,13 +55,24 @@ class DiskGuard {
   // One look and what follows from it. Blocks on the store.
   void Tick();
 
-  // Whether jobs are paused for want of room. Thread-safe.
+  // Whether nothing starts for want of room. Thread-safe.
   bool IsShort() const { return short_; }
 
  private:
+  // Bytes above a mark on the fullest disk, and for checkpoints; all negative below the mark.
+  struct Room {
+    int64_t any = 0;
+    int64_t checkpoints = 0;
+  };
+  struct Plan {
+    std::set<int64_t> hold;
+    std::set<int64_t> release;
+    int64_t kept_bytes = 0;  // for checkpoints
+    bool is_short = false;
+  };
   void Loop();
-  // The disk with the least room above `mark`: by how much, negative if below.
-  int64_t LeastRoom(int64_t mark, int64_t need) const;
+  Room RoomAbove(int64_t mark) const;
+  Plan MakePlan(const std::vector<DiskNeed>& needs) const;
 
   Store& store_;
   Dispatcher& dispatcher_;

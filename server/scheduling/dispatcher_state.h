@@ -159,7 +159,8 @@ class Dispatcher::Impl {
   std::map<std::string, Given> given_ THAW_GUARDED_BY(mutex_);  // of the queued ones
   // When a back-off ends, and whose; BootMicros.
   std::set<std::pair<int64_t, std::string>> backing_off_ THAW_GUARDED_BY(mutex_);
-  absl::flat_hash_map<std::string, QueueEntry> queue_ THAW_GUARDED_BY(mutex_);  // of the last Schedule
+  absl::flat_hash_map<std::string, QueueEntry> queue_
+      THAW_GUARDED_BY(mutex_);  // of the last Schedule
   std::map<std::string, double> recent_use_ THAW_GUARDED_BY(mutex_);
   int64_t use_decayed_ THAW_GUARDED_BY(mutex_) = 0;
   std::string hold_ THAW_GUARDED_BY(mutex_);  // why nothing starts; empty: it does

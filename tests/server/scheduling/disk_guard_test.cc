@@ -1,5 +1,7 @@
 #include "server/scheduling/disk_guard.h"
 
+#include <set>
+
 #include "common/base/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -16,7 +18,7 @@ using v1::Job;
 constexpr int64_t kPauseBelow = 500;
 constexpr int64_t kResumeAbove = 1000;
 
-// A cluster with a worker of two slots on a disk of which the test says how full it is.
+// A cluster with a worker of three slots on a disk of which the test says how full it is.
 class DiskGuardTest : public ::testing::Test {
  protected:
   DiskGuardTest() { StartGuard(); }
@@ -50,6 +52,35 @@ class DiskGuardTest : public ::testing::Test {
     EXPECT_EQ(cluster_.State(job), Job::RUNNING);
     return job;
   }
+  // One whose checkpoints take 2,000 bytes.
+  std::string SubmitAndRunLarge() {
+    v1::Artifact model;
+    model.set_id(absl::StrCat("model-large-", large_.size()));
+    model.set_kind(v1::Artifact::MODEL);
+    model.set_owner("ann");
+    model.set_state(v1::Artifact::READY);
+    model.set_size_bytes(999999);  // its directory may hold anything
+    model.mutable_model()->set_parameters(250);
+    EXPECT_TRUE(
+        cluster_.store().Write([&](Transaction& t) { return InsertArtifact(t, model); }).ok());
+    NewJob submission = StoreFixture::Submission();
+    for (v1::JobSpec* spec : {&submission.spec, &submission.resolved_spec}) {
+      spec->set_base_model(model.id());
+    }
+    const std::string job = cluster_.Submit(submission);
+    large_.insert(job);
+    cluster_.Sync(worker_);
+    for (auto& [id, attempt] : worker_.attempts) attempt.state = v1::AttemptReport::RUNNING;
+    v1::SyncRequest request = worker_.Request();
+    for (v1::AttemptReport& attempt : *request.mutable_attempts()) {
+      if (large_.count(attempt.job()) != 0) {
+        attempt.mutable_progress()->set_trainable_share(0.5);
+      }
+    }
+    Cluster::Deliver(worker_, cluster_.Send(request));
+    EXPECT_EQ(cluster_.State(job), Job::RUNNING);
+    return job;
+  }
   // Its trainer ends as it was told to.
   void EndPaused(const std::string& job) {
     cluster_.Sync(worker_);
@@ -63,9 +94,10 @@ class DiskGuardTest : public ::testing::Test {
   std::string Reason(const std::string& job) { return cluster_.Get(job).state_reason(); }
 
   Cluster cluster_;
-  SimWorker worker_{"w", 2};
+  SimWorker worker_{"w", 3};
   int64_t free_ = 10'000;
   int64_t need_ = -1;
+  std::set<std::string> large_;
   std::unique_ptr<DiskGuard> guard_;
 };
 
@@ -154,25 +186,7 @@ TEST_F(DiskGuardTest, ARestartForgetsNothing) {
 }
 
 TEST_F(DiskGuardTest, TheMarksLeaveRoomForCheckpoints) {
-  v1::Artifact model;
-  model.set_id("model-large");
-  model.set_kind(v1::Artifact::MODEL);
-  model.set_owner("ann");
-  model.set_state(v1::Artifact::READY);
-  model.set_size_bytes(999999);  // its directory may hold anything
-  model.mutable_model()->set_parameters(250);
-  ASSERT_TRUE(
-      cluster_.store().Write([&](Transaction& t) { return InsertArtifact(t, model); }).ok());
-  NewJob submission = StoreFixture::Submission();
-  for (v1::JobSpec* spec : {&submission.spec, &submission.resolved_spec}) {
-    spec->set_base_model("model-large");
-  }
-  const std::string job = cluster_.Submit(submission);
-  cluster_.Sync(worker_);
-  worker_.only().state = v1::AttemptReport::RUNNING;
-  v1::SyncRequest request = worker_.Request();
-  request.mutable_attempts(0)->mutable_progress()->set_trainable_share(0.5);
-  Cluster::Deliver(worker_, cluster_.Send(request));
+  const std::string job = SubmitAndRunLarge();
   guard_->Tick();
   EXPECT_EQ(need_, 2000) << "four times half of the model";
 
@@ -194,6 +208,41 @@ TEST_F(DiskGuardTest, TheMarksLeaveRoomForCheckpoints) {
   EXPECT_EQ(cluster_.State(job), Job::PAUSED) << "it will need that room again";
   SetFree(3000 + kResumeAbove);
   EXPECT_EQ(cluster_.State(job), Job::STARTING);
+}
+
+TEST_F(DiskGuardTest, AJobThatCannotFitKeepsNobodyElseWaiting) {
+  const std::string small = SubmitAndRun();
+  const std::string large = SubmitAndRunLarge();
+  SetFree(2000 + kPauseBelow - 1);
+  EXPECT_EQ(cluster_.State(large), Job::PAUSING);
+  EXPECT_EQ(cluster_.State(small), Job::RUNNING);
+  EXPECT_FALSE(guard_->IsShort());
+  EXPECT_EQ(need_, 0) << "nothing is kept for what cannot be written";
+  EndPaused(large);
+  EXPECT_EQ(cluster_.State(large), Job::PAUSED);
+  SubmitAndRun();
+  SetFree(2000 + kResumeAbove);
+  EXPECT_EQ(cluster_.State(large), Job::STARTING);
+}
+
+TEST_F(DiskGuardTest, WhereNotAllFitTheOldestRunsAndNothingNewStarts) {
+  const std::string older = SubmitAndRunLarge();
+  const std::string younger = SubmitAndRunLarge();
+  SetFree(4000 + kPauseBelow);
+  EXPECT_EQ(cluster_.State(younger), Job::RUNNING);
+  SetFree(4000 + kPauseBelow - 1);
+  EXPECT_EQ(cluster_.State(older), Job::RUNNING);
+  EXPECT_EQ(cluster_.State(younger), Job::PAUSING);
+  EXPECT_TRUE(guard_->IsShort());
+  EXPECT_EQ(need_, 4000) << "its room is kept from uploads";
+  EndPaused(younger);
+  const std::string next = cluster_.Submit();
+  cluster_.Sync(worker_);
+  EXPECT_EQ(cluster_.State(next), Job::QUEUED);
+  SetFree(4000 + kResumeAbove);
+  cluster_.Sync(worker_);
+  EXPECT_EQ(cluster_.State(younger), Job::STARTING);
+  EXPECT_EQ(cluster_.State(next), Job::STARTING);
 }
 
 }  // namespace
