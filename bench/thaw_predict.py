@@ -5,7 +5,8 @@
                   [--max_length 256] [--new_tokens 64] [--batch 8]
 
 embed: mean pooling of every text, normalised. generate: greedy, --new_tokens after each of --batch prompts (the beginnings
-of the texts), fp32. A first prediction warms the trainer up and is not counted; starting and loading are not either.
+of the texts), fp32. First predictions warm the trainer up and are not counted; starting and loading are not either:
+first_seconds has them, with one short prediction, which again_seconds has alone.
 """
 import argparse
 import hashlib
@@ -62,6 +63,7 @@ with open(args.data, encoding="utf-8") as lines:
     texts = [json.loads(line)["text"] for line in itertools.islice(lines, args.rows)]
 ours, theirs = socket.socketpair()
 environment = dict(os.environ, GOMP_SPINCOUNT="1000", OMP_NUM_THREADS=str(args.threads))
+started = time.perf_counter()
 trainer = subprocess.Popen([args.trainer, "--fd", str(theirs.fileno())], pass_fds=[theirs.fileno()],
                            env=environment, stderr=subprocess.DEVNULL)
 theirs.close()
@@ -101,6 +103,11 @@ def predict(name, rows, new_tokens):
 
 if args.task == "generate":
     texts = [text[:PROMPT_CHARACTERS] for text in texts[:args.batch]]
+predict("first", texts[:1], 1)
+first = time.perf_counter() - started
+again = time.perf_counter()
+predict("again", texts[:1], 1)
+again = time.perf_counter() - again
 predict("warm", texts[:8], 4)
 cpu, wall = cpu_seconds(trainer.pid), time.perf_counter()
 ended, result = predict("measured", texts, args.new_tokens)
@@ -108,7 +115,8 @@ cpu, wall = cpu_seconds(trainer.pid) - cpu, time.perf_counter() - wall
 if args.save:
     shutil.copy(next(entry.path for entry in os.scandir(result)), args.save)
 print(json.dumps({"who": "thaw", "task": args.task, "tokens": int(ended.metrics["tokens"]), "cpu_seconds": round(cpu, 3),
-                  "wall_seconds": round(wall, 3), "peak_mib": peak_mib(trainer.pid)}))
+                  "wall_seconds": round(wall, 3), "peak_mib": peak_mib(trainer.pid),
+                  "first_seconds": round(first, 3), "again_seconds": round(again, 3)}))
 ours.close()
 trainer.wait(timeout=60)
 shutil.rmtree(work)

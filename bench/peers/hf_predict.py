@@ -2,10 +2,10 @@
 """Embeddings and greedy text with Hugging Face transformers as people write it: what predictions are measured against.
 
   hf_predict.py --task embed|generate --model DIR --data FILE.jsonl [--rows 2000] [--max_length 256] [--new_tokens 64]
-                [--batch 8] [--embed_batch 32]
+                [--batch 8] [--embed_batch 32] [--as_given]
 
-embed: batches of texts of similar length, padded to the longest, mean pooling over real tokens, normalised (what
-sentence-transformers does). generate: greedy with the cache, all prompts in one batch, padded on the left. fp32. Prints one
+embed: batches of texts of similar length, as sentence-transformers makes them, or in the order of the texts, as a plain
+loop does (--as_given); padded to the longest, mean pooling over real tokens, normalised. generate: greedy with the cache, all prompts in one batch, padded on the left. fp32. Prints one
 JSON line: tokens (without padding; generate: new ones), CPU and wall seconds without loading, peak resident memory.
 """
 import argparse
@@ -22,6 +22,7 @@ parser.add_argument("--max_length", type=int, default=256)
 parser.add_argument("--new_tokens", type=int, default=64)
 parser.add_argument("--batch", type=int, default=8)
 parser.add_argument("--embed_batch", type=int, default=32)
+parser.add_argument("--as_given", action="store_true", help="embed: batches in the order of the texts")
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--save", help="write the embeddings (.npy) or texts (.json) there")
 args = parser.parse_args()
@@ -45,7 +46,7 @@ with open(args.data, encoding="utf-8") as lines:
 
 @torch.inference_mode()
 def embed(rows):
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    order = list(range(len(rows))) if args.as_given else sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     vectors, tokens = [None] * len(rows), 0
     for begin in range(0, len(order), args.embed_batch):
         indices = order[begin:begin + args.embed_batch]

@@ -28,7 +28,8 @@ THAW_INLINE int64_t RoundUp(int64_t n, int64_t multiple) {
 }
 THAW_INLINE int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-THAW_INLINE Floats All(float x) { return Floats{} + x; }
+// Minus: x + 0 would have to be computed, as it is not x for -0.
+THAW_INLINE Floats All(float x) { return x - Floats{}; }
 THAW_INLINE Floats Load(const float* p) { return *reinterpret_cast<const UnalignedFloats*>(p); }
 THAW_INLINE void Store(float* p, Floats x) { *reinterpret_cast<UnalignedFloats*>(p) = x; }
 
@@ -78,6 +79,32 @@ THAW_INLINE float SumOf(Floats x) {
   x += SwapLanes<2>(x);
   x += SwapLanes<1>(x);
   return x[0];
+}
+// The blocks of `width` lanes of x and then those of y, each halved: its lower half plus its upper.
+template <int width>
+THAW_INLINE Floats HalvedBlocks(Floats x, Floats y) {
+  constexpr int kHalf = width / 2;
+  Ints lower;
+  for (int i = 0; i < kLanes; ++i) lower[i] = i / kHalf * width + i % kHalf;
+  return __builtin_shuffle(x, y, lower) + __builtin_shuffle(x, y, lower + kHalf);
+}
+// What SumOf gives for each of `count` vectors, a power of two up to kLanes; added in its order.
+template <int count, int width = THAW_LANES>
+THAW_INLINE void SumsOf(const Floats* x, float* sums) {
+  if constexpr (count > 1) {
+    Floats halved[count / 2];
+#pragma GCC unroll 8
+    for (int i = 0; i < count / 2; ++i) halved[i] = HalvedBlocks<width>(x[2 * i], x[2 * i + 1]);
+    SumsOf<count / 2, width / 2>(halved, sums);
+  } else {
+    Floats block = *x;
+    if constexpr (width >= 16) block += SwapLanes<8>(block);
+    if constexpr (width >= 8) block += SwapLanes<4>(block);
+    if constexpr (width >= 4) block += SwapLanes<2>(block);
+    if constexpr (width >= 2) block += SwapLanes<1>(block);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes / width; ++i) sums[i] = block[i * width];
+  }
 }
 THAW_INLINE float LargestOf(Floats x) {
   if constexpr (kLanes >= 16) x = Larger(x, SwapLanes<8>(x));

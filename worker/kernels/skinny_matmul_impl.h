@@ -15,7 +15,7 @@ namespace {
 template <int kOutputs, int kRows>
 THAW_INLINE void DotTile(int64_t in, const float* x, const float* w, int64_t next, Floats bias,
                          float* y, int64_t out) {
-  Floats sums[kOutputs][kRows] = {};
+  Floats sums[kRows][kOutputs] = {};
   int64_t i = 0;
   for (; i + kLanes <= in; i += kLanes) {
     Floats line[kOutputs];
@@ -28,14 +28,23 @@ THAW_INLINE void DotTile(int64_t in, const float* x, const float* w, int64_t nex
     for (int r = 0; r < kRows; ++r) {
       const Floats a = Load(x + r * in + i);
 #pragma GCC unroll 8
-      for (int o = 0; o < kOutputs; ++o) sums[o][r] += a * line[o];
+      for (int o = 0; o < kOutputs; ++o) sums[r][o] += a * line[o];
     }
   }
+  // Unrolled, or the sums would live in memory, and adding them up would take longer than the rest.
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    float totals[kOutputs];
+    SumsOf<kOutputs>(sums[r], totals);
+#pragma GCC unroll 8
+    for (int o = 0; o < kOutputs; ++o) y[r * out + o] = totals[o] + bias[o];
+  }
+  if (i == in) return;
   for (int r = 0; r < kRows; ++r) {
     for (int o = 0; o < kOutputs; ++o) {
-      float sum = SumOf(sums[o][r]);
-      for (int64_t c = i; c < in; ++c) sum += x[r * in + c] * w[o * in + c];
-      y[r * out + o] = sum + bias[o];
+      float rest = 0;
+      for (int64_t c = i; c < in; ++c) rest += x[r * in + c] * w[o * in + c];
+      y[r * out + o] += rest;
     }
   }
 }
