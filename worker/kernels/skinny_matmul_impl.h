@@ -11,6 +11,12 @@
 namespace thaw {
 namespace {
 
+// `sum` and n products more.
+__attribute__((noinline)) float AddDot(int64_t n, const float* x, const float* w, float sum) {
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * w[i];
+  return sum;
+}
+
 // kOutputs x kRows dot products along rows of w, whose next tile is asked for meanwhile.
 template <int kOutputs, int kRows>
 THAW_INLINE void DotTile(int64_t in, const float* x, const float* w, int64_t next, Floats bias,
@@ -37,14 +43,9 @@ THAW_INLINE void DotTile(int64_t in, const float* x, const float* w, int64_t nex
     float totals[kOutputs];
     SumsOf<kOutputs>(sums[r], totals);
 #pragma GCC unroll 8
-    for (int o = 0; o < kOutputs; ++o) y[r * out + o] = totals[o] + bias[o];
-  }
-  if (i == in) return;
-  for (int r = 0; r < kRows; ++r) {
     for (int o = 0; o < kOutputs; ++o) {
-      float rest = 0;
-      for (int64_t c = i; c < in; ++c) rest += x[r * in + c] * w[o * in + c];
-      y[r * out + o] += rest;
+      if (i < in) totals[o] = AddDot(in - i, x + r * in + i, w + o * in + i, totals[o]);
+      y[r * out + o] = totals[o] + bias[o];
     }
   }
 }

@@ -121,7 +121,7 @@ Tensor Attention(Path path, const Tensor& q, const Tensor& k, const Tensor& v,
   CheckBounds(spec);
   AttentionSpec rest = spec;
   rest.relative_bias = Tensor();
-  return AttentionFunction::apply(q, k, v, OrEmpty(spec.relative_bias).contiguous(),
+  return Apply<AttentionFunction>(q, k, v, OrEmpty(spec.relative_bias).contiguous(),
                                   std::move(rest));
 }
 

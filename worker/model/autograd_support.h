@@ -94,6 +94,15 @@ inline torch::Tensor BiasGradient(bool wanted, const torch::Tensor& d) {
   return sums;
 }
 
+// F::apply, or where no gradient is wanted F::forward alone: making a node of the graph only to
+// throw it away would take a good part of a token's time in generation.
+template <typename F, typename... Arguments>
+auto Apply(Arguments&&... arguments) {
+  if (torch::GradMode::is_enabled()) return F::apply(std::forward<Arguments>(arguments)...);
+  torch::autograd::AutogradContext unused;
+  return F::forward(&unused, std::forward<Arguments>(arguments)...);
+}
+
 // Keeps a plain struct with a graph node.
 template <typename T>
 struct Held : torch::CustomClassHolder {

@@ -117,14 +117,14 @@ Tensor EmbeddingNorm(Path path, const EmbeddingInputs& inputs, const Tensor& wor
   if (path == Path::kReference) {
     return reference::EmbeddingNorm(inputs, word, position, type, gamma, beta, epsilon, dropout);
   }
-  return EmbeddingNormFunction::apply(word, OrEmpty(position), OrEmpty(type), gamma, beta, inputs,
+  return Apply<EmbeddingNormFunction>(word, OrEmpty(position), OrEmpty(type), gamma, beta, inputs,
                                       epsilon, dropout);
 }
 
 Tensor Embedding(Path path, const EmbeddingInputs& inputs, const Tensor& word,
                  const Tensor& position, const DropoutSite& dropout) {
   if (path == Path::kReference) return reference::Embedding(inputs, word, position, dropout);
-  return EmbeddingFunction::apply(word, OrEmpty(position), inputs, dropout);
+  return Apply<EmbeddingFunction>(word, OrEmpty(position), inputs, dropout);
 }
 
 }  // namespace thaw

@@ -75,7 +75,7 @@ std::vector<Tensor> Projections(Path path, const Tensor& x,
     flat.push_back(bias);
     inputs.back().bias = flat.size();
   }
-  return ProjectionsFunction::apply(x, at::TensorList(flat), std::move(inputs));
+  return Apply<ProjectionsFunction>(x, at::TensorList(flat), std::move(inputs));
 }
 
 Tensor Linear(Path path, const Tensor& x, const WeightAndBias& parameters) {

@@ -94,7 +94,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
 
 Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
   CheckLabels(labels, logits.size(1));
-  return CrossEntropyFunction::apply(logits, labels);
+  return Apply<CrossEntropyFunction>(logits, labels);
 }
 
 Tensor LinearCrossEntropySum(Path path, const Tensor& states, const Tensor& weight,
@@ -103,7 +103,7 @@ Tensor LinearCrossEntropySum(Path path, const Tensor& states, const Tensor& weig
     return reference::LinearCrossEntropySum(states, weight, bias, labels);
   }
   CheckLabels(labels, weight.size(0));
-  return LinearCrossEntropyFunction::apply(states, weight, OrEmpty(bias), labels,
+  return Apply<LinearCrossEntropyFunction>(states, weight, OrEmpty(bias), labels,
                                            torch::GradMode::is_enabled());
 }
 

@@ -152,7 +152,7 @@ struct GatedMlpFunction : torch::autograd::Function<GatedMlpFunction> {
 
 Tensor Activate(Path path, ActivationKind activation, const Tensor& x) {
   if (path == Path::kReference) return reference::Activate(activation, x);
-  return ActivateFunction::apply(x, activation);
+  return Apply<ActivateFunction>(x, activation);
 }
 
 Tensor Mlp(Path path, ActivationKind activation, const Tensor& x, const WeightAndBias& first,
@@ -160,7 +160,7 @@ Tensor Mlp(Path path, ActivationKind activation, const Tensor& x, const WeightAn
   if (path == Path::kReference) {
     return reference::Mlp(activation, x, first, second, inner_dropout);
   }
-  return MlpFunction::apply(
+  return Apply<MlpFunction>(
       x, first.weight, OrEmpty(first.bias), second.weight,
       MlpState{activation, first.input_major, second.input_major, inner_dropout});
 }
@@ -171,7 +171,7 @@ Tensor GatedMlp(Path path, ActivationKind activation, const Tensor& x, const Wei
   if (path == Path::kReference) {
     return reference::GatedMlp(activation, x, gate, up, down, inner_dropout);
   }
-  return GatedMlpFunction::apply(
+  return Apply<GatedMlpFunction>(
       x, gate.weight, OrEmpty(gate.bias), up.weight, OrEmpty(up.bias), down.weight,
       GatedMlpState{activation, gate.input_major, up.input_major, down.input_major, inner_dropout});
 }

@@ -171,12 +171,12 @@ Tensor ResidualNorm(Path path, const Tensor& x, const Tensor& bias, const Tensor
     return reference::Normalise(reference::Residual(x, bias, residual, dropout),
                                 {NormKind::kLayer, gamma, beta, epsilon});
   }
-  return ResidualNormFunction::apply(x, bias, residual, gamma, beta, epsilon, dropout);
+  return Apply<ResidualNormFunction>(x, bias, residual, gamma, beta, epsilon, dropout);
 }
 
 Tensor Normalise(Path path, const Tensor& x, const Norm& norm) {
   if (path == Path::kReference) return reference::Normalise(x, norm);
-  return NormaliseFunction::apply(
+  return Apply<NormaliseFunction>(
       x, norm.weight, OrEmpty(norm.bias),
       NormState{norm.kind, static_cast<float>(norm.epsilon), DropoutSite()});
 }
@@ -188,7 +188,7 @@ Tensor NormaliseHeads(Path path, const Tensor& x, const Norm& norm) {
 Tensor Residual(Path path, const Tensor& x, const Tensor& bias, const Tensor& residual,
                 const DropoutSite& dropout) {
   if (path == Path::kReference) return reference::Residual(x, bias, residual, dropout);
-  return ResidualFunction::apply(x, OrEmpty(bias), residual, dropout);
+  return Apply<ResidualFunction>(x, OrEmpty(bias), residual, dropout);
 }
 
 SumAndNorm ResidualAndNorm(Path path, const Tensor& x, const Tensor& bias, const Tensor& residual,
@@ -197,7 +197,7 @@ SumAndNorm ResidualAndNorm(Path path, const Tensor& x, const Tensor& bias, const
     const Tensor sum = reference::Residual(x, bias, residual, dropout);
     return {sum, reference::Normalise(sum, norm)};
   }
-  const variable_list both = ResidualAndNormFunction::apply(
+  const variable_list both = Apply<ResidualAndNormFunction>(
       x, OrEmpty(bias), residual, norm.weight, OrEmpty(norm.bias),
       NormState{norm.kind, static_cast<float>(norm.epsilon), dropout});
   return {both[0], both[1]};
@@ -206,7 +206,7 @@ SumAndNorm ResidualAndNorm(Path path, const Tensor& x, const Tensor& bias, const
 Tensor Dropout(Path path, const Tensor& x, const DropoutSite& dropout) {
   if (!dropout.active()) return x;
   if (path == Path::kReference) return reference::Dropout(x, dropout);
-  return DropoutFunction::apply(x, dropout);
+  return Apply<DropoutFunction>(x, dropout);
 }
 
 }  // namespace thaw

@@ -48,7 +48,7 @@ Tensor Rotate(Path path, const Tensor& x, const Tensor& positions, const Tensor&
               const Tensor& sines) {
   if (path == Path::kReference) return reference::Rotate(x, positions, cosines, sines);
   CheckIds(positions, cosines.size(0), "positions");
-  return RotateFunction::apply(x, positions.contiguous(), cosines.contiguous(), sines.contiguous());
+  return Apply<RotateFunction>(x, positions.contiguous(), cosines.contiguous(), sines.contiguous());
 }
 
 }  // namespace thaw
