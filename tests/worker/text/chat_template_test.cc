@@ -249,6 +249,37 @@ TEST(ChatTemplateTest, HostileTemplatesEnd) {
   EXPECT_THAT(FailureOf("{{ strftime_now('%99999d') }}"), HasSubstr("the result is too long"));
 }
 
+// What a template holds is bounded, however it comes to be. A template that takes too much leaves a
+// thread that holds it, as its trainer ends soon.
+TEST(ChatTemplateTest, HostileTemplatesHoldLittle) {
+  constexpr char kTooMuch[] = "RESOURCE_EXHAUSTED: test.jinja: rendering takes over 256 MiB";
+  const std::string begin = "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(60) %}";
+  for (const std::string& body : {
+           begin + "{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+           begin + "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
+           std::string("{% macro m(x, n) %}{% if n %}{{ m(x + x, n - 1) }}{% endif %}{% endmacro %}"
+                       "{{ m('x' * 99999, 14) }}"),
+           std::string("{{ ('x' * 99999) | replace('x', 'y' * 99999) }}"),
+           std::string("{{ ([[]] * 9999999999) | list | length }}"),
+       }) {
+    EXPECT_THAT(FailureOf(body), HasSubstr(kTooMuch)) << body;
+  }
+}
+
+TEST(ChatTemplateTest, NestingWithoutEndHarmsNobody) {
+  const std::string nest =
+      "{% set ns = namespace(x=[], y=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}"
+      "{% set ns.y = [ns.y] %}{% endfor %}";
+  EXPECT_EQ(FailureOf(nest + "gone"), "rendered gone");
+  EXPECT_EQ(FailureOf(nest + "{{ ns.x == ns.y }}"), "rendered True");
+  for (const char* use : {"{{ ns.x }}", "{{ ns.x | string }}", "{{ ns.x | tojson }}",
+                          "{{ {'a': ns.x} }}", "{{ [ns.x] | join }}", "{{ ns.x | trim }}"}) {
+    EXPECT_THAT(FailureOf(nest + use), HasSubstr("test.jinja line 1: ")) << use;
+    EXPECT_THAT(FailureOf(nest + use), HasSubstr("nested too deeply")) << use;
+  }
+  EXPECT_THAT(FailureOf(nest + "{{ ns.x ~ '' }}"), HasSubstr("rendered [[["));
+}
+
 // The marks of one rendering are guessed by nobody, and gone when it fails.
 TEST(ChatTemplateTest, MarksLeaveNoTrace) {
   auto compiled = Compile(

@@ -4,6 +4,8 @@
 //! frees with `thaw_text_free_message`. No panic crosses the boundary: it becomes a status too. All Rust of a
 //! program lives in this one static library, since two would both carry the standard library.
 
+mod bounds;
+mod chat_engine;
 mod chat_template;
 mod generation_tags;
 mod python;

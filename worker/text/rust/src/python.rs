@@ -61,29 +61,56 @@ fn quoted(text: &str) -> String {
     out
 }
 
-fn pieces(value: &Value, each: impl Fn(&Value) -> String) -> Option<String> {
-    Some(value.try_iter().ok()?.map(|item| each(&item)).collect::<Vec<_>>().join(", "))
+/// Python's own bound is that of its stack.
+const MAX_DEPTH: usize = 200;
+
+fn too_deep(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{what}: nested too deeply"))
 }
 
-fn repr(value: &Value) -> String {
-    let text = match value.kind() {
-        ValueKind::String => value.as_str().map(quoted),
-        ValueKind::Seq | ValueKind::Iterable => pieces(value, repr).map(|list| format!("[{list}]")),
-        ValueKind::Map => pieces(value, |key| {
-            format!("{}: {}", repr(key), repr(&value.get_item(key).unwrap_or_default()))
-        })
-        .map(|map| format!("{{{map}}}")),
-        _ => None,
-    };
-    text.unwrap_or_else(|| match value.kind() {
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => value.to_string(),
-        _ => str_of(value).into_owned(),
-    })
+fn separate(first: &mut bool, out: &mut String) {
+    if !std::mem::take(first) {
+        out.push_str(", ");
+    }
+}
+
+/// `repr(value)` at the end of `out`.
+fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(too_deep("a list or dictionary"));
+    }
+    let mut first = true;
+    match (value.kind(), value.as_str()) {
+        (_, Some(text)) => out.push_str(&quoted(text)),
+        (ValueKind::Seq | ValueKind::Iterable, _) if value.try_iter().is_ok() => {
+            out.push('[');
+            for item in value.try_iter()? {
+                separate(&mut first, out);
+                repr(&item, depth + 1, out)?;
+            }
+            out.push(']');
+        }
+        (ValueKind::Map, _) if value.try_iter().is_ok() => {
+            out.push('{');
+            for key in value.try_iter()? {
+                separate(&mut first, out);
+                repr(&key, depth + 1, out)?;
+                out.push_str(": ");
+                repr(&value.get_item(&key).unwrap_or_default(), depth + 1, out)?;
+            }
+            out.push('}');
+        }
+        (ValueKind::Seq | ValueKind::Iterable | ValueKind::Map, _) => {
+            out.push_str(&value.to_string())
+        }
+        _ => out.push_str(&str_of(value)?),
+    }
+    Ok(())
 }
 
 /// `str(value)`, what `{{ value }}` prints. Objects of the engine itself, such as macros, print as it likes.
-pub fn str_of(value: &Value) -> Cow<'_, str> {
-    match value.kind() {
+pub fn str_of(value: &Value) -> Result<Cow<'_, str>, Error> {
+    Ok(match value.kind() {
         ValueKind::Undefined => "".into(),
         ValueKind::None => "None".into(),
         ValueKind::Bool => if value.is_true() { "True" } else { "False" }.into(),
@@ -92,9 +119,13 @@ pub fn str_of(value: &Value) -> Cow<'_, str> {
             Ok(number) => float(number, "nan", "inf").into(),
             Err(_) => value.to_string().into(),
         },
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => repr(value).into(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            let mut out = String::new();
+            repr(value, 0, &mut out)?;
+            out.into()
+        }
         _ => value.to_string().into(),
-    }
+    })
 }
 
 struct Json {
@@ -140,8 +171,8 @@ impl Json {
     }
 
     fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
-        if depth > 128 {
-            return Err(Error::new(ErrorKind::InvalidOperation, "tojson: nested too deeply"));
+        if depth > MAX_DEPTH {
+            return Err(too_deep("tojson"));
         }
         match value.kind() {
             ValueKind::None => out.push_str("null"),
@@ -208,8 +239,8 @@ pub fn tojson(value: &Value, ensure_ascii: Option<Value>, kwargs: Kwargs) -> Res
     let separators = match option("separators")? {
         None => (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string()),
         Some(pair) => (
-            str_of(&pair.get_item_by_index(0)?).into_owned(),
-            str_of(&pair.get_item_by_index(1)?).into_owned(),
+            str_of(&pair.get_item_by_index(0)?)?.into_owned(),
+            str_of(&pair.get_item_by_index(1)?)?.into_owned(),
         ),
     };
     kwargs.assert_all_used()?;
