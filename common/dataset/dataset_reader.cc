@@ -140,7 +140,8 @@ void CountExample(const DatasetSchema& schema, const Example& example, DatasetSu
 absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                          const DatasetLimits& limits,
                          const std::function<absl::Status(const DatasetIssue&)>& on_issue,
-                         DatasetSummary* summary) {
+                         DatasetSummary* summary, const std::function<void()>& tick) {
+  constexpr int64_t kTickLines = 1000;
   *summary = {};
   THAW_RETURN_IF_ERROR(CheckSchema(schema));
   THAW_ASSIGN_OR_RETURN(const std::unique_ptr<LineReader> lines,
@@ -163,6 +164,7 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
   while (true) {
     THAW_ASSIGN_OR_RETURN(const bool more, lines->Next(&line));
     if (!more) break;
+    if (tick && summary->lines % kTickLines == 0) tick();
     ++summary->lines;
     if (line.number == 1 && IsUtf16(line.text)) {
       ++summary->bad_lines;

@@ -18,11 +18,11 @@ class LineReader;
 // may be empty. Memory does not grow with the file. Returns an error only when the file cannot be
 // read at all (NOT_FOUND, INVALID_ARGUMENT for a schema that names no text column or what is not a
 // regular file, UNAVAILABLE for I/O) or when `on_issue` returns one, which ends the scan: a bad
-// dataset is a summary with issues.
+// dataset is a summary with issues. Calls `tick`, if given, every thousand lines.
 absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                          const DatasetLimits& limits,
                          const std::function<absl::Status(const DatasetIssue&)>& on_issue,
-                         DatasetSummary* summary);
+                         DatasetSummary* summary, const std::function<void()>& tick = nullptr);
 
 // Whether the first line that is not blank has "messages" and no "prompt": what a file of
 // completions holds when nobody says. A line that is no JSON has neither.

@@ -1,6 +1,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clean_text.h"
 #include "common/spec/spec.h"
 #include "common/spec/spec_problems.h"
 
@@ -31,7 +32,7 @@ void ValidateConversation(absl::string_view field, const v1::InlineExample& exam
     const std::string& role = example.messages(i).role();
     const std::string at = absl::StrCat(field, ".messages[", i, "].role");
     if (role != "system" && role != "user" && role != "assistant" && role != "tool") {
-      problems->Add(at, absl::StrCat("\"", absl::string_view(role).substr(0, 40),
+      problems->Add(at, absl::StrCat("\"", CleanText(role, 40),
                                      "\" is not known; give system, user, assistant or tool"));
     } else if (role == "system" && i > 0) {
       problems->Add(at, "is system after the first message; begin with it");

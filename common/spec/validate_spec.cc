@@ -1,5 +1,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/clean_text.h"
 #include "common/spec/spec.h"
 #include "common/spec/spec_problems.h"
 
@@ -50,7 +51,7 @@ void ValidateLabels(const v1::JobSpec& spec, SpecProblems* problems) {
   }
   for (const auto& [key, value] : spec.labels()) {
     if (!IsLabelKey(key)) {
-      problems->Add("spec.labels", absl::StrCat("key \"", absl::string_view(key).substr(0, 80),
+      problems->Add("spec.labels", absl::StrCat("key \"", CleanText(key, 80),
                                                 "\" does not match [a-z][a-z0-9_-]{0,62}"));
       continue;
     }

@@ -9,10 +9,11 @@ namespace thaw {
 
 DiskBudget::Reservation& DiskBudget::Reservation::operator=(Reservation&& other) noexcept {
   if (this != &other) {
-    Release(bytes_);
+    GiveBack();
     budget_ = std::exchange(other.budget_, nullptr);
     owner_ = std::move(other.owner_);
     bytes_ = std::exchange(other.bytes_, 0);
+    of_owner_ = std::exchange(other.of_owner_, 0);
   }
   return *this;
 }
@@ -23,10 +24,16 @@ void DiskBudget::Reservation::Release(int64_t bytes) {
   bytes_ -= bytes;
   MutexLock lock(budget_->mutex_);
   budget_->promised_ -= bytes;
-  const auto owner = budget_->promised_to_.find(owner_);
-  if (owner == budget_->promised_to_.end()) return;
-  owner->second -= bytes;
-  if (owner->second <= 0) budget_->promised_to_.erase(owner);
+}
+
+void DiskBudget::Reservation::GiveBack() {
+  Release(bytes_);
+  if (budget_ == nullptr) return;
+  MutexLock lock(budget_->mutex_);
+  const auto owner = budget_->held_by_.find(owner_);
+  if (owner == budget_->held_by_.end()) return;
+  owner->second -= std::exchange(of_owner_, 0);
+  if (owner->second <= 0) budget_->held_by_.erase(owner);
 }
 
 absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes, const Claim& claim) {
@@ -42,23 +49,24 @@ absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(int64_t bytes, const
             ": delete artifacts that nobody needs, or ask the operator for a larger disk")),
         "DISK_FULL");
   }
-  if (!claim.owner.empty() && bytes > 0) {
-    const auto found = promised_to_.find(claim.owner);
-    const int64_t own = found == promised_to_.end() ? 0 : found->second;
+  const int64_t of_owner = claim.owner.empty() ? 0 : bytes + claim.on_disk;
+  if (of_owner > 0) {
+    const auto found = held_by_.find(claim.owner);
+    const int64_t own = found == held_by_.end() ? 0 : found->second;
     const auto most = static_cast<int64_t>(options_.owner_share * static_cast<double>(left + own));
     if (bytes > most - own && !claim.admitted) {
       return WithReason(
           absl::ResourceExhaustedError(absl::StrCat(
-              "your unfinished uploads wait for ", own, " bytes, this needs ", bytes,
+              "your unfinished uploads hold ", own, " bytes, this needs ", bytes,
               " more, and one owner may hold ", most,
               " of the room that is left: finish the others first or wait until they expire, or "
               "ask the operator to raise --owner_upload_share")),
           "UPLOAD_QUOTA");
     }
-    promised_to_[claim.owner] = own + bytes;
+    held_by_[claim.owner] = own + of_owner;
   }
   promised_ += bytes;
-  return Reservation(this, claim.owner, bytes);
+  return Reservation(this, claim.owner, bytes, of_owner);
 }
 
 absl::Status DiskBudget::CheckNotShort() const {

@@ -19,8 +19,8 @@ struct DiskBudgetOptions {
   std::function<absl::StatusOr<int64_t>()> free_bytes;
   // Kept for running jobs and the store.
   int64_t min_free_bytes = 0;
-  // Of the room for uploads, what the unfinished ones of a single owner may hold: they keep it for
-  // as long as a day without sending a byte.
+  // Of the room for uploads, what the unfinished ones of a single owner may hold, bytes that have
+  // come and bytes that will: they keep it for as long as a day without sending a byte.
   double owner_share = 0.5;
 };
 
@@ -31,27 +31,29 @@ class DiskBudget {
   class Reservation {
    public:
     Reservation() = default;
-    Reservation(Reservation&& other) noexcept
-        : budget_(std::exchange(other.budget_, nullptr)),
-          owner_(std::move(other.owner_)),
-          bytes_(std::exchange(other.bytes_, 0)) {}
+    Reservation(Reservation&& other) noexcept { *this = std::move(other); }
     Reservation& operator=(Reservation&& other) noexcept;
-    ~Reservation() { Release(bytes_); }
-    // `bytes` of it are on disk now, so the file system itself counts them.
+    ~Reservation() { GiveBack(); }
+    // `bytes` of it are on disk now, so the file system itself counts them. They still count for
+    // their owner's share.
     void Release(int64_t bytes);
 
    private:
     friend class DiskBudget;
-    Reservation(DiskBudget* budget, std::string owner, int64_t bytes)
-        : budget_(budget), owner_(std::move(owner)), bytes_(bytes) {}
+    Reservation(DiskBudget* budget, std::string owner, int64_t bytes, int64_t of_owner)
+        : budget_(budget), owner_(std::move(owner)), bytes_(bytes), of_owner_(of_owner) {}
+    void GiveBack();
     DiskBudget* budget_ = nullptr;
     std::string owner_;
-    int64_t bytes_ = 0;
+    int64_t bytes_ = 0;     // not on disk yet
+    int64_t of_owner_ = 0;  // in all
   };
 
   // Who wants room.
   struct Claim {
     std::string owner = {};  // whose share counts; empty: nobody's
+    // Bytes of the same upload that have come already: they take no more room, but of the share.
+    int64_t on_disk = 0;
     // May use three quarters of min_free_bytes, or uploads could starve it.
     bool of_running_job = false;
     // Was admitted before a restart: counts for its owner's share, but is not refused for it.
@@ -78,7 +80,7 @@ class DiskBudget {
   mutable Mutex mutex_;
   int64_t kept_for_checkpoints_ THAW_GUARDED_BY(mutex_) = 0;
   int64_t promised_ THAW_GUARDED_BY(mutex_) = 0;
-  std::map<std::string, int64_t> promised_to_ THAW_GUARDED_BY(mutex_);  // by owner, none 0
+  std::map<std::string, int64_t> held_by_ THAW_GUARDED_BY(mutex_);  // by owner, none 0
 };
 
 }  // namespace thaw

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/clean_text.h"
 #include "common/base/files.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
@@ -37,7 +38,7 @@ absl::StatusOr<int32_t> ConfigNumber(const nlohmann::json& config,
     const auto it = config.find(name);
     if (it == config.end()) continue;
     if (!it->is_number_integer() || it->get<int64_t>() < 1 || it->get<int64_t>() > 1'000'000'000) {
-      return BadModel("config.json", absl::StrCat("has ", it->dump().substr(0, 40), " as ", name));
+      return BadModel("config.json", absl::StrCat("has ", CleanText(it->dump(), 40), " as ", name));
     }
     return it->get<int32_t>();
   }
@@ -129,12 +130,12 @@ absl::StatusOr<int32_t> ReadPositions(const nlohmann::json& config, const std::s
   if (type != "roberta") return positions;
   // Its positions begin after that of padding.
   const auto padding = config.find("pad_token_id");
-  const int64_t first =
-      1 + (padding != config.end() && padding->is_number_integer() ? padding->get<int64_t>() : 1);
-  if (first < 0 || first >= positions) {
+  const int64_t before =
+      padding != config.end() && padding->is_number_integer() ? padding->get<int64_t>() : 1;
+  if (before < -1 || before >= positions - 1) {
     return BadModel("config.json", "has a pad_token_id beyond its positions");
   }
-  return static_cast<int32_t>(positions - first);
+  return static_cast<int32_t>(positions - 1 - before);
 }
 
 // In the tokenizer's configuration, or in a file of its own.
@@ -179,12 +180,12 @@ absl::StatusOr<int64_t> CountParameters(const std::string& directory, const std:
     if (tensor == "__metadata__") continue;
     int64_t count = 1;
     if (!info.is_object() || !info.contains("shape") || !info["shape"].is_array()) {
-      return BadModel(name, absl::StrCat("gives no shape for tensor ", tensor.substr(0, 100)));
+      return BadModel(name, absl::StrCat("gives no shape for tensor ", CleanText(tensor, 100)));
     }
     for (const auto& size : info["shape"]) {
       if (!size.is_number_unsigned() ||
           __builtin_mul_overflow(count, size.get<int64_t>(), &count) || count < 0) {
-        return BadModel(name, absl::StrCat("has an impossible shape for ", tensor.substr(0, 100)));
+        return BadModel(name, absl::StrCat("has an impossible shape for ", CleanText(tensor, 100)));
       }
     }
     if (__builtin_add_overflow(total, count, &total)) {

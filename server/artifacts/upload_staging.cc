@@ -202,7 +202,7 @@ std::shared_ptr<StagedEntry> UploadStaging::LoadEntry(const UploadRecord& record
   auto entry =
       std::make_shared<StagedEntry>(record, absl::StrCat(options_.directory, "/", record.id));
   MutexLock lock(entry->mutex);
-  int64_t missing = 0;
+  int64_t missing = 0, here = 0;
   for (int i = 0; i < record.request.files_size(); ++i) {
     const int64_t announced = record.request.files(i).size();
     const UniqueFd fd(open(entry->PathOf(i).c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
@@ -212,9 +212,11 @@ std::shared_ptr<StagedEntry> UploadStaging::LoadEntry(const UploadRecord& record
     if (ftruncate(fd.get(), entry->files[i].written) != 0) return nullptr;
     if (!entry->Commit(i, fd.get()).ok()) return nullptr;
     missing += announced - entry->files[i].written;
+    here += entry->files[i].written;
   }
   DiskBudget::Claim claim = ClaimOf(record);
   claim.admitted = true;
+  claim.on_disk = here;
   if (auto reservation = budget_.Reserve(missing, claim); reservation.ok()) {
     entry->reservation = *std::move(reservation);
   }
@@ -223,6 +225,9 @@ std::shared_ptr<StagedEntry> UploadStaging::LoadEntry(const UploadRecord& record
 
 absl::StatusOr<v1::Upload> UploadStaging::Create(const std::string& owner,
                                                  const v1::CreateUploadRequest& request) {
+  // Up to the row: of two equal requests at a time the later one must see the upload of the other,
+  // whose room is its own, and all of an owner's count against its limit.
+  MutexLock creating(creating_);
   int unfinished = 0;
   bool repeated = false;
   {
@@ -265,7 +270,7 @@ absl::StatusOr<v1::Upload> UploadStaging::Create(const std::string& owner,
     entry->reservation = std::move(reservation);
   }
   {
-    // Before the row, so that an equal request that runs beside this one finds it in memory.
+    // Before the row: whoever hears of the upload finds it.
     MutexLock lock(mutex_);
     entries_[record.id] = entry;
   }

@@ -109,6 +109,7 @@ class UploadStaging {
   Store& store_;
   DiskBudget& budget_;
   const Clock& clock_;
+  Mutex creating_;  // one Create at a time; before any other lock
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<StagedEntry>> entries_ THAW_GUARDED_BY(mutex_);
 };

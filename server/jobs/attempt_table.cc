@@ -218,6 +218,8 @@ absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string
   assignment.set_job(attempt.job);
   assignment.set_attempt_id(attempt_id);
   assignment.set_attempt(attempt.number);
+  assignment.set_owner(row.body.owner());
+  *assignment.mutable_create_time() = row.body.create_time();
   assignment.set_micro_step_divisor(row.life.micro_step_divisor);
   *assignment.mutable_spec() = std::move(spec);
   return assignment;

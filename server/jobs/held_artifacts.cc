@@ -14,6 +14,10 @@ namespace {
 using v1::Artifact;
 using Kinds = std::vector<Artifact::Kind>;
 
+// A training keeps its newest two checkpoints and the best; predictions that never end would keep
+// every other one too.
+constexpr int64_t kMostHeldCheckpoints = 8;
+
 struct HeldArtifact {
   std::string field;
   std::string artifact;
@@ -23,6 +27,24 @@ struct HeldArtifact {
 Kinds KindsFor(const std::string& field) {
   if (field.find("dataset") != std::string::npos) return {Artifact::DATASET};
   return {Artifact::MODEL, Artifact::RESULT};
+}
+
+// RESOURCE_EXHAUSTED if predictions hold as many checkpoints of the training as they may, beside
+// the one that is wanted.
+absl::Status CheckHeldCheckpoints(Reader& reader, const std::string& training,
+                                  const std::string& wanted) {
+  Statement held = reader.connection().Prepare(
+      "SELECT COUNT(*) FROM artifacts WHERE kind = 4 AND job = ? AND id != ? "
+      "AND id IN (SELECT artifact FROM artifact_refs)");
+  held.Text(training).Text(wanted);
+  const int64_t count = held.Step() ? held.GetInt(0) : 0;
+  THAW_RETURN_IF_ERROR(held.status());
+  if (count < kMostHeldCheckpoints) return absl::OkStatus();
+  return WithReason(
+      absl::ResourceExhaustedError(absl::StrCat(
+          "unfinished predictions hold ", count, " other checkpoints of ", training,
+          ", which is the most: resume or cancel those that are paused, or wait until one ends")),
+      "CHECKPOINTS_HELD");
 }
 
 absl::StatusOr<std::vector<HeldArtifact>> HeldBy(Reader& reader, const std::string& visible_owner,
@@ -42,6 +64,7 @@ absl::StatusOr<std::vector<HeldArtifact>> HeldBy(Reader& reader, const std::stri
   THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, visible_owner, training));
   if (row.checkpoint.empty()) return gone();
   if (!GetArtifact(reader, visible_owner, spec.prediction().checkpoint()).ok()) return gone();
+  THAW_RETURN_IF_ERROR(CheckHeldCheckpoints(reader, training, spec.prediction().checkpoint()));
   THAW_ASSIGN_OR_RETURN(const JobSpecs specs, LoadSpecs(reader, row.number));
   const std::string field = "spec.prediction.model";
   held.push_back({field, spec.prediction().checkpoint(), {Artifact::CHECKPOINT}});

@@ -19,7 +19,8 @@ std::string TrainingBehindOf(const v1::JobSpec& resolved_spec);
 // Holds what the resolved spec of job `number` names, within the transaction that accepts it.
 // `visible_owner` as in NewJob. INVALID_ARGUMENT with every artifact that is missing, of the wrong
 // kind or not READY; ABORTED with reason CHECKPOINT_GONE if the training has moved on or ended
-// since the spec was resolved.
+// since the spec was resolved; RESOURCE_EXHAUSTED with reason CHECKPOINTS_HELD if predictions hold
+// eight other checkpoints of it.
 absl::Status HoldArtifacts(Transaction& transaction, const std::string& visible_owner,
                            const v1::JobSpec& resolved_spec, int64_t number);
 

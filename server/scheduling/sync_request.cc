@@ -7,6 +7,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/clean_text.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -90,7 +91,7 @@ absl::Status CheckSyncRequest(const v1::SyncRequest& request) {
   std::vector<FieldViolation> violations;
   if (!IsWorkerName(request.worker())) {
     violations.push_back(
-        {"worker", absl::StrCat("\"", request.worker().substr(0, 128),
+        {"worker", absl::StrCat("\"", CleanText(request.worker(), 128),
                                 "\" does not match [A-Za-z0-9][A-Za-z0-9._-]{0,127}")});
   }
   if (!IsHexId(request.incarnation())) {

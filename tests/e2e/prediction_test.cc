@@ -73,6 +73,8 @@ TEST(RealPredictions, GreedyTextIsThatOfTransformers) {
   const auto text = ReadFile(run.work_dir() + "/result/predictions.jsonl");
   ASSERT_TRUE(text.ok());
   const std::vector<std::string> lines = absl::StrSplit(*text, '\n', absl::SkipEmpty());
+  ASSERT_GT(lines.size(), 0);
+  ASSERT_EQ(lines.size(), recorded["greedy"].size());
   for (size_t row = 0; row < lines.size(); ++row) {
     const std::vector<int32_t> expected = recorded["greedy"][row]["output"];
     EXPECT_EQ((*ParseJson(lines[row]))["text"], *(*tokenizer)->Decode(expected, true)) << row;

@@ -425,7 +425,7 @@ class FakeTraining {
       Require(WriteFileAtomically(path + "/predictions.jsonl", row.dump() + "\n"));
       (*ended.mutable_metrics())["pid"] = getpid();
       (*ended.mutable_metrics())["earlier_attempts"] = earlier_;
-      ended.set_waits(run_.keep_model());
+      ended.set_waits(!run_.warm_key().empty());
       return ended;
     }
     const nlohmann::json config = {

@@ -49,7 +49,7 @@ class Agent {
   const Clock& clock_;
   SyncState state_;
   ArtifactCache cache_;
-  WarmTrainers trainers_;
+  TrainerPool trainers_;
   std::atomic<bool> draining_{false};
   // Run's thread only.
   std::map<std::string, std::unique_ptr<AttemptRun>> runs_;  // by attempt id

@@ -11,13 +11,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clean_text.h"
 #include "common/base/files.h"
 #include "common/base/log.h"
-#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
 #include "common/frames/frame.h"
-#include "worker/agent/clean_text.h"
+#include "worker/agent/attempt_inputs.h"
 #include "worker/agent/exit_blame.h"
 
 namespace thaw {
@@ -81,20 +81,10 @@ std::string TailOf(const std::string& file) {
   return tail;
 }
 
-// Everything that a prediction's model depends on.
-std::string WarmKey(const v1::Assignment& assignment, int threads) {
-  if (!assignment.spec().has_prediction() || assignment.model().digest().empty()) return "";
-  return absl::StrCat(assignment.model().digest(), "/", assignment.checkpoint().digest(), "/",
-                      assignment.tokenizer().digest(), "/",
-                      assignment.spec().prediction().weights(), "/",
-                      assignment.spec().resources().device_kind(), "/",
-                      Sha256Hex(assignment.training_behind().SerializeAsString()), "/", threads);
-}
-
 }  // namespace
 
 AttemptRun::AttemptRun(const v1::Assignment& assignment, const AttemptOptions& options,
-                       SyncState& state, ArtifactCache& cache, WarmTrainers& trainers,
+                       SyncState& state, ArtifactCache& cache, TrainerPool& trainers,
                        ServerLink& link, const Clock& clock)
     : assignment_(assignment),
       id_(assignment.attempt_id()),
@@ -106,7 +96,7 @@ AttemptRun::AttemptRun(const v1::Assignment& assignment, const AttemptOptions& o
       trainers_(trainers),
       link_(link),
       clock_(clock),
-      warm_key_(trainers.keeps() ? WarmKey(assignment, options.threads) : ""),
+      warm_key_(trainers.wants_warm() ? WarmKeyOf(assignment, options.threads) : ""),
       filter_(clock) {
   state_.Add(assignment_);
   thread_ = std::thread([this] { Main(); });
@@ -151,7 +141,7 @@ void AttemptRun::Main() {
   uploads_.reset();
   // Before the end is told, which may bring the next one at once.
   if (end.outcome() == v1::AttemptEnd::SUCCEEDED && TrainerWaits()) {
-    trainers_.Keep(warm_key_, std::move(process_), memory_bytes_);
+    trainers_.KeepWarm(warm_key_, std::move(process_), memory_bytes_);
   }
   process_.reset();
   pins_.clear();
@@ -168,38 +158,15 @@ void AttemptRun::Main() {
 }
 
 absl::StatusOr<internal::Run> AttemptRun::Prepare() {
-  internal::Run run;
   THAW_RETURN_IF_ERROR(RemoveTree(directory_));
   THAW_RETURN_IF_ERROR(MakeDirectories(work_dir_, 0700));
-  *run.mutable_assignment() = assignment_;
-  run.set_work_dir(work_dir_);
-  run.set_threads(options_.threads);
-  const auto fetch = [this](const v1::Artifact& artifact, const std::string& directory) {
-    return link_.Download(id_, artifact, directory, [this] { return Rank(Ordered()) > 0; });
-  };
-  const auto bring = [&](bool wanted, const v1::Artifact& artifact,
-                         std::string* directory) -> absl::Status {
-    if (!wanted) return absl::OkStatus();
-    THAW_ASSIGN_OR_RETURN(ArtifactCache::Pin pin, cache_.Get(artifact, fetch));
-    *directory = pin.directory();
-    pins_.push_back(std::move(pin));
-    return absl::OkStatus();
-  };
-  THAW_RETURN_IF_ERROR(
-      bring(assignment_.has_model(), assignment_.model(), run.mutable_model_dir()));
-  THAW_RETURN_IF_ERROR(
-      bring(assignment_.has_dataset(), assignment_.dataset(), run.mutable_dataset_dir()));
-  THAW_RETURN_IF_ERROR(bring(assignment_.has_validation_dataset(), assignment_.validation_dataset(),
-                             run.mutable_validation_dataset_dir()));
-  THAW_RETURN_IF_ERROR(
-      bring(assignment_.has_checkpoint(), assignment_.checkpoint(), run.mutable_checkpoint_dir()));
-  THAW_RETURN_IF_ERROR(
-      bring(assignment_.has_tokenizer(), assignment_.tokenizer(), run.mutable_tokenizer_dir()));
-  for (const v1::Artifact& model : assignment_.average_with()) {
-    THAW_RETURN_IF_ERROR(bring(true, model, run.add_average_with_dirs()));
-  }
-  run.set_keep_model(!warm_key_.empty());
-  return run;
+  THAW_ASSIGN_OR_RETURN(AttemptInputs inputs, BringInputs(assignment_, cache_, link_,
+                                                          [this] { return Rank(Ordered()) > 0; }));
+  pins_ = std::move(inputs.pins);
+  inputs.run.set_work_dir(work_dir_);
+  inputs.run.set_threads(options_.threads);
+  inputs.run.set_warm_key(warm_key_);
+  return std::move(inputs.run);
 }
 
 v1::AttemptEnd AttemptRun::Supervise(internal::Run run) {

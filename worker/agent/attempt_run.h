@@ -19,10 +19,10 @@
 #include "worker/agent/event_filter.h"
 #include "worker/agent/server_link.h"
 #include "worker/agent/sync_state.h"
+#include "worker/agent/trainer_pool.h"
 #include "worker/agent/trainer_process.h"
 #include "worker/agent/trainer_watch.h"
 #include "worker/agent/uploads.h"
-#include "worker/agent/warm_trainers.h"
 
 namespace thaw {
 
@@ -38,7 +38,7 @@ struct AttemptOptions {
 class AttemptRun {
  public:
   AttemptRun(const v1::Assignment& assignment, const AttemptOptions& options, SyncState& state,
-             ArtifactCache& cache, WarmTrainers& trainers, ServerLink& link, const Clock& clock);
+             ArtifactCache& cache, TrainerPool& trainers, ServerLink& link, const Clock& clock);
   // Forgets, waits for done() and removes the attempt's files.
   ~AttemptRun();
 
@@ -85,10 +85,10 @@ class AttemptRun {
   const std::string work_dir_;  // the trainer's
   SyncState& state_;
   ArtifactCache& cache_;
-  WarmTrainers& trainers_;
+  TrainerPool& trainers_;
   ServerLink& link_;
   const Clock& clock_;
-  // Attempts with the same one may use a trainer one after the other; empty: this one's ends.
+  // Of attempt_inputs.h; empty: its trainer ends with it.
   const std::string warm_key_;
 
   mutable Mutex mutex_;

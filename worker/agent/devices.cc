@@ -5,9 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <limits>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -16,20 +14,10 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "worker/agent/trainer_devices.h"
+#include "worker/agent/usable_memory.h"
 
 namespace thaw {
 namespace {
-
-// What a container may use, as its own control group shows it; the largest number if all.
-int64_t ContainerLimit() {
-  for (const char* file :
-       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    int64_t bytes = 0;
-    const auto text = ReadFile(file);
-    if (text.ok() && absl::SimpleAtoi(*text, &bytes) && bytes > 0) return bytes;
-  }
-  return std::numeric_limits<int64_t>::max();
-}
 
 v1::Device CpuDevice() {
   v1::Device device;
@@ -48,8 +36,7 @@ v1::Device CpuDevice() {
   cpu_set_t usable;
   const bool known = sched_getaffinity(0, sizeof(usable), &usable) == 0;
   device.set_cores(known ? CPU_COUNT(&usable) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
-  device.set_memory_bytes(
-      std::min(int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE), ContainerLimit()));
+  device.set_memory_bytes(UsableMemoryBytes());
   return device;
 }
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "worker/agent/clean_text.h"
+#include "common/base/clean_text.h"
 
 namespace thaw {
 namespace {

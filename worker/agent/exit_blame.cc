@@ -10,8 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/base/clean_text.h"
 #include "common/base/files.h"
-#include "worker/agent/clean_text.h"
 
 namespace thaw {
 namespace {

@@ -18,6 +18,7 @@
 #include "common/base/unique_fd.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/devices.h"
+#include "worker/agent/usable_memory.h"
 
 namespace {
 
@@ -93,7 +94,8 @@ int RunWorker(const Flags& flags) {
   options.attempt.patience.hang_seconds = flags.hang_seconds;
   options.attempt.patience.hold_seconds = flags.hold_seconds;
   options.warm.seconds = flags.warm_seconds;
-  options.warm.most_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE) / 2;
+  // Half of what each of the attempts at a time can count on.
+  options.warm.most_bytes = thaw::UsableMemoryBytes() / 2 / flags.slots;
   options.offer.set_version(THAW_VERSION);
   options.offer.set_host(HostName());
   options.offer.set_slots(flags.slots);

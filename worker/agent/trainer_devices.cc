@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 
@@ -21,9 +23,8 @@ namespace {
 
 constexpr size_t kLongestAnswer = 4096;
 
-// Up to its end or the deadline; false if that came first.
-bool ReadAnswer(int fd, double seconds, std::string* answer) {
-  const int64_t deadline = RealClock().BootMicros() + static_cast<int64_t>(seconds * 1e6);
+// Up to its end or the deadline (BootMicros); false if that came first.
+bool ReadAnswer(int fd, int64_t deadline, std::string* answer) {
   char buffer[512];
   while (answer->size() < kLongestAnswer) {
     const int64_t left = deadline - RealClock().BootMicros();
@@ -35,6 +36,23 @@ bool ReadAnswer(int fd, double seconds, std::string* answer) {
     answer->append(buffer, static_cast<size_t>(count));
   }
   return true;
+}
+
+// Waits for the end of `pid`, which is killed at the deadline; its wait status. One that has closed
+// its output may hang all the same.
+int ReapBy(int64_t deadline, pid_t pid) {
+  constexpr int kLookMillis = 20;  // where the kernel has no descriptors of processes
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  int wait_status = 0;
+  while (true) {
+    const pid_t ended = waitpid(pid, &wait_status, WNOHANG);
+    if (ended != 0 && !(ended < 0 && errno == EINTR)) return wait_status;
+    const int64_t left = deadline - RealClock().BootMicros();
+    if (left <= 0) kill(pid, SIGKILL);
+    const int most = left <= 0 ? kLookMillis : static_cast<int>(left / 1000) + 1;
+    pollfd waiting = {pidfd.get(), POLLIN, 0};
+    poll(&waiting, 1, pidfd.valid() ? most : std::min(most, kLookMillis));
+  }
 }
 
 }  // namespace
@@ -69,12 +87,10 @@ absl::StatusOr<std::vector<std::string>> AskTrainerDevices(const std::string& pr
   }
   to_us.Reset();
   std::string answer;
-  const bool in_time = ReadAnswer(from_trainer.get(), seconds, &answer);
-  // One that has closed its output may hang all the same.
+  const int64_t deadline = RealClock().BootMicros() + static_cast<int64_t>(seconds * 1e6);
+  const bool in_time = ReadAnswer(from_trainer.get(), deadline, &answer);
   if (!in_time || answer.size() >= kLongestAnswer) kill(pid, SIGKILL);
-  int wait_status = 0;
-  while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
-  }
+  const int wait_status = ReapBy(deadline, pid);
   std::vector<std::string> kinds =
       absl::StrSplit(answer, absl::ByAnyChar(" \n"), absl::SkipEmpty());
   if (in_time && WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0 && !kinds.empty()) {

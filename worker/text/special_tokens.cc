@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clean_text.h"
 #include "common/base/files.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
@@ -31,7 +32,7 @@ absl::StatusOr<std::string> TokenText(const json& value, const std::string& what
     return value["content"].get<std::string>();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat(what, " is ", value.dump().substr(0, 80),
+      absl::StrCat(what, " is ", CleanText(value.dump(), 80),
                    ": must be a string or an object with \"content\""));
 }
 
@@ -61,7 +62,7 @@ absl::StatusOr<std::vector<int32_t>> ConfiguredIds(const json& file, const std::
   for (const json& id : list) {
     if (!id.is_number_integer() || id > INT32_MAX) {
       return absl::InvalidArgumentError(absl::StrCat(path, ": ", field, " is ",
-                                                     file[field].dump().substr(0, 80),
+                                                     CleanText(file[field].dump(), 80),
                                                      ": must be a token id or a list of them"));
     }
     if (id >= 0) ids.push_back(id);

@@ -42,7 +42,7 @@ internal::Ended CatchExceptions(const std::function<internal::Ended()>& attempt,
 }
 
 internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context,
-                              KeptModel* kept) {
+                              WarmModel* warm) {
   // Never on the CPU behind the back of somebody who asked for a GPU.
   const v1::Resources::DeviceKind kind = run.assignment().spec().resources().device_kind();
   if (kind != v1::Resources::DEVICE_KIND_UNSPECIFIED &&
@@ -58,7 +58,7 @@ internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& co
     case v1::JobSpec::kTraining:
       return RunTraining(run, context);
     case v1::JobSpec::kPrediction:
-      return RunPrediction(run, context, kept);
+      return RunPrediction(run, context, warm);
     case v1::JobSpec::WORK_NOT_SET:
       break;
   }

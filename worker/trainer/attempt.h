@@ -15,9 +15,9 @@ inline constexpr v1::Resources::DeviceKind kComputesOn[] = {v1::Resources::CPU};
 
 // Runs the training or prediction of `run`. The one place where LibTorch's exceptions end: memory
 // that cannot be had becomes OUT_OF_MEMORY, anything else a failure of Thaw's. A prediction uses
-// the model in `kept` if it is the same and leaves its own there.
+// the model in `warm` if it is the same and leaves its own there.
 internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& context,
-                              KeptModel* kept);
+                              WarmModel* warm);
 
 // Calls `attempt` and turns what it throws into an end at `step()`.
 internal::Ended CatchExceptions(const std::function<internal::Ended()>& attempt,

@@ -1,5 +1,5 @@
 // thaw-trainer: runs one attempt that thaw-worker hands it over an inherited socket, then exits;
-// after a prediction it may be kept for another one on the same model.
+// after a prediction it may wait warm for another one on the same model.
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
@@ -18,10 +18,17 @@
 namespace {
 
 // Runs the next attempt; true if the worker may send another one after it.
-bool RunNext(int socket, double point_interval, thaw::Inbox* inbox, thaw::KeptModel* kept) {
+bool RunNext(int socket, double point_interval, thaw::Inbox* inbox, thaw::WarmModel* warm) {
   const thaw::Inbox::Work work = inbox->Next();
   const thaw::internal::Run& run = work.run;
-  if (!run.log_file().empty()) thaw::MoveTo(run.work_dir(), run.log_file());
+  if (!run.log_file().empty()) {
+    if (const absl::Status status = thaw::MoveTo(run.work_dir(), run.log_file()); !status.ok()) {
+      // The output would be another job's, and the worker starts another trainer for one that has
+      // said nothing.
+      THAW_LOG(kError, "not_moved", {"work_dir", run.work_dir()}, {"status", status.ToString()});
+      std::_Exit(1);
+    }
+  }
   at::set_num_threads(run.threads() > 0 ? run.threads() : thaw::UsableCores());
   THAW_LOG(kInfo, "attempt_started", {"job", run.assignment().job()},
            {"attempt", run.assignment().attempt()}, {"threads", at::get_num_threads()});
@@ -31,9 +38,9 @@ bool RunNext(int socket, double point_interval, thaw::Inbox* inbox, thaw::KeptMo
                                      .clock = &thaw::RealClock(),
                                      .point_interval_seconds = point_interval};
   thaw::internal::Ended ended =
-      thaw::CatchExceptions([&] { return thaw::RunAssignment(run, context, kept); },
+      thaw::CatchExceptions([&] { return thaw::RunAssignment(run, context, warm); },
                             [&sink] { return sink.last_step(); });
-  ended.set_waits(run.keep_model() && run.assignment().spec().has_prediction() &&
+  ended.set_waits(!run.warm_key().empty() && run.assignment().spec().has_prediction() &&
                   ended.end().outcome() == thaw::v1::AttemptEnd::SUCCEEDED);
   THAW_LOG(kInfo, "attempt_ended",
            {"outcome", thaw::v1::AttemptEnd::Outcome_Name(ended.end().outcome())},
@@ -68,8 +75,8 @@ int main(int argc, char** argv) {
 
   thaw::Inbox inbox;
   std::thread([&inbox, socket] { thaw::ReadFrames(socket, &inbox); }).detach();
-  thaw::KeptModel kept;
-  while (RunNext(socket, point_interval, &inbox, &kept)) thaw::ReturnFreedMemory();
+  thaw::WarmModel warm;
+  while (RunNext(socket, point_interval, &inbox, &warm)) thaw::ReturnFreedMemory();
   // The reading thread still waits on the socket: nothing may be torn down under it.
   std::_Exit(0);
 }

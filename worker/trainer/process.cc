@@ -12,7 +12,6 @@
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <set>
 #include <sstream>
@@ -21,7 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
-#include "common/base/log.h"
+#include "common/base/status.h"
 
 namespace thaw {
 namespace {
@@ -76,15 +75,17 @@ void KeepFreedMemory() {
 
 void ReturnFreedMemory() { malloc_trim(0); }
 
-void MoveTo(const std::string& work_dir, const std::string& log_file) {
+absl::Status MoveTo(const std::string& work_dir, const std::string& log_file) {
   const int log =
       open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-  const bool moved = log >= 0 && dup2(log, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0 &&
+  if (log < 0) return ErrnoStatus(errno, absl::StrCat("opening ", log_file));
+  const bool moved = dup2(log, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0 &&
                      chdir(work_dir.c_str()) == 0;
-  const std::string error = moved ? "" : strerrordesc_np(errno);
-  if (log >= 0) close(log);
+  const absl::Status status =
+      moved ? absl::OkStatus() : ErrnoStatus(errno, absl::StrCat("moving to ", work_dir));
+  close(log);
   for (const char* name : {"HOME", "TMPDIR"}) setenv(name, work_dir.c_str(), 1);
-  if (!moved) THAW_LOG(kWarning, "not_moved", {"work_dir", work_dir}, {"error", error});
+  return status;
 }
 
 void EnsureEnvironment(char** argv) {

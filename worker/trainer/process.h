@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "absl/status/status.h"
+
 namespace thaw {
 
 // Ends this process with the thread that started it.
@@ -19,9 +21,9 @@ void KeepFreedMemory();
 // Gives the system back what KeepFreedMemory has kept: for a process that waits.
 void ReturnFreedMemory();
 
-// Goes over to another attempt: works in `work_dir` and appends its output to `log_file`. What
-// cannot be done is logged; the attempt goes on.
-void MoveTo(const std::string& work_dir, const std::string& log_file);
+// Goes over to another attempt: works in `work_dir` and appends its output to `log_file`. On
+// failure it may have moved in part: the process is of no use to that attempt.
+absl::Status MoveTo(const std::string& work_dir, const std::string& log_file);
 
 // Starts this program anew with what the compute libraries read from the environment before main:
 // short spinning of waiting threads, small caches of matrix shapes. Variables that are set already

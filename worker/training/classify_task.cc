@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 #include "worker/training/classification_metrics.h"
 #include "worker/training/evaluation.h"
+#include "worker/training/inference.h"
 #include "worker/training/prediction_task.h"
 
 namespace thaw {
@@ -33,18 +34,11 @@ absl::StatusOr<bool> AddModel(PredictionTask* task, const std::string& directory
   const std::string field = absl::StrCat("prediction.classify.average_with[", index, "]");
   if (!loaded.ok()) return Annotate(loaded.status(), field);
   const ModelConfig &ours = task->loaded.model->config(), &theirs = loaded->model->config();
-  std::vector<size_t> place;  // of their labels among ours
-  for (const std::string& label : theirs.labels) {
-    const auto found = std::find(ours.labels.begin(), ours.labels.end(), label);
-    if (found != ours.labels.end()) {
-      place.push_back(static_cast<size_t>(found - ours.labels.begin()));
-    }
-  }
   if (theirs.head != HeadKind::kClassifier || theirs.problem != ours.problem ||
-      theirs.labels.size() != ours.labels.size() || place.size() != ours.labels.size()) {
+      theirs.labels != ours.labels) {
     return InvalidField(field,
                         "it does not have the labels of prediction.model; give a model of "
-                        "the same labels");
+                        "the same labels in the same order");
   }
   THAW_ASSIGN_OR_RETURN(const PredictionInputs inputs, ReadClassifyInputs(task->Reading(*loaded)));
   const double models = task->run.average_with_dirs_size() + 1;
@@ -56,9 +50,13 @@ absl::StatusOr<bool> AddModel(PredictionTask* task, const std::string& directory
       });
   if (!logits) return false;
   for (size_t row = 0; row < sums->size(); ++row) {
-    const std::vector<double> added =
-        Probabilities(LogitsOfRow(*logits, static_cast<int64_t>(row)), theirs.problem);
-    for (size_t i = 0; i < added.size(); ++i) (*sums)[row][place[i]] += added[i];
+    const std::span<const float> outputs = LogitsOfRow(*logits, static_cast<int64_t>(row));
+    if (const absl::Status status = CheckOutputs(outputs, static_cast<int64_t>(row));
+        !status.ok()) {
+      return Annotate(status, field);
+    }
+    const std::vector<double> added = Probabilities(outputs, theirs.problem);
+    for (size_t i = 0; i < added.size(); ++i) (*sums)[row][i] += added[i];
   }
   return true;
 }
@@ -135,7 +133,9 @@ absl::StatusOr<bool> Classify(PredictionTask* task) {
   if (!logits) return false;
   ProbabilityRows scores;
   for (int64_t row = 0; row < rows.rows(); ++row) {
-    scores.push_back(Probabilities(LogitsOfRow(*logits, row), config.problem));
+    const std::span<const float> outputs = LogitsOfRow(*logits, row);
+    THAW_RETURN_IF_ERROR(CheckOutputs(outputs, row));
+    scores.push_back(Probabilities(outputs, config.problem));
   }
   for (int i = 0; i < task->run.average_with_dirs_size(); ++i) {
     THAW_ASSIGN_OR_RETURN(const bool all,

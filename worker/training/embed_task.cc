@@ -1,5 +1,6 @@
 // A vector per text.
 #include <algorithm>
+#include <span>
 
 #include "common/base/status.h"
 #include "worker/data/batch_plan.h"
@@ -48,7 +49,10 @@ absl::StatusOr<bool> Embed(PredictionTask* task) {
     const torch::Tensor states = model->Hidden(last, context).to(torch::kCPU, torch::kFloat32);
     const torch::Tensor pooled = Pool(states, last.cu_seqlens, embed.pooling(), normalize);
     for (int64_t i = 0; i < batch.sequences(); ++i) {
-      std::copy_n(pooled.const_data_ptr<float>() + i * width, width, out + batch.rows[i] * width);
+      const std::span<const float> vector(pooled.const_data_ptr<float>() + i * width,
+                                          static_cast<size_t>(width));
+      THAW_RETURN_IF_ERROR(CheckOutputs(vector, batch.rows[i]));
+      std::copy(vector.begin(), vector.end(), out + batch.rows[i] * width);
     }
     done += batch.sequences();
   }

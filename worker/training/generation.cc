@@ -1,6 +1,7 @@
 #include "worker/training/generation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -214,7 +215,13 @@ class Generation {
     torch::Tensor logits = device_logits.cpu();
     const auto width = static_cast<size_t>(logits.size(1));
     auto* values = logits.mutable_data_ptr<float>();
+    // NaN where any logit is, and infinite where one is certain or all are ruled out: the
+    // comparisons that choose a token would take one all the same.
+    const torch::Tensor highest = logits.amax(1);
     for (size_t i = first; i < active_.size(); ++i) {
+      if (!std::isfinite(highest.const_data_ptr<float>()[i - first])) {
+        return OutputNotANumber(active_[i].row());
+      }
       const std::span<float> row(values + (i - first) * width, width);
       THAW_RETURN_IF_ERROR(active_[i].Take(row, model_->max_positions(), listener_));
     }

@@ -47,7 +47,8 @@ struct GenerationListener {
 // all shorter than model->max_positions(). Rows start in order as others end; the text of a row is
 // a function of its prompt, its number and the options, not of what is generated beside it, up to
 // roundings. A row ends at the first of: a token of `ends`, a complete stop string, max_new_tokens,
-// the last of the model's positions. CANCELLED when go_on has returned false.
+// the last of the model's positions. CANCELLED when go_on has returned false; OutputNotANumber
+// where the model's logits choose nothing.
 absl::Status Generate(Model* model, const Tokenizer& tokenizer,
                       const std::vector<std::vector<int32_t>>& prompts,
                       const GenerationOptions& options, const GenerationListener& listener);

@@ -1,7 +1,11 @@
 #include "worker/training/inference.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
 #include "worker/model/ops.h"
 
 namespace thaw {
@@ -29,6 +33,21 @@ torch::Tensor TokenLogits(Model* model, const Rows& rows, const torch::Tensor& s
   const OutputLayer output = model->output_layer();
   const Path path = states.is_cpu() ? Path::kKernels : Path::kReference;
   return Linear(path, states, {output.weight, output.bias}).to(torch::kFloat32).contiguous();
+}
+
+absl::Status OutputNotANumber(int64_t row) {
+  return WithReason(
+      absl::InvalidArgumentError(absl::StrCat(
+          "row ", row,
+          ": the model's output is not a number: its weights are damaged, or overflowed when they "
+          "were trained or saved in fp16; upload them again, saved as bf16 or fp32")),
+      "OUTPUT_NOT_A_NUMBER");
+}
+
+absl::Status CheckOutputs(std::span<const float> outputs, int64_t row) {
+  const bool finite = std::all_of(outputs.begin(), outputs.end(),
+                                  [](float output) { return std::isfinite(output); });
+  return finite ? absl::OkStatus() : OutputNotANumber(row);
 }
 
 }  // namespace thaw

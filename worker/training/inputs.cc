@@ -50,14 +50,15 @@ absl::StatusOr<std::string> DatasetFile(const std::string& directory) {
   return found.front();
 }
 
-absl::StatusOr<DatasetSummary> ScanAll(const std::string& path, const DatasetSchema& schema) {
+absl::StatusOr<DatasetSummary> ScanAll(const std::string& path, const DatasetSchema& schema,
+                                       const Tick& tick) {
   DatasetSummary summary;
   DatasetIssue first;
   const auto on_issue = [&](const DatasetIssue& issue) {
     if (first.line == 0) first = issue;
     return absl::OkStatus();
   };
-  THAW_RETURN_IF_ERROR(ScanDataset(path, schema, DatasetLimits(), on_issue, &summary));
+  THAW_RETURN_IF_ERROR(ScanDataset(path, schema, DatasetLimits(), on_issue, &summary, tick));
   if (summary.issues > 0) {
     return absl::FailedPreconditionError(
         absl::StrCat(summary.issues, " problems in the dataset, the first in line ", first.line,

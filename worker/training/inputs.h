@@ -32,7 +32,8 @@ absl::StatusOr<std::string> DatasetFile(const std::string& directory);
 
 // Whole-file check of the columns; the summary's labels are in class order. FAILED_PRECONDITION,
 // naming line and field, for the first thing that is wrong.
-absl::StatusOr<DatasetSummary> ScanAll(const std::string& path, const DatasetSchema& schema);
+absl::StatusOr<DatasetSummary> ScanAll(const std::string& path, const DatasetSchema& schema,
+                                       const Tick& tick);
 
 std::vector<std::string> LabelNames(const DatasetSummary& summary);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,7 +16,6 @@ namespace thaw {
 namespace {
 
 constexpr int32_t kLongestPrompt = 2048;
-constexpr int64_t kTickExamples = 1000;
 
 const v1::Prediction& PredictionOf(const ReadingContext& context) {
   return context.run.assignment().spec().prediction();
@@ -40,10 +40,15 @@ absl::Status ForEachExample(const ReadingContext& context, const DatasetSchema& 
                             const std::function<absl::Status(const Example&)>& take) {
   const v1::Prediction& prediction = PredictionOf(context);
   Example example;
+  // One example may be long, and its template slow.
+  const auto next = [&]() -> absl::Status {
+    context.tick();
+    return take(example);
+  };
   for (const std::string& text : prediction.texts().values()) {
     ++example.line;
     example.text = text;
-    THAW_RETURN_IF_ERROR(take(example));
+    THAW_RETURN_IF_ERROR(next());
   }
   for (const v1::InlineExample& given : prediction.examples().values()) {
     ++example.line;
@@ -53,16 +58,15 @@ absl::Status ForEachExample(const ReadingContext& context, const DatasetSchema& 
     for (const v1::ChatMessage& message : given.messages()) {
       example.turns.push_back({message.role(), message.content()});
     }
-    THAW_RETURN_IF_ERROR(take(example));
+    THAW_RETURN_IF_ERROR(next());
   }
   if (!prediction.has_dataset()) return absl::OkStatus();
   THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(context.run.dataset_dir()));
   THAW_ASSIGN_OR_RETURN(const auto reader, DatasetReader::Open(path, schema));
-  for (int64_t rows = 0;; ++rows) {
-    if (rows % kTickExamples == 0) context.tick();
+  while (true) {
     THAW_ASSIGN_OR_RETURN(const bool more, reader->Next(&example));
     if (!more) return absl::OkStatus();
-    THAW_RETURN_IF_ERROR(take(example));
+    THAW_RETURN_IF_ERROR(next());
   }
 }
 
@@ -82,24 +86,46 @@ absl::Status AtLine(const absl::Status& status, const Example& example) {
   return Annotate(status, absl::StrCat("line ", example.line));
 }
 
-// Cuts `ids` to the last `longest` of them; true if any went.
-bool KeepEnd(size_t longest, std::vector<int32_t>* ids) {
+// Up to `most` of `ids` that stand before every text (BOS), as the tokenizer or, in what a template
+// has rendered, `bos` says. Models attend to them whatever follows.
+size_t TokensInFront(const Tokenizer& tokenizer, std::optional<int32_t> bos, size_t most,
+                     const std::vector<int32_t>& ids) {
+  const std::vector<int32_t>& before = tokenizer.frame().before;
+  const bool framed =
+      ids.size() >= before.size() && std::equal(before.begin(), before.end(), ids.begin());
+  size_t front = framed ? before.size() : 0;
+  if (front == 0 && bos && !ids.empty() && ids[0] == *bos) front = 1;
+  return std::min(front, most);
+}
+
+void EraseTokens(size_t begin, size_t count, std::vector<int32_t>* ids) {
+  const auto first = ids->begin() + static_cast<std::ptrdiff_t>(begin);
+  ids->erase(first, first + static_cast<std::ptrdiff_t>(count));
+}
+
+// Cuts `ids` to `longest`: what goes is the beginning, but not what stands in front of every text.
+// True if anything went.
+bool KeepFrontAndEnd(const Tokenizer& tokenizer, std::optional<int32_t> bos, size_t longest,
+                     std::vector<int32_t>* ids) {
   if (ids->size() <= longest) return false;
-  ids->erase(ids->begin(), ids->end() - static_cast<std::ptrdiff_t>(longest));
+  const size_t most = longest > 0 ? longest - 1 : 0;
+  EraseTokens(TokensInFront(tokenizer, bos, most, *ids), ids->size() - longest, ids);
   return true;
 }
 
-// What goes into the model before what it writes.
+// A prompt, whole.
 absl::StatusOr<std::vector<int32_t>> EncodePrompt(const ReadingContext& context,
                                                   const std::string& text) {
-  const Tokenizer& tokenizer = *context.loaded.tokenizer;
-  if (context.loaded.model->config().encoder_decoder) {
-    THAW_ASSIGN_OR_RETURN(Encoding encoding, tokenizer.Encode({.text = text}, EncodeOptions()));
-    return std::move(encoding.ids);
-  }
   const std::string_view one[] = {text};
-  THAW_ASSIGN_OR_RETURN(auto prompts, EncodePrompts(one, tokenizer, 1));
+  THAW_ASSIGN_OR_RETURN(auto prompts, EncodePrompts(one, *context.loaded.tokenizer, 1));
   return std::move(prompts[0]);
+}
+
+// What an encoder reads: the beginning of the text, between the tokens that it expects around one.
+absl::StatusOr<Encoding> EncodeSource(const ReadingContext& context, const std::string& text,
+                                      size_t longest) {
+  return context.loaded.tokenizer->Encode({.text = text},
+                                          {.max_length = static_cast<int32_t>(longest)});
 }
 
 absl::StatusOr<std::vector<int32_t>> EncodeBare(const Tokenizer& tokenizer,
@@ -127,13 +153,14 @@ absl::StatusOr<std::vector<std::string>> TokenTexts(const Tokenizer& tokenizer,
 }
 
 // The beginning of the prompt goes first, then the end of what is scored; true if anything went.
-bool CutScoredRow(size_t longest, bool has_prompt, ScoredRow* row) {
+bool CutScoredRow(const Tokenizer& tokenizer, size_t longest, bool has_prompt, ScoredRow* row) {
   if (row->ids.size() <= longest) return false;
   if (has_prompt) {
+    const size_t front = TokensInFront(tokenizer, std::nullopt, longest, row->ids);
     // Something must be left for the first scored token to follow.
-    const size_t spare = row->first > 1 ? static_cast<size_t>(row->first) - 1 : 0;
-    const size_t cut = std::min(row->ids.size() - longest, spare);
-    row->ids.erase(row->ids.begin(), row->ids.begin() + static_cast<std::ptrdiff_t>(cut));
+    const size_t left = std::max<size_t>(front, 1), first = static_cast<size_t>(row->first);
+    const size_t cut = std::min(row->ids.size() - longest, first > left ? first - left : 0);
+    EraseTokens(front, cut, &row->ids);
     row->first -= static_cast<int32_t>(cut);
   }
   if (row->ids.size() > longest) row->ids.resize(longest);
@@ -155,20 +182,19 @@ absl::Status AddScoredRow(const ReadingContext& context, const Example& example,
                           "a model with encoder and decoder scores completions after prompts: "
                           "give prompt and completion");
     }
-    THAW_ASSIGN_OR_RETURN(row.source, EncodePrompt(context, example.text));
-    cut = row.source.size() > longest;
-    if (cut) row.source.resize(longest);
+    THAW_ASSIGN_OR_RETURN(Encoding source, EncodeSource(context, example.text, longest));
+    row.source = std::move(source.ids);
     THAW_ASSIGN_OR_RETURN(row.ids, EncodeBare(tokenizer, example.answer));
-    cut |= CutScoredRow(longest, false, &row);
+    cut = CutScoredRow(tokenizer, longest, false, &row) || source.truncated;
   } else if (has_prompt) {
     const std::string_view prompt[] = {example.text}, completion[] = {example.answer};
     THAW_ASSIGN_OR_RETURN(auto encoded, EncodeCompletions(prompt, completion, tokenizer, 1));
     row.ids = std::move(encoded[0].ids);
     row.first = encoded[0].prompt_tokens;
-    cut = CutScoredRow(longest, true, &row);
+    cut = CutScoredRow(tokenizer, longest, true, &row);
   } else {
     THAW_ASSIGN_OR_RETURN(row.ids, EncodePrompt(context, example.text));
-    cut = CutScoredRow(longest, false, &row);
+    cut = CutScoredRow(tokenizer, longest, false, &row);
   }
   inputs->truncated_rows += cut;
   if (prediction.score().per_token()) {
@@ -200,8 +226,7 @@ absl::StatusOr<PredictionInputs> ReadClassifyInputs(const ReadingContext& contex
                        .label_column = OrDefault(classify.label_column(), "label"),
                        .form = FormOfAnswers(config.problem)};
   THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(context.run.dataset_dir()));
-  const auto summary = ScanAll(path, schema);
-  context.tick();
+  const auto summary = ScanAll(path, schema, context.tick);
   if (summary.ok() && summary->examples > 0) {
     const std::vector<std::string> found = LabelNames(*summary);
     inputs.labelled = std::all_of(found.begin(), found.end(), [&](const std::string& label) {
@@ -271,14 +296,13 @@ absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context)
   if (!config.encoder_decoder) {
     longest = std::min(longest, static_cast<size_t>(config.max_positions) - 1);
   }
+  const Tokenizer& tokenizer = *context.loaded.tokenizer;
+  const std::string& directory = context.loaded.tokenizer_dir;
+  THAW_ASSIGN_OR_RETURN(const SpecialTokens special, ReadSpecialTokens(directory, tokenizer));
   std::unique_ptr<ChatTemplate> chat;
   const auto render = [&](const Example& example) -> absl::StatusOr<std::string> {
     if (chat == nullptr) {
-      const std::string& directory = context.loaded.tokenizer_dir;
-      THAW_ASSIGN_OR_RETURN(const SpecialTokens special,
-                            ReadSpecialTokens(directory, *context.loaded.tokenizer));
-      auto loaded =
-          ChatTemplate::Load(directory, *context.loaded.tokenizer, special, context.unix_seconds);
+      auto loaded = ChatTemplate::Load(directory, tokenizer, special, context.unix_seconds);
       if (absl::IsNotFound(loaded.status())) {
         return InvalidField("prediction.model",
                             "it has no chat template, so conversations cannot be given to it; "
@@ -300,14 +324,22 @@ absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context)
     if (is_chat) {
       THAW_ASSIGN_OR_RETURN(text, render(example));
     }
-    // What a template renders has its special tokens in it.
-    THAW_ASSIGN_OR_RETURN(
-        std::vector<int32_t> ids,
-        is_chat ? EncodeBare(*context.loaded.tokenizer, text) : EncodePrompt(context, text));
+    std::vector<int32_t> ids;
+    if (is_chat) {
+      // What a template renders has its special tokens in it.
+      THAW_ASSIGN_OR_RETURN(ids, EncodeBare(tokenizer, text));
+      inputs.truncated_rows += KeepFrontAndEnd(tokenizer, special.bos, longest, &ids);
+    } else if (config.encoder_decoder) {
+      THAW_ASSIGN_OR_RETURN(Encoding source, EncodeSource(context, text, longest));
+      inputs.truncated_rows += source.truncated;
+      ids = std::move(source.ids);
+    } else {
+      THAW_ASSIGN_OR_RETURN(ids, EncodePrompt(context, text));
+      inputs.truncated_rows += KeepFrontAndEnd(tokenizer, std::nullopt, longest, &ids);
+    }
     if (ids.empty()) {
       return absl::FailedPreconditionError("the prompt has no tokens; give some text");
     }
-    inputs.truncated_rows += KeepEnd(longest, &ids);
     inputs.prompts.push_back(std::move(ids));
     return absl::OkStatus();
   };

@@ -20,7 +20,7 @@ struct ReadingContext {
   const PredictionModel& loaded;
   int threads = 1;
   Tick tick;
-  int64_t unix_seconds = 0;  // now, for templates that tell the date
+  int64_t unix_seconds = 0;  // what templates take for now
 };
 
 struct PredictionInputs {
@@ -38,14 +38,17 @@ struct ScoreInputs {
   std::vector<std::vector<std::string>> texts;  // of the scored tokens; only if they are asked for
   int64_t truncated_rows = 0;
 };
-// Encoded as for training (completion_rows.h). Too long, a prompt loses its beginning, a text or an
-// encoder's source its end.
+// Encoded as for training (completion_rows.h). Too long, a prompt loses its beginning, but not what
+// the tokenizer puts before every text (BOS), a text its end, and an encoder's source the end of
+// its text, but not the token that ends it.
 absl::StatusOr<ScoreInputs> ReadScoreInputs(const ReadingContext& context);
 
 struct GenerateInputs {
   std::vector<std::vector<int32_t>> prompts;
-  int64_t truncated_rows = 0;  // that lost their beginning
+  int64_t truncated_rows = 0;
 };
+// Too long, prompts and sources lose the same as in ReadScoreInputs, and conversations what prompts
+// do.
 absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context);
 
 // The longest row, tokens: what was asked for, by default 256, of prompts and rows to score 2,048,

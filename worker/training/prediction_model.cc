@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
-#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
@@ -86,18 +85,6 @@ absl::StatusOr<PredictionModel> LoadModelAsIs(const std::string& directory) {
   loaded.tokenizer_dir = directory;
   THAW_ASSIGN_OR_RETURN(loaded.tokenizer, LoadTokenizer(directory, loaded.model->config()));
   return loaded;
-}
-
-std::string PredictionModelKey(const internal::Run& run) {
-  const v1::Assignment& assignment = run.assignment();
-  if (assignment.model().digest().empty()) return "";
-  // Maps have no order in a message's bytes: two of the same training may differ, which costs a
-  // loading and nothing else.
-  return absl::StrCat(assignment.model().digest(), "/", assignment.checkpoint().digest(), "/",
-                      assignment.tokenizer().digest(), "/",
-                      assignment.spec().prediction().weights() == v1::Prediction::LAST, "/",
-                      Sha256Hex(assignment.training_behind().SerializeAsString()), "/",
-                      run.threads());
 }
 
 }  // namespace thaw

@@ -1,4 +1,4 @@
-// The model of a prediction, and what a warm trainer keeps of it.
+// The model of a prediction, also of one that waits warm for the next.
 #pragma once
 
 #include <memory>
@@ -27,13 +27,9 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run);
 // The same for one of run.average_with_dirs.
 absl::StatusOr<PredictionModel> LoadModelAsIs(const std::string& directory);
 
-// What the model of a prediction depends on; two attempts with the same key may share it. Empty: it
-// may not be shared, for nothing says what the directories hold.
-std::string PredictionModelKey(const internal::Run& run);
-
-// A model between two predictions of one process.
-struct KeptModel {
-  std::string key;  // empty: none
+// The model of the prediction before, in a process that waits warm between two of them.
+struct WarmModel {
+  std::string key;  // Run.warm_key; empty: there is none
   PredictionModel loaded;
 };
 

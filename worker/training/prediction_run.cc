@@ -35,31 +35,30 @@ absl::StatusOr<bool> RunTask(PredictionTask* task) {
   return InvalidField("prediction.task", "is not set; give classify, embed, score or generate");
 }
 
-// Leaves the wanted model in `kept`.
-absl::Status BringModel(const internal::Run& run, Reporter* reporter, KeptModel* kept) {
-  const std::string key = PredictionModelKey(run);
-  if (!key.empty() && key == kept->key) {
-    reporter->Log("model kept from the prediction before");
+// Leaves the wanted model in `warm`.
+absl::Status BringModel(const internal::Run& run, Reporter* reporter, WarmModel* warm) {
+  if (!run.warm_key().empty() && run.warm_key() == warm->key) {
+    reporter->Log("warm model of the prediction before");
     return absl::OkStatus();
   }
   // Before the new one is loaded: there may be no room for both.
-  *kept = {};
-  THAW_ASSIGN_OR_RETURN(kept->loaded, LoadPredictionModel(run));
-  kept->key = key;
+  *warm = {};
+  THAW_ASSIGN_OR_RETURN(warm->loaded, LoadPredictionModel(run));
+  warm->key = run.warm_key();
   reporter->Log(absl::StrFormat("model loaded in %.1f s", reporter->SecondsSinceStart()));
   return absl::OkStatus();
 }
 
 absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptContext& context,
-                                        KeptModel* kept) {
+                                        WarmModel* warm) {
   Reporter reporter(context.sink, context.clock, context.point_interval_seconds);
   reporter.Beat();
-  THAW_RETURN_IF_ERROR(BringModel(run, &reporter, kept));
+  THAW_RETURN_IF_ERROR(BringModel(run, &reporter, warm));
   internal::Ended ended = EndedAs(v1::AttemptEnd::SUCCEEDED);
   ended.set_result_dir("result");
   PredictionTask task{.run = run,
                       .context = context,
-                      .loaded = kept->loaded,
+                      .loaded = warm->loaded,
                       .reporter = &reporter,
                       .directory = run.work_dir() + "/" + ended.result_dir()};
   THAW_RETURN_IF_ERROR(MakeDirectories(task.directory));
@@ -80,9 +79,9 @@ absl::StatusOr<internal::Ended> Predict(const internal::Run& run, const AttemptC
 }  // namespace
 
 internal::Ended RunPrediction(const internal::Run& run, const AttemptContext& context,
-                              KeptModel* kept) {
-  KeptModel own;
-  absl::StatusOr<internal::Ended> ended = Predict(run, context, kept == nullptr ? &own : kept);
+                              WarmModel* warm) {
+  WarmModel own;
+  absl::StatusOr<internal::Ended> ended = Predict(run, context, warm == nullptr ? &own : warm);
   return ended.ok() ? *std::move(ended) : FailedEnd(ended.status(), 0);
 }
 

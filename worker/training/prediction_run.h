@@ -11,9 +11,9 @@ namespace thaw {
 // its task (docs/prediction.md) in work_dir/result. A pause leaves no checkpoint: a later attempt
 // begins again. Failures are in what it returns, except LibTorch's exceptions and std::bad_alloc.
 //
-// `kept`, if given, holds the model of the prediction before: it is used where it is the same, and
+// `warm`, if given, holds the model of the prediction before: it is used where it is the same, and
 // replaced where it is not.
 internal::Ended RunPrediction(const internal::Run& run, const AttemptContext& context,
-                              KeptModel* kept = nullptr);
+                              WarmModel* warm = nullptr);
 
 }  // namespace thaw

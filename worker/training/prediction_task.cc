@@ -20,7 +20,8 @@ ReadingContext PredictionTask::Reading(const PredictionModel& model) const {
           .loaded = model,
           .threads = at::get_num_threads(),
           .tick = [reporter = reporter] { reporter->Beat(); },
-          .unix_seconds = context.clock->WallMicros() / 1'000'000};
+          // Of the job, so that another attempt renders the same.
+          .unix_seconds = run.assignment().create_time().seconds()};
 }
 
 absl::Status PredictionTask::Begin(int64_t rows, int64_t truncated_rows) {
@@ -32,6 +33,7 @@ absl::Status PredictionTask::Begin(int64_t rows, int64_t truncated_rows) {
   reporter->Log(absl::StrCat("rows read: ", rows));
   reporter->progress().set_rows_total(rows);
   metrics["rows"] = static_cast<double>(rows);
+  metrics["truncated_rows"] = static_cast<double>(truncated_rows);
   return absl::OkStatus();
 }
 

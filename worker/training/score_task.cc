@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/status.h"
+#include "worker/training/inference.h"
 #include "worker/training/prediction_task.h"
 #include "worker/training/scoring.h"
 
@@ -11,7 +12,7 @@ namespace {
 
 constexpr int64_t kScoreTokens = 4096;
 
-// Infinite and undefined numbers have no form in JSON.
+// What the model rules out is infinitely improbable, which has no form in JSON.
 nlohmann::ordered_json Finite(double value) {
   return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json(nullptr);
 }
@@ -41,6 +42,7 @@ absl::StatusOr<bool> ScoreRows(PredictionTask* task) {
     const auto tokens = static_cast<int64_t>(values.size());
     double sum = 0;
     for (const float value : values) sum += value;
+    if (std::isnan(sum)) return OutputNotANumber(static_cast<int64_t>(row));
     nlohmann::ordered_json line = {
         {"row", row}, {"log_probability", Finite(sum)}, {"tokens", tokens}};
     line["perplexity"] = Finite(Perplexity(sum, tokens));

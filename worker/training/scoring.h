@@ -27,7 +27,8 @@ struct ScoredRow {
 // The log-probability (natural) of every scored token of every row, rows of similar length together
 // in batches of at most `tokens_per_batch`. `decoder_start` is the first token that a decoder
 // reads; -1 for a model without encoder. Before each batch `go_on` is given the number of rows
-// done; nothing comes back once it returns false.
+// done; nothing comes back once it returns false. What is negative infinity the model rules out;
+// NaN is of a model whose output is no number.
 std::optional<std::vector<std::vector<float>>> Score(
     Model* model, std::span<const ScoredRow> rows, int32_t decoder_start, int64_t tokens_per_batch,
     const std::function<bool(int64_t rows_done)>& go_on);

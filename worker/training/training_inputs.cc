@@ -41,8 +41,7 @@ absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
   THAW_ASSIGN_OR_RETURN(const TaskRows rows, RowsOfTask(run, config, run.model_dir(), *tokenizer));
   const DatasetSchema& schema = rows.schema;
   THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(run.dataset_dir()));
-  THAW_ASSIGN_OR_RETURN(const DatasetSummary summary, ScanAll(path, schema));
-  tick();
+  THAW_ASSIGN_OR_RETURN(const DatasetSummary summary, ScanAll(path, schema, tick));
   TrainingInputs inputs;
   inputs.head = rows.head;
   inputs.problem = rows.problem;

@@ -1,5 +1,6 @@
 #include "server/artifacts/model_summary.h"
 
+#include "common/base/clean_text.h"
 #include "common/base/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -54,6 +55,30 @@ TEST(SummarizeModel, ReadsLabelsOfAClassifier) {
   files["config.json"] =
       Config(R"("architectures":["BertModel"],"id2label":{"0":"LABEL_0","1":"LABEL_1"})");
   EXPECT_EQ(Summarize(files)->labels_size(), 0);
+}
+
+TEST(SummarizeModel, HostileNumbersAreRefused) {
+  for (const char* padding : {"9223372036854775807", "-9223372036854775808", "63", "-2"}) {
+    CheckRefused("config.json",
+                 R"({"model_type":"roberta","num_hidden_layers":2,"hidden_size":8,)"
+                 R"("max_position_embeddings":64,"pad_token_id":)" +
+                     std::string(padding) + "}",
+                 "pad_token_id beyond its positions");
+  }
+}
+
+TEST(SummarizeModel, MessagesEndBetweenCharacters) {
+  std::string name(99, 'x');
+  name += "\u00e9\u00e9";
+  const std::string header = "{\"" + name + "\":{}}";
+  std::string file(8, '\0');
+  file[0] = static_cast<char>(header.size());
+  CheckRefused("model.safetensors", file + header,
+               "gives no shape for tensor " + std::string(99, 'x'));
+  FileContents files = TinyModel();
+  files["model.safetensors"] = file + header;
+  const std::string message(Summarize(files).status().message());
+  EXPECT_EQ(CleanText(message, message.size()), message);
 }
 
 TEST(SummarizeModel, TellsWhatAModelCanDo) {

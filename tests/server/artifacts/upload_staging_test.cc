@@ -1,5 +1,9 @@
 #include "server/artifacts/upload_staging.h"
 
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "gmock/gmock.h"
@@ -148,7 +152,7 @@ TEST_F(UploadStagingTest, NoOwnerKeepsAllTheRoomForUploads) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ReasonOf(refused), "UPLOAD_QUOTA");
   EXPECT_THAT(std::string(refused.message()),
-              HasSubstr("wait for 400 bytes, this needs 101 more, and one owner may hold 500"));
+              HasSubstr("hold 400 bytes, this needs 101 more, and one owner may hold 500"));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("--owner_upload_share"));
   const auto again = create("ann", 400, "one");
   ASSERT_TRUE(again.ok()) << again.status();
@@ -159,6 +163,46 @@ TEST_F(UploadStagingTest, NoOwnerKeepsAllTheRoomForUploads) {
   EXPECT_EQ(ReasonOf(create("ann", 101).status()), "UPLOAD_QUOTA") << "a restart forgets nothing";
   EXPECT_TRUE(create("admin", 300).ok()) << "whoever runs the server needs no share";
   EXPECT_EQ(ReasonOf(create("admin", 1).status()), "DISK_FULL");
+}
+
+// Else an owner could fill the disk by halves.
+TEST_F(UploadStagingTest, WhatHasComeOfAnUploadStillCountsForItsOwner) {
+  free_bytes = 1000;
+  Restart();
+  const std::string first = CreateDataset(std::string(400, 'x'));
+  Send(first, "data.jsonl", 0, std::string(400, 'x'));
+  free_bytes = 600;
+  auto more = Announce(v1::Artifact::DATASET, {{"data.jsonl", std::string(101, 'y')}});
+  EXPECT_EQ(ReasonOf(staging().Create("ann", more).status()), "UPLOAD_QUOTA");
+  EXPECT_TRUE(staging().Create("bob", more).ok());
+  Restart();
+  EXPECT_EQ(ReasonOf(staging().Create("ann", more).status()), "UPLOAD_QUOTA") << "also after it";
+  ASSERT_TRUE(Finish(first).ok());
+  EXPECT_TRUE(staging().Create("ann", more).ok()) << "what is finished is no upload";
+}
+
+// Of two at a time one has the row, and it must have the room too.
+TEST_F(UploadStagingTest, EqualRequestsAtATimeHoldRoomOnce) {
+  free_bytes = 1000;
+  Restart();
+  for (int round = 0; round < 50; ++round) {
+    auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", std::string(700, 'x')}});
+    request.set_request_id(absl::StrCat("request-", round));
+    std::vector<std::thread> threads;
+    std::vector<absl::StatusOr<v1::Upload>> uploads(4, absl::UnknownError("not called"));
+    for (auto& upload : uploads) {
+      threads.emplace_back([&] { upload = staging().Create("admin", request); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& upload : uploads) {
+      ASSERT_TRUE(upload.ok()) << upload.status();
+      EXPECT_EQ(upload->id(), uploads[0]->id());
+    }
+    auto other = Announce(v1::Artifact::DATASET, {{"data.jsonl", std::string(301, 'x')}});
+    EXPECT_EQ(ReasonOf(staging().Create("admin", other).status()), "DISK_FULL") << round;
+    clock().AdvanceSeconds(25 * 3600);
+    staging().RemoveExpired();
+  }
 }
 
 TEST_F(UploadStagingTest, KeepsWhatCheckpointsNeed) {

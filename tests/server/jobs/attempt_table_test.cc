@@ -178,6 +178,34 @@ TEST_F(AttemptTable, APredictionKeepsTheCheckpointThatItUses) {
   EXPECT_EQ(removed, std::vector<std::string>{"checkpoint-1"});
 }
 
+// Paused ones would hold every checkpoint of a long training.
+TEST_F(AttemptTable, PredictionsHoldEightCheckpointsOfATraining) {
+  const std::string id = Begin();
+  std::vector<std::string> users;
+  const auto submit = [&](int checkpoint) {
+    NewJob prediction = fixture_.Submission();
+    prediction.spec.Clear();
+    prediction.spec.mutable_prediction()->set_model(job_);
+    prediction.resolved_spec = prediction.spec;
+    prediction.resolved_spec.mutable_prediction()->set_checkpoint(
+        absl::StrCat("checkpoint-", checkpoint));
+    const auto created =
+        fixture_.store().Write([&](Transaction& t) { return CreateJob(t, prediction); });
+    if (created.ok()) users.push_back(created->id());
+    return created.status();
+  };
+  for (int i = 1; i <= 9; ++i) {
+    ASSERT_TRUE(Checkpoint(id, absl::StrCat("checkpoint-", i), i * 10).ok());
+    const absl::Status status = submit(i);
+    EXPECT_EQ(status.ok(), i <= 8) << status;
+    if (i == 9) EXPECT_EQ(ReasonOf(status), "CHECKPOINTS_HELD");
+  }
+  EXPECT_TRUE(submit(8).ok()) << "it is held already";
+  ASSERT_TRUE(
+      fixture_.store().Write([&](Transaction& t) { return CancelJob(t, "ann", users[0]); }).ok());
+  EXPECT_TRUE(submit(9).ok());
+}
+
 TEST_F(AttemptTable, ACheckpointThatIsGoneIsResolvedAgain) {
   const std::string id = Begin();
   NewJob prediction = fixture_.Submission();

@@ -116,7 +116,7 @@ class AttemptRunTest : public ::testing::Test {
   v1::Assignment assignment_;
   SyncState state_{"w", "i", RealClock()};
   ArtifactCache cache_{dir_.path() + "/cache", 1 << 20};
-  WarmTrainers trainers_{WarmOptions(), RealClock()};
+  TrainerPool trainers_{WarmOptions(), RealClock()};
   FakeLink link_;
   int64_t sequence_ = 0;
   std::unique_ptr<AttemptRun> run_;

@@ -91,8 +91,9 @@ TEST_F(DevicesTest, ATrainerIsAskedWithPatience) {
   const auto kinds = AskTrainerDevices(Trainer("echo cpu; echo cuda"));
   ASSERT_TRUE(kinds.ok()) << kinds.status();
   EXPECT_THAT(*kinds, ElementsAre("cpu", "cuda"));
-  for (const std::string& script : {std::string("true"), std::string("exit 3"),
-                                    std::string("exec sleep 600"), std::string("yes cpu")}) {
+  for (const std::string& script :
+       {std::string("true"), std::string("exit 3"), std::string("exec sleep 600"),
+        std::string("yes cpu"), std::string("echo cpu; exec sleep 600 >&-")}) {
     EXPECT_TRUE(absl::IsFailedPrecondition(AskTrainerDevices(Trainer(script), 0.2).status()))
         << script;
   }

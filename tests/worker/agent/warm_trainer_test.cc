@@ -112,8 +112,8 @@ class WarmTrainerTest : public ::testing::Test {
   ArtifactCache cache_{dir_.path() + "/cache", 1 << 20};
   ResultLink link_;
   ShiftedClock clock_;
-  std::unique_ptr<WarmTrainers> trainers_ =
-      std::make_unique<WarmTrainers>(WarmOptions{.seconds = 60}, clock_);
+  std::unique_ptr<TrainerPool> trainers_ =
+      std::make_unique<TrainerPool>(WarmOptions{.seconds = 60}, clock_);
   std::string output_;
   int attempts_ = 0;
 };
@@ -141,6 +141,21 @@ TEST_F(WarmTrainerTest, OtherWorkEndsIt) {
   training.mutable_spec()->mutable_training()->mutable_checkpoint()->set_every_steps(5);
   EXPECT_EQ(Run(training).outcome(), v1::AttemptEnd::SUCCEEDED);
   EXPECT_FALSE(Lives(second));
+}
+
+TEST_F(WarmTrainerTest, ServesOneOwner) {
+  const auto predict_for = [&](const std::string& owner) {
+    v1::Assignment assignment = Prediction("a", "");
+    assignment.set_owner(owner);
+    EXPECT_EQ(Run(assignment).outcome(), v1::AttemptEnd::SUCCEEDED);
+  };
+  predict_for("ann");
+  const pid_t first = pid();
+  predict_for("bob");
+  EXPECT_NE(pid(), first);
+  EXPECT_FALSE(Lives(first));
+  predict_for("bob");
+  EXPECT_EQ(earlier(), 1);
 }
 
 TEST_F(WarmTrainerTest, OneThatDiesWhileItWaitsHarmsNobody) {
@@ -178,7 +193,7 @@ TEST_F(WarmTrainerTest, DroppedItIsGoneAndNoneIsKeptWhenNoneIsWanted) {
   EXPECT_FALSE(Lives(first));
   for (const WarmOptions& none :
        {WarmOptions{.seconds = 0}, WarmOptions{.seconds = 60, .most_bytes = 1 << 20}}) {
-    trainers_ = std::make_unique<WarmTrainers>(none, clock_);
+    trainers_ = std::make_unique<TrainerPool>(none, clock_);
     Predict("a");
     EXPECT_FALSE(Lives(pid()));
   }

@@ -1,6 +1,7 @@
 #include <c10/util/Exception.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <cstdio>
@@ -10,11 +11,15 @@
 #include <stdexcept>
 
 #include "common/base/files.h"
+#include "common/base/unique_fd.h"
+#include "common/frames/frame.h"
 #include "tests/worker/trainer/trainer_process.h"
 #include "tests/worker/training/toy_job.h"
 #include "torch/types.h"
 #include "worker/trainer/attempt.h"
+#include "worker/trainer/frame_sink.h"
 #include "worker/trainer/process.h"
+#include "worker/training/failure.h"
 
 namespace thaw {
 namespace {
@@ -139,9 +144,8 @@ TEST_F(TrainerTest, WithoutAnAssignmentExitsWithOne) {
 TEST_F(TrainerTest, WaitsWithItsModelForTheNextPrediction) {
   const auto prediction = [](const std::string& directory) {
     internal::Run run = ToyPrediction(directory, "", R"(texts { values: "w1 w2" })");
-    run.set_keep_model(true);
+    run.set_warm_key("d");
     run.set_threads(1);
-    run.mutable_assignment()->mutable_model()->set_digest("d");
     return run;
   };
   TrainerProcess trainer;
@@ -163,12 +167,48 @@ TEST_F(TrainerTest, WaitsWithItsModelForTheNextPrediction) {
   EXPECT_NE(ReadFile(second.log_file())->find("attempt_ended"), std::string::npos);
   // Not asked to, or with other work, it does not wait.
   internal::Run last = prediction(model_);
-  last.set_keep_model(false);
+  last.clear_warm_key();
   trainer.SendRun(last);
   ended = trainer.ReceiveEnd();
   ASSERT_TRUE(ended.has_value());
   EXPECT_FALSE(ended->waits());
   EXPECT_EQ(trainer.Wait(), 0);
+}
+
+// Its output would be the earlier job's. The worker starts another one for it.
+TEST_F(TrainerTest, EndsWithoutAWordWhenItCannotMoveToTheNextAttempt) {
+  internal::Run run = ToyPrediction(model_, "", R"(texts { values: "w1 w2" })");
+  run.set_warm_key("d");
+  TrainerProcess trainer;
+  trainer.SendRun(run);
+  const std::optional<internal::Ended> ended = trainer.ReceiveEnd();
+  ASSERT_TRUE(ended && ended->waits());
+  run.set_log_file("/no/such/directory/log");
+  trainer.SendRun(run);
+  EXPECT_FALSE(trainer.Receive().has_value());
+  const int status = trainer.Wait();
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
+}
+
+// A frame whose text is not UTF-8 is refused where it is read, so the reason would be lost.
+TEST(FrameSinkTest, MessagesAreWhatAFrameMayHold) {
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd ours(ends[0]), theirs(ends[1]);
+  FrameSink sink(theirs.get());
+  v1::Event event;
+  event.mutable_warning()->set_message("tensor \xff\x1b[31m");
+  sink.Emit(event);
+  event.mutable_log_line()->set_text("caf\xc3");
+  sink.Emit(event);
+  sink.End(FailedEnd(absl::InvalidArgumentError("caf\xc3\xa9 \xc3"), 0));
+  internal::FromTrainer frame;
+  ASSERT_TRUE(ReadFrame(ours.get(), &frame).value_or(false));
+  EXPECT_EQ(frame.event().warning().message(), "tensor ? [31m");
+  ASSERT_TRUE(ReadFrame(ours.get(), &frame).value_or(false));
+  EXPECT_EQ(frame.event().log_line().text(), "caf?");
+  ASSERT_TRUE(ReadFrame(ours.get(), &frame).value_or(false));
+  EXPECT_EQ(frame.ended().end().failure().message(), "caf\xc3\xa9 ?");
 }
 
 struct ExceptionCase {

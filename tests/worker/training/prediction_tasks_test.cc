@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <functional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "common/base/files.h"
 #include "common/base/json.h"
@@ -78,6 +81,38 @@ void ChangeConfig(const std::string& model, const std::string& key, const nlohma
   EXPECT_TRUE(WriteFileAtomically(model + "/config.json", config.dump()).ok());
 }
 
+// Changes the numbers, by index, of the fp32 tensor whose name ends so.
+void ChangeTensor(const std::string& model, const std::string& name,
+                  const std::function<float(size_t, float)>& change) {
+  const std::string path = model + "/model.safetensors";
+  std::string bytes = *ReadFile(path);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  const nlohmann::json tensors = *ParseJson(bytes.substr(8, header));
+  bool found = false;
+  for (const auto& [tensor, info] : tensors.items()) {
+    if (!absl::EndsWith(tensor, name)) continue;
+    found = true;
+    const size_t begin = info["data_offsets"][0], end = info["data_offsets"][1];
+    for (size_t at = begin; at < end; at += sizeof(float)) {
+      float value = 0;
+      std::memcpy(&value, bytes.data() + 8 + header + at, sizeof(value));
+      value = change((at - begin) / sizeof(float), value);
+      std::memcpy(bytes.data() + 8 + header + at, &value, sizeof(value));
+    }
+  }
+  EXPECT_TRUE(found) << name;
+  EXPECT_TRUE(WriteFileAtomically(path, bytes).ok());
+}
+
+// Part of the word "w5" is not a number in the table of embeddings `name`.
+void Damage(const std::string& model, const std::string& name) {
+  const nlohmann::json config = *ReadJsonFile(model + "/config.json");
+  const size_t width = config.value("hidden_size", config.value("n_embd", 0));
+  ASSERT_GT(width, 0);
+  ChangeTensor(model, name, [&](size_t i, float old) { return i == 9 * width ? NAN : old; });
+}
+
 double Logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
 TEST(Classify, SeveralLabelsAreDecidedEachByItself) {
@@ -113,29 +148,27 @@ TEST(Classify, ARegressionGivesANumberAndItsError) {
   EXPECT_NEAR(ended.metrics().at("mean_squared_error"), (a * a + b * b) / 2, 1e-5);
 }
 
-TEST(Classify, ProbabilitiesOfModelsAreAveragedByLabel) {
+TEST(Classify, ProbabilitiesOfModelsAreAveraged) {
   const std::string first = ToyClassifier(), second = ToyClassifier();
-  // The same weights under other names: its LABEL_2 is our LABEL_0.
-  ChangeConfig(second, "id2label", {{"0", "LABEL_2"}, {"1", "LABEL_1"}, {"2", "LABEL_0"}});
-  ChangeConfig(second, "label2id", {{"LABEL_2", 0}, {"LABEL_1", 1}, {"LABEL_0", 2}});
-  const internal::Run alone = Work(first, kTwoTexts);
+  ChangeTensor(second, "classifier.bias", [](size_t i, float value) { return value + 0.3f * i; });
+  const internal::Run alone = Work(first, kTwoTexts), other = Work(second, kTwoTexts);
   Succeed(alone);
+  Succeed(other);
   internal::Run run = Work(first, kTwoTexts);
   run.add_average_with_dirs(second);
   Succeed(run);
   for (int row = 0; row < 2; ++row) {
-    const nlohmann::json one = Lines(alone)[row], both = Lines(run)[row];
+    const nlohmann::json one = Lines(alone)[row], two = Lines(other)[row], both = Lines(run)[row];
     EXPECT_EQ(one["logits"], both["logits"]);
-    for (int i = 0; i < 3; ++i) {
-      const std::string label = "LABEL_" + std::to_string(i),
-                        other = "LABEL_" + std::to_string(2 - i);
+    for (const char* label : {"LABEL_0", "LABEL_1", "LABEL_2"}) {
       EXPECT_NEAR(both["scores"][label].get<double>(),
-                  (one["scores"][label].get<double>() + one["scores"][other].get<double>()) / 2,
+                  (one["scores"][label].get<double>() + two["scores"][label].get<double>()) / 2,
                   1e-9);
     }
   }
-  ChangeConfig(second, "id2label", {{"0", "x"}, {"1", "LABEL_1"}, {"2", "LABEL_0"}});
-  ChangeConfig(second, "label2id", {{"x", 0}, {"LABEL_1", 1}, {"LABEL_0", 2}});
+  // The server lets nothing else through.
+  ChangeConfig(second, "id2label", {{"0", "LABEL_2"}, {"1", "LABEL_1"}, {"2", "LABEL_0"}});
+  ChangeConfig(second, "label2id", {{"LABEL_2", 0}, {"LABEL_1", 1}, {"LABEL_0", 2}});
   EXPECT_THAT(FailureOf(run), HasSubstr("average_with[0]"));
 }
 
@@ -243,23 +276,162 @@ TEST(GenerateTexts, ConversationsNeedATemplate) {
   EXPECT_THAT(FailureOf(run), HasSubstr("no chat template"));
 }
 
-TEST(KeptModels, AreUsedAgainAndReplaced) {
+// Every comparison with NaN is false, so that the most probable token would be that of id 0.
+TEST(OutputsThatAreNotNumbers, EndThePredictionAndNameTheRow) {
+  const std::string classifier = ToyClassifier(), writer = Recorded("llama");
+  Damage(classifier, "word_embeddings.weight");
+  Damage(writer, "embed_tokens.weight");
+  const std::pair<std::string, std::string> works[] = {
+      {classifier, R"(classify {} texts { values: "w1" values: "w4 w5" })"},
+      {classifier, R"(embed { pooling: MEAN } texts { values: "w1" values: "w4 w5" })"},
+      {writer, R"(score {} texts { values: "w1 w2" values: "w4 w5 w6" })"},
+      {writer, R"(generate { max_new_tokens: 1 } texts { values: "w1" values: "w4 w5" })"},
+      {writer, R"(generate { max_new_tokens: 1 temperature: 1 top_p: 0.9 }
+                  texts { values: "w1" values: "w4 w5" })"}};
+  for (const auto& [model, work] : works) {
+    const internal::Run run = Work(model, work);
+    RecordingSink sink;
+    const internal::Ended ended = RunAttempt(run, &sink);
+    EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::FAILED) << work;
+    EXPECT_EQ(ended.end().failure().reason(), "OUTPUT_NOT_A_NUMBER") << work;
+    EXPECT_EQ(ended.end().failure().blame(), v1::Failure::USER) << work;
+    EXPECT_THAT(ended.end().failure().message(),
+                HasSubstr("row 1: the model's output is not a number"))
+        << work;
+  }
+  const std::string sound = ToyClassifier();
+  internal::Run averaged = Work(sound, R"(texts { values: "w1" values: "w4 w5" })");
+  averaged.add_average_with_dirs(classifier);
+  EXPECT_THAT(FailureOf(averaged), HasSubstr("average_with[0]: row 1: the model's output"));
+}
+
+class TickingClock final : public Clock {
+ public:
+  int64_t WallMicros() const override { return RealClock().WallMicros(); }
+  // Every look at it is a minute after the one before.
+  int64_t BootMicros() const override { return now_ += 60'000'000; }
+
+ private:
+  mutable int64_t now_ = 0;
+};
+
+// Prompts may be many and long, and templates slow: no beat is taken for a hang.
+TEST(Reading, BeatsForEveryExample) {
+  std::string examples, texts;
+  for (int i = 0; i < 20; ++i) {
+    examples += R"(values { messages { role: "user" content: "w1" } } )";
+    texts += R"(values: "w1 w2" )";
+  }
+  const std::string writer = MakeToyWriter(FreshDirectory("writer"), "llama", 0);
+  for (const std::string& work : {"generate { max_new_tokens: 1 } examples { " + examples + "}",
+                                  "generate { max_new_tokens: 1 } texts { " + texts + "}",
+                                  "score {} texts { " + texts + "}"}) {
+    const internal::Run run = Work(writer, work);
+    RecordingSink sink;
+    Control control;
+    const internal::Ended ended = RunAttempt(run, &sink, &control, TickingClock());
+    EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+    EXPECT_GE(sink.beats_before_rows, 20) << work;
+  }
+}
+
+struct CutCase {
+  std::string model, cut, whole;  // the work of both tells how they begin
+};
+
+std::string WarningsOf(const RecordingSink& sink) {
+  std::string all;
+  for (const v1::Warning& warning : sink.Warnings()) all += warning.message();
+  return all;
+}
+
+// What stands before every text, and what ends a source, models have seen with every text.
+TEST(LongRows, AreCutAsTransformersCutsThem) {
+  const std::string writer = Recorded("llama"), seq2seq = Recorded("t5");
+  constexpr char kGenerate[] = "generate { max_new_tokens: 8 ignore_end: true } ";
+  const auto texts = [](const std::string& text) {
+    return "texts { values: \"" + text + "\" values: \"w9\" }";
+  };
+  const auto example = [](const std::string& prompt, const std::string& completion) {
+    return "score {} examples { values { prompt: \"" + prompt + "\" completion: \"" + completion +
+           "\" } values { prompt: \"w9\" completion: \" w8\" } }";
+  };
+  const CutCase cases[] = {
+      // [CLS], then the end.
+      {writer, kGenerate + texts("w1 w2 w3 w4 w5 w6"), kGenerate + texts("w4 w5 w6")},
+      {writer, example("w1 w2 w3 w4 w5", " w6"), example("w4 w5", " w6")},
+      {writer, example("w1", " w2 w3 w4 w5"), example("", " w2 w3 w4")},
+      {writer, "score {} " + texts("w1 w2 w3 w4 w5"), "score {} " + texts("w1 w2 w3")},
+      // [CLS], the beginning, [SEP].
+      {seq2seq, kGenerate + texts("w1 w2 w3 w4 w5 w6"), kGenerate + texts("w1 w2")},
+      {seq2seq, example("w1 w2 w3 w4 w5", " w6"), example("w1 w2", " w6")}};
+  for (const CutCase& one : cases) {
+    const internal::Run cut = Work(one.model, "max_length: 4 " + one.cut);
+    const internal::Run whole = Work(one.model, one.whole);
+    RecordingSink sink;
+    const internal::Ended ended = Succeed(cut, &sink);
+    EXPECT_EQ(ended.metrics().at("truncated_rows"), 1) << one.cut;
+    EXPECT_EQ(WarningsOf(sink), "1 of 2 rows are longer than max_length and were cut");
+    EXPECT_EQ(Succeed(whole).metrics().at("truncated_rows"), 0);
+    EXPECT_EQ(Lines(cut), Lines(whole)) << one.cut;
+  }
+}
+
+TEST(LongRows, AConversationKeepsItsFirstToken) {
+  const std::string model = MakeToyWriter(FreshDirectory("writer"), "llama", 0);
+  ASSERT_TRUE(WriteFileAtomically(model + "/tokenizer_config.json",
+                                  R"({"eos_token": "[SEP]", "bos_token": "[CLS]"})")
+                  .ok());
+  ASSERT_TRUE(
+      WriteFileAtomically(model + "/chat_template.jinja",
+                          "{{ bos_token }}{% for m in messages %} {{ m.content }}{% endfor %}")
+          .ok());
+  constexpr char kGenerate[] = "generate { max_new_tokens: 8 ignore_end: true } ";
+  const internal::Run cut =
+      Work(model,
+           std::string("max_length: 4 ") + kGenerate +
+               R"(examples { values { messages { role: "user" content: "w1 w2 w3 w4 w5 w6" } } })");
+  const internal::Run whole =
+      Work(model, std::string(kGenerate) + R"(texts { values: "[CLS] w4 w5 w6" })");
+  EXPECT_EQ(Succeed(cut).metrics().at("prompt_tokens"), 4);
+  Succeed(whole);
+  EXPECT_EQ(Lines(cut), Lines(whole));
+}
+
+// A second attempt on the next day answers the same.
+TEST(Templates, TellTheTimeOfTheJob) {
+  const std::string model = MakeToyWriter(FreshDirectory("writer"), "llama", 0);
+  ASSERT_TRUE(
+      WriteFileAtomically(model + "/chat_template.jinja", "w{{ strftime_now('%d') }} w1").ok());
+  constexpr char kGenerate[] = "generate { max_new_tokens: 8 ignore_end: true } ";
+  internal::Run told =
+      Work(model, std::string(kGenerate) +
+                      R"(examples { values { messages { role: "user" content: "w1" } } })");
+  told.mutable_assignment()->mutable_create_time()->set_seconds(24 * 86400);
+  const internal::Run written =
+      Work(model, std::string(kGenerate) + R"(texts { values: "w25 w1" })");
+  Succeed(told);
+  Succeed(written);
+  EXPECT_EQ(Lines(told), Lines(written));
+}
+
+TEST(WarmModels, AreUsedAgainAndReplaced) {
   const std::string first = ToyClassifier(), second = Recorded("bert-regression");
-  KeptModel kept;
+  WarmModel warm;
   Control control;
   RecordingSink sink;
   const AttemptContext context{.sink = &sink, .control = &control, .clock = &RealClock()};
-  const auto predict = [&](const std::string& directory, const std::string& digest) {
+  const auto predict = [&](const std::string& directory, const std::string& key) {
     internal::Run run = Work(directory, kTwoTexts);
-    run.mutable_assignment()->mutable_model()->set_digest(digest);
-    EXPECT_EQ(RunPrediction(run, context, &kept).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+    run.set_warm_key(key);
+    EXPECT_EQ(RunPrediction(run, context, &warm).end().outcome(), v1::AttemptEnd::SUCCEEDED);
     return Lines(run);
   };
   const auto lines = predict(first, "a");
-  const Model* const model = kept.loaded.model.get();
+  const Model* const model = warm.loaded.model.get();
   // Nothing is read again.
   EXPECT_EQ(predict("/nowhere", "a"), lines);
-  EXPECT_EQ(kept.loaded.model.get(), model);
+  EXPECT_EQ(warm.loaded.model.get(), model);
   EXPECT_TRUE(predict(second, "b")[0].contains("value"));
   EXPECT_EQ(predict(first, "a"), lines);
 }

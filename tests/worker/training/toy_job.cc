@@ -200,6 +200,7 @@ internal::Run ToyPrediction(const std::string& model_dir, const std::string& dat
 
 void RecordingSink::Beat(const v1::Progress& new_progress, double median_step_seconds) {
   ++beats;
+  if (new_progress.rows_total() == 0) ++beats_before_rows;
   progress = new_progress;
 }
 

@@ -56,6 +56,7 @@ class RecordingSink : public ProgressSink {
   std::vector<std::string> LogLines() const;
 
   int beats = 0;
+  int beats_before_rows = 0;  // of a prediction, while it still reads them
   v1::Progress progress;
   std::vector<v1::Event> events;
   std::vector<internal::CheckpointReady> checkpoints;

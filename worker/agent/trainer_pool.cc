@@ -1,4 +1,4 @@
-#include "worker/agent/warm_trainers.h"
+#include "worker/agent/trainer_pool.h"
 
 #include <utility>
 
@@ -7,15 +7,15 @@
 namespace thaw {
 namespace {
 
-// How often the end of the time is looked for while a trainer waits.
-constexpr double kWarmLookSeconds = 1;
+// How often the end of the time is looked for while a trainer is warm.
+constexpr double kPoolLookSeconds = 1;
 
 }  // namespace
 
-WarmTrainers::WarmTrainers(const WarmOptions& options, const Clock& clock)
+TrainerPool::TrainerPool(const WarmOptions& options, const Clock& clock)
     : options_(options), clock_(clock), thread_([this] { Main(); }) {}
 
-WarmTrainers::~WarmTrainers() {
+TrainerPool::~TrainerPool() {
   Drop();
   {
     MutexLock lock(mutex_);
@@ -25,7 +25,7 @@ WarmTrainers::~WarmTrainers() {
   thread_.join();
 }
 
-void WarmTrainers::Main() {
+void TrainerPool::Main() {
   mutex_.Lock();
   while (!closing_) {
     if (!orders_.empty()) {
@@ -34,10 +34,10 @@ void WarmTrainers::Main() {
       mutex_.Unlock();
       order.started.set_value(TrainerProcess::Start(order.command));
       mutex_.Lock();
-    } else if (waiting_ != nullptr) {
-      changed_.WaitFor(mutex_, kWarmLookSeconds);
-      if (waiting_ == nullptr || clock_.BootMicros() < until_) continue;
-      std::unique_ptr<TrainerProcess> expired = std::move(waiting_);
+    } else if (warm_ != nullptr) {
+      changed_.WaitFor(mutex_, kPoolLookSeconds);
+      if (warm_ == nullptr || clock_.BootMicros() < until_) continue;
+      std::unique_ptr<TrainerProcess> expired = std::move(warm_);
       // Ending one may take a moment.
       mutex_.Unlock();
       expired.reset();
@@ -49,7 +49,7 @@ void WarmTrainers::Main() {
   mutex_.Unlock();
 }
 
-absl::StatusOr<std::unique_ptr<TrainerProcess>> WarmTrainers::Start(const TrainerCommand& command) {
+absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerPool::Start(const TrainerCommand& command) {
   std::future<Started> started;
   {
     MutexLock lock(mutex_);
@@ -61,12 +61,12 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> WarmTrainers::Start(const Traine
   return started.get();
 }
 
-std::unique_ptr<TrainerProcess> WarmTrainers::Take(const std::string& key) {
+std::unique_ptr<TrainerProcess> TrainerPool::Take(const std::string& key) {
   std::unique_ptr<TrainerProcess> taken;
   bool fits = false;
   {
     MutexLock lock(mutex_);
-    taken = std::move(waiting_);
+    taken = std::move(warm_);
     fits = taken != nullptr && !key.empty() && key == key_;
   }
   int wait_status = 0;
@@ -77,17 +77,17 @@ std::unique_ptr<TrainerProcess> WarmTrainers::Take(const std::string& key) {
   return nullptr;
 }
 
-void WarmTrainers::Keep(const std::string& key, std::unique_ptr<TrainerProcess> process,
-                        int64_t memory_bytes) {
-  if (!keeps() || key.empty() || memory_bytes > options_.most_bytes) return;
-  THAW_LOG(kInfo, "trainer_kept_warm", {"pid", process->pid()}, {"memory_bytes", memory_bytes});
+void TrainerPool::KeepWarm(const std::string& key, std::unique_ptr<TrainerProcess> process,
+                           int64_t memory_bytes) {
+  if (!wants_warm() || key.empty() || memory_bytes > options_.most_bytes) return;
+  THAW_LOG(kInfo, "trainer_warm", {"pid", process->pid()}, {"memory_bytes", memory_bytes});
   MutexLock lock(mutex_);
-  std::swap(waiting_, process);
+  std::swap(warm_, process);
   key_ = key;
   until_ = clock_.BootMicros() + static_cast<int64_t>(options_.seconds * 1e6);
   changed_.SignalAll();
 }
 
-void WarmTrainers::Drop() { Take(""); }
+void TrainerPool::Drop() { Take(""); }
 
 }  // namespace thaw

@@ -1,4 +1,4 @@
-#include "worker/agent/clean_text.h"
+#include "common/base/clean_text.h"
 
 #include <cstdint>
 
