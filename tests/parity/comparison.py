@@ -52,6 +52,8 @@ def theirs(model, rows, ask):
                 start = model.config.decoder_start_token_id if start is None else start
                 before = torch.tensor([[start, *row.target_ids[:-1]]])
                 said.append(token_log_probabilities(model(input_ids=ids, decoder_input_ids=before).logits[0], row.target_ids))
+            elif len(row.ids) < 2:
+                said.append(torch.empty(0))
             else:
                 # Without the last token: dynamic rotations look at how long the sequence is.
                 said.append(token_log_probabilities(model(input_ids=ids[:, :-1]).logits[0], row.ids[1:]))
