@@ -81,12 +81,15 @@ class TrainerProcess:
                                        stdout=errors, env=dict(os.environ, OMP_NUM_THREADS="1"))
         theirs.close()
         payload = self.pb.ToTrainer(run=run).SerializeToString()
-        ours.sendall(struct.pack("<I", len(payload)) + payload)
         ended = None
-        while ended is None and len(header := ours.recv(4, socket.MSG_WAITALL)) == 4:
-            frame = self.pb.FromTrainer.FromString(ours.recv(struct.unpack("<I", header)[0], socket.MSG_WAITALL))
-            if frame.WhichOneof("frame") == "ended":
-                ended = frame.ended
+        try:
+            ours.sendall(struct.pack("<I", len(payload)) + payload)
+            while ended is None and len(header := ours.recv(4, socket.MSG_WAITALL)) == 4:
+                frame = self.pb.FromTrainer.FromString(ours.recv(struct.unpack("<I", header)[0], socket.MSG_WAITALL))
+                if frame.WhichOneof("frame") == "ended":
+                    ended = frame.ended
+        except ConnectionError:
+            pass  # it ended before it had read all: what it said is below
         ours.close()
         process.wait(timeout=120)
         if ended is None:
