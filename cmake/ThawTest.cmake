@@ -78,14 +78,17 @@ function(thaw_test name)
   set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${file})
 endfunction()
 
-# thaw_python_test(<name> LABEL … SCRIPT file.py [TIMEOUT s] [PROCESSORS n]): a test in Python, for what is best driven
-# from outside: whole programs, or scripts. Not under ThreadSanitizer, for which the programs are not built.
+# thaw_python_test(<name> LABEL … SCRIPT file.py [PYTHON program] [TIMEOUT s] [PROCESSORS n]): a test in Python, for what is
+# best driven from outside: whole programs, or scripts. PYTHON: another than the one of the dependencies. Not under ThreadSanitizer, for which the programs are not built.
 function(thaw_python_test name)
-  cmake_parse_arguments(ARG "" "LABEL;SCRIPT;TIMEOUT;PROCESSORS" "" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL;SCRIPT;PYTHON;TIMEOUT;PROCESSORS" "" ${ARGN})
   if(THAW_SANITIZER STREQUAL "thread")
     return()
   endif()
-  add_test(NAME ${name} COMMAND ${THAW_DEPS}/python/bin/python -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT})
+  if(NOT ARG_PYTHON)
+    set(ARG_PYTHON ${THAW_DEPS}/python/bin/python)
+  endif()
+  add_test(NAME ${name} COMMAND ${ARG_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT})
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL}
     ENVIRONMENT "THAW_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};THAW_DEPS=${THAW_DEPS}")
   foreach(property TIMEOUT PROCESSORS)

@@ -25,7 +25,7 @@ void CausalDecoder::LoadTop(ModelLoader& loader, const std::string& norm, double
                      : loader.FreshLinear("score", labels, d, head->seed, 2, /*bias=*/false);
       break;
     case HeadKind::kLanguageModel:
-      output_ = loader.TiedOutput("lm_head.weight", word);
+      output_ = loader.OutputLayer("lm_head.weight", word);
       break;
     case HeadKind::kNone:
       break;

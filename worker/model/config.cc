@@ -115,6 +115,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
   ModelConfig config;
   config.model_type = model_type;
   config.initializer_range = fields.Real("initializer_range", 0, 10, 0.02);
+  config.ties_output = fields.Flag("tie_word_embeddings", true);
   config.head = ReadHead(fields);
   config.labels = ReadLabels(fields);
   config.problem = ReadProblem(fields, config.labels.size());

@@ -35,6 +35,8 @@ struct ModelConfig {
   bool encoder_decoder = false;     // sequence to sequence
   bool causal = false;              // rows see only what lies before them
   bool reads_backward = false;      // texts are given to it last token first
+  // What tie_word_embeddings says. Whether the output layer is tied is what the files say.
+  bool ties_output = true;
   // Packed::token_type_ids are part of the input, as for transformers' tokenizers of this family.
   bool token_types = false;
   // The head that the directory holds, by "architectures"; kNone where that is silent.

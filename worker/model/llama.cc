@@ -69,7 +69,6 @@ struct LlamaConfig {
   double norm_epsilon = 1e-6;
   double attention_dropout = 0;
   bool qkv_bias = false, output_bias = false, mlp_bias = false, norms_heads = false;
-  bool ties = false;             // by config.json; the files decide
   std::vector<int64_t> windows;  // by layer; 0: none
   RotaryConfig rotary;
 };
@@ -136,7 +135,7 @@ LlamaConfig ReadLlama(ConfigFields& fields, ModelConfig* config) {
   }
   if (variant.may_bias_mlp) llama.mlp_bias = fields.Flag("mlp_bias", false);
   llama.norms_heads = variant.norms_heads;
-  llama.ties = fields.Flag("tie_word_embeddings", false);
+  config->ties_output = fields.Flag("tie_word_embeddings", false);
   if (fields.Find("pad_token_id") != nullptr) {
     // Counted from the end, as torch's padding_idx: old files have -1.
     const int64_t id = fields.Size("pad_token_id", -1);
@@ -232,9 +231,6 @@ absl::Status LlamaModel::Load(const std::string& directory, const std::optional<
   word_ = loader.Tensor("model.embed_tokens.weight", {config_.vocab_size, d});
   for (int64_t i = 0; i < config_.num_layers; ++i) LoadBlock(loader, i);
   LoadTop(loader, "model.norm", llama_.norm_epsilon, word_, head, NormKind::kRms);
-  if (config_.head == HeadKind::kLanguageModel && !llama_.ties && !loader.Has("lm_head.weight")) {
-    loader.Warn("the base model has no output layer (lm_head): it is tied to the embeddings");
-  }
   return loader.Finish({"lm_head.", "score.", "qa_outputs."}, {"rotary_emb.inv_freq"});
 }
 

@@ -131,6 +131,16 @@ const Parameter* ModelLoader::TiedOutput(const std::string& name, const Paramete
   return word;
 }
 
+const Parameter* ModelLoader::OutputLayer(const std::string& name, const Parameter* word) {
+  if (ok() && !model_->config_.ties_output && !weights_->Has(name)) {
+    Warn(absl::StrCat("the base model has no output layer (", name,
+                      "), though config.json does not tie it: it is the embeddings"));
+    // Whoever loads the result by its config.json would draw an output layer anew.
+    model_->parameters_.AddAlias(word->name, name);
+  }
+  return TiedOutput(name, word);
+}
+
 void ModelLoader::Copy(const std::string& name, const Parameter* parameter) {
   if (!status_.ok() || !weights_->Has(name)) return;
   absl::StatusOr<TensorSource> copy = weights_->Take(name, parameter->tensor.sizes().vec());

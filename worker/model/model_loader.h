@@ -58,6 +58,11 @@ class ModelLoader {
   // head), though the embeddings read it first.
   const Parameter* TiedOutput(const std::string& name, const Parameter* word);
 
+  // The same for a decoder. Where config.json does not tie the layer and the files have none, it is
+  // `word` with a warning, and saving writes it under its own name too: what loads the result by
+  // its config.json looks for it there.
+  const Parameter* OutputLayer(const std::string& name, const Parameter* word);
+
   // A second copy of `parameter` that the files may hold under `name`, and that is kept there;
   // refused where it differs.
   void Copy(const std::string& name, const Parameter* parameter);

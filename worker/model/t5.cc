@@ -64,8 +64,7 @@ T5Config ReadT5(ConfigFields& fields, ModelConfig* config) {
   t5.norm_epsilon = fields.Real("layer_norm_epsilon", 0, 1, 1e-6);
   t5.dropout = fields.Real("dropout_rate", 0, 1, 0.1);
   // Version 1.1 scales nothing, which older files tell by not tying (whatever their tensors do).
-  const bool ties = fields.Flag("tie_word_embeddings", true);
-  t5.scales_output = fields.Flag("scale_decoder_outputs", ties);
+  t5.scales_output = fields.Flag("scale_decoder_outputs", config->ties_output);
   fields.Only("is_decoder", false);
   // Lengths that old files name though nothing has them, and the dropout of a classifier.
   fields.Ignore({"n_positions", "classifier_dropout"});
@@ -225,7 +224,7 @@ absl::Status T5Model::Load(const std::string& directory, const std::optional<Hea
   loader.StartGroup("head");
   if (config_.encoder_decoder) {
     decoder_norm_ = loader.Norm("decoder.final_layer_norm", config_.hidden_size, false);
-    output_ = loader.TiedOutput("lm_head.weight", shared_);
+    output_ = loader.OutputLayer("lm_head.weight", shared_);
   } else {
     encoder_norm_ = loader.Norm("encoder.final_layer_norm", config_.hidden_size, false);
   }

@@ -149,13 +149,22 @@ TEST(LlamaFiles, BuffersOfOldOnesAreIgnored) {
   EXPECT_TRUE(LoadModel(variant.Make(), std::nullopt).ok());
 }
 
-TEST(LlamaFiles, AMissingOutputLayerIsTiedAndSaidSo) {
-  ModelVariant variant{.fixture = "llama"};
-  variant.rename = [](std::string name) { return name == "lm_head.weight" ? "" : name; };
-  const auto model = LoadModel(variant.Make(), std::nullopt);
-  ASSERT_TRUE(model.ok()) << model.status();
-  ASSERT_EQ((*model)->warnings().size(), 1u);
-  EXPECT_NE((*model)->warnings()[0].find("lm_head"), std::string::npos);
+// transformers takes config.json at its word and would draw the layer of a result anew.
+TEST(DecoderFiles, AMissingOutputLayerIsTiedAndSaidSoAndSaved) {
+  for (const char* fixture : {"llama", "gpt2", "bloom-5heads", "t5"}) {
+    ModelVariant variant{.fixture = fixture};
+    variant.rename = [](std::string name) { return name == "lm_head.weight" ? "" : name; };
+    variant.config_changes = {{"tie_word_embeddings", false}};
+    const auto model = LoadModel(variant.Make(), std::nullopt);
+    ASSERT_TRUE(model.ok()) << model.status();
+    ASSERT_EQ((*model)->warnings().size(), 1u) << fixture;
+    EXPECT_NE((*model)->warnings()[0].find("lm_head"), std::string::npos) << fixture;
+    const std::string saved = NewTestDirectory();
+    ASSERT_TRUE(SaveModel(**model, saved).ok());
+    const auto file = SafetensorsFile::Open(saved + "/model.safetensors").value();
+    EXPECT_NE(file->Find("lm_head.weight"), nullptr) << fixture;
+    EXPECT_TRUE(LoadModel(saved, std::nullopt).value()->warnings().empty()) << fixture;
+  }
 }
 
 }  // namespace
