@@ -1,6 +1,7 @@
 #include "worker/data/batch_plan.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -17,11 +18,22 @@ absl::StatusOr<BatchPlan> BatchPlan::Create(const TokenizedDataset* dataset,
                                               " and tokens_per_step ", policy.tokens_per_step,
                                               ": exactly one must be positive, the other 0"));
   }
+  if (policy.in_lanes && policy.examples_per_step == 0) {
+    return InvalidField("batch.examples_per_step",
+                        "is 0, but joined texts are read in as many lanes: it must be positive");
+  }
   if (policy.tokens_per_micro_step <= 0) {
     return InvalidField("batch.tokens_per_micro_step",
                         absl::StrCat("is ", policy.tokens_per_micro_step, ", must be positive"));
   }
   return BatchPlan(dataset, policy, seed);
+}
+
+int64_t BatchPlan::RowAt(const DataOrder& order, int64_t position) const {
+  if (!policy_.in_lanes) return order[position];
+  const int64_t rows = dataset_->rows(), lanes = policy_.examples_per_step;
+  const int64_t lane = position % lanes;
+  return lane * (rows / lanes) + std::min(lane, rows % lanes) + position / lanes;
 }
 
 int64_t BatchPlan::StepEnd(const DataOrder& order, int64_t begin) const {
@@ -42,7 +54,7 @@ StepRows BatchPlan::Step(const DataCursor& cursor) const {
   std::vector<int64_t> rows;
   StepRows step;
   for (int64_t position = cursor.position; position < end; ++position) {
-    rows.push_back(order[position]);
+    rows.push_back(RowAt(order, position));
     step.tokens += dataset_->size(rows.back());
     step.loss_units += dataset_->loss_units(rows.back());
   }
@@ -61,6 +73,21 @@ int64_t BatchPlan::StepsInEpoch(int64_t epoch) const {
   const DataOrder order(rows, seed_, epoch);
   int64_t steps = 0;
   for (int64_t begin = 0; begin < rows; begin = StepEnd(order, begin)) ++steps;
+  return steps;
+}
+
+std::vector<StepRows> LaneSteps(const TokenizedDataset& dataset, int32_t lanes, int64_t tokens) {
+  const auto most = static_cast<int64_t>(std::numeric_limits<int32_t>::max());
+  const BatchPlan plan = *BatchPlan::Create(
+      &dataset,
+      {.examples_per_step = lanes,
+       .tokens_per_micro_step = static_cast<int32_t>(std::min(tokens, most)),
+       .in_lanes = true},
+      /*seed=*/0);
+  std::vector<StepRows> steps;
+  for (DataCursor cursor; cursor.epoch == 0; cursor = steps.back().next) {
+    steps.push_back(plan.Step(cursor));
+  }
   return steps;
 }
 

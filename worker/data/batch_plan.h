@@ -19,10 +19,16 @@ struct BatchPolicy {
   // A micro-step holds as many consecutive rows of its step as fit into this, at least one. It
   // bounds memory and changes neither which rows a step has nor their order.
   int32_t tokens_per_micro_step = 2048;
+  // The rows are one text cut up, which examples_per_step lanes read side by side. With L = rows /
+  // lanes, lane i is the rows from i * L + min(i, rows % lanes) on: L of them, and one more in the
+  // first rows % lanes lanes, so that none is left out. Step t of every epoch is row t of each
+  // lane, in their order; where the shorter ones have ended, that is the first few. Nothing is
+  // shuffled: what was learnt of a lane's rows before belongs to the row that comes next.
+  bool in_lanes = false;
 };
 
-// Where training is in its data: all that a checkpoint keeps of it. Rows [0, position) of the
-// epoch's order are done.
+// Where training is in its data: rows [0, position) of the epoch's order are done. In lanes the
+// order is step by step, so that `position` is a multiple of their number.
 struct DataCursor {
   int64_t epoch = 0;
   int64_t position = 0;
@@ -58,6 +64,8 @@ class BatchPlan {
  private:
   BatchPlan(const TokenizedDataset* dataset, const BatchPolicy& policy, uint64_t seed)
       : dataset_(dataset), policy_(policy), seed_(seed) {}
+  // The row visited at `position`.
+  int64_t RowAt(const DataOrder& order, int64_t position) const;
   // The position after the last row of the step that begins at `begin`.
   int64_t StepEnd(const DataOrder& order, int64_t begin) const;
 
@@ -65,6 +73,10 @@ class BatchPlan {
   BatchPolicy policy_;
   uint64_t seed_;
 };
+
+// The steps of one epoch of a dataset with at least one row, in `lanes` lanes
+// (BatchPolicy::in_lanes), cut into micro-steps of `tokens` tokens.
+std::vector<StepRows> LaneSteps(const TokenizedDataset& dataset, int32_t lanes, int64_t tokens);
 
 // Cuts `rows` into runs of at most `tokens` tokens each (a longer row stands alone), keeping their
 // order.

@@ -40,7 +40,7 @@ absl::Status DatasetBuilder::Add(Example example) {
 
 absl::StatusOr<TokenizedDataset> DatasetBuilder::Finish() {
   THAW_RETURN_IF_ERROR(AddBlock());
-  if (options_.kind == RowKind::kContiguous) EndStreamRow();
+  if (options_.kind == RowKind::kContiguous) EndStreamRow(/*followed=*/false);
   return std::move(dataset_);
 }
 
@@ -138,29 +138,32 @@ void DatasetBuilder::AddTokens(const ExampleRow& row) {
 void DatasetBuilder::AddStream(std::span<const int32_t> ids, int64_t line) {
   TokenizedDataset& data = dataset_;
   while (!ids.empty()) {
-    const auto begun = static_cast<int64_t>(data.token_ids.size()) - data.offsets.back();
+    auto begun = static_cast<int64_t>(data.token_ids.size()) - data.offsets.back();
+    if (begun == options_.max_length) {
+      EndStreamRow(/*followed=*/true);
+      begun = static_cast<int64_t>(data.token_ids.size()) - data.offsets.back();
+    }
     if (begun == 0) data.lines.push_back(line);
     const size_t taken =
         std::min(ids.size(), static_cast<size_t>(int64_t{options_.max_length} - begun));
     data.token_ids.insert(data.token_ids.end(), ids.begin(),
                           ids.begin() + static_cast<std::ptrdiff_t>(taken));
     ids = ids.subspan(taken);
-    if (begun + static_cast<int64_t>(taken) == options_.max_length) EndStreamRow();
   }
 }
 
-void DatasetBuilder::EndStreamRow() {
+void DatasetBuilder::EndStreamRow(bool followed) {
   TokenizedDataset& data = dataset_;
   const auto length =
       static_cast<int32_t>(static_cast<int64_t>(data.token_ids.size()) - data.offsets.back());
   if (length == 0) return;
-  if (length == 1) {
-    // Nothing to predict: at most the last token of all texts, which another row's token foretold.
-    data.token_ids.pop_back();
+  const TokenSpan all = {1, length + (followed && options_.foretells_next)};
+  if (all.begin == all.end) {
+    // Nothing to predict: the last token of all texts. The row before it may foretell it.
+    if (!options_.foretells_next) data.token_ids.pop_back();
     data.lines.pop_back();
     return;
   }
-  const TokenSpan all = {1, length};
   data.answers.Append({&all, 1});
   data.offsets.push_back(static_cast<int64_t>(data.token_ids.size()));
   data.longest_row = std::max(data.longest_row, length);

@@ -31,7 +31,8 @@ class DatasetBuilder {
   void AddTokens(const ExampleRow& row);
   // kContiguous: the ids go on where the ones before them ended.
   void AddStream(std::span<const int32_t> ids, int64_t line);
-  void EndStreamRow();
+  // `followed`: more tokens come behind the row.
+  void EndStreamRow(bool followed);
   int64_t BytesHeld() const;
 
   const Tokenizer& tokenizer_;

@@ -35,6 +35,9 @@ struct TokenizeOptions {
   int32_t decoder_start = -1;              // kTarget: what the decoder reads first
   const ChatTemplate* chat = nullptr;      // kConversation
   bool backward = false;                   // texts and documents: the last token comes first
+  // kContiguous, for a model that goes on from row to row: the last token of a row foretells the
+  // first of the next one, so that every token but the very first carries loss once.
+  bool foretells_next = false;
 };
 
 // Tokens [begin, end) of a row.

@@ -18,12 +18,12 @@ void PackAnswer(const TokenizedDataset& dataset, int64_t row, PackedBatch* batch
   if (!dataset.answers.empty()) {
     // A token is predicted by the row before it; no answer begins with a row's first token, so
     // that is a row of the same sequence.
-    const std::span<const int32_t> ids = dataset.row(row);
     const auto begin = static_cast<int64_t>(batch->cu_seqlens.back());
     for (const TokenSpan& span : dataset.answers[row]) {
       for (int32_t token = span.begin; token < span.end; ++token) {
         batch->loss_rows.push_back(begin + token - 1);
-        batch->next_ids.push_back(ids[static_cast<size_t>(token)]);
+        // The one behind the row's last is the next row's first.
+        batch->next_ids.push_back(dataset.token_ids[dataset.offsets[row] + token]);
       }
     }
   }

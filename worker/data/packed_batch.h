@@ -27,7 +27,8 @@ struct PackedBatch {
   std::vector<int32_t> target_bounds;  // [n + 1], or empty
 
   // Answers token by token: row loss_rows[u] of the packed rows (of the decoder's, if there are
-  // any) is to predict token next_ids[u], which belongs to the same sequence. Ascending.
+  // any) is to predict token next_ids[u], which belongs to the same sequence or, with
+  // TokenizeOptions::foretells_next, begins the row behind it. Ascending.
   std::vector<int64_t> loss_rows;
   std::vector<int64_t> next_ids;
 

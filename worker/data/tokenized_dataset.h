@@ -18,7 +18,9 @@ namespace thaw {
 // Rows are numbered from 0 in the order they were read. An example is a row, but for kContiguous,
 // where max_length tokens of the joined texts are. Read-only once built.
 struct TokenizedDataset {
-  std::vector<int32_t> token_ids;      // of all rows, one after the other
+  // Of all rows, one after the other; with TokenizeOptions::foretells_next perhaps one more, which
+  // the last row foretells.
+  std::vector<int32_t> token_ids;
   std::vector<uint8_t> type_ids;       // like token_ids; empty when all are 0
   std::vector<int64_t> offsets = {0};  // rows + 1: row r owns [offsets[r], offsets[r + 1])
 
@@ -26,7 +28,9 @@ struct TokenizedDataset {
   std::vector<int32_t> labels;   // a class id a row
   RowLists<int32_t> label_sets;  // any number of class ids a row, ascending
   std::vector<float> numbers;    // a number a row
-  RowLists<TokenSpan> answers;   // which of a row's own tokens carry loss; never the first one
+  // Which tokens of a row carry loss; never the first one. With TokenizeOptions::foretells_next
+  // also the one behind its last, with which the next row begins.
+  RowLists<TokenSpan> answers;
   RowLists<int32_t> targets;     // what a decoder is to write
   int32_t classes = 0;           // of labels and label_sets
   int32_t decoder_start = -1;    // what a decoder reads before its target

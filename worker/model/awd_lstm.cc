@@ -65,6 +65,7 @@ LstmDropouts ReadDropouts(ConfigFields& fields, const char* field, const LstmDro
 AwdLstmConfig ReadAwdLstm(ConfigFields& fields, ModelConfig* config) {
   AwdLstmConfig lstm;
   config->causal = true;
+  config->carries_state = true;
   config->vocab_size = fields.Size("vocab_size", 1);
   config->hidden_size = fields.Size("hidden_size", 1);
   config->num_layers = fields.Size("num_hidden_layers", 1);

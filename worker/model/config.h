@@ -37,6 +37,9 @@ struct ModelConfig {
   bool reads_backward = false;      // texts are given to it last token first
   // What tie_word_embeddings says. Whether the output layer is tied is what the files say.
   bool ties_output = true;
+  // What it remembers of a text has a fixed size, as an LSTM's h and c: a training on joined texts
+  // carries it from row to row.
+  bool carries_state = false;
   // Packed::token_type_ids are part of the input, as for transformers' tokenizers of this family.
   bool token_types = false;
   // The head that the directory holds, by "architectures"; kNone where that is silent.

@@ -1,5 +1,5 @@
 // What a model remembers of sequences between calls, so that their next tokens can be added:
-// generation, and language modelling that carries an LSTM's state from one chunk to the next.
+// generation, and language modeling that carries an LSTM's state from one row to the next.
 #pragma once
 
 #include <cstdint>

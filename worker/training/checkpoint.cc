@@ -22,11 +22,13 @@
 namespace thaw {
 namespace {
 
-constexpr int kCheckpointFormat = 1;
+// Where texts are read on in lanes; else 1, which older trainers go on from too.
+constexpr int kLanesFormat = 2;
 constexpr char kStateFile[] = "checkpoint.json";
 constexpr char kWeightsFile[] = "weights.safetensors";
 constexpr char kMomentsFile[] = "moments.safetensors";
 constexpr char kBestFile[] = "best.safetensors";
+constexpr char kCarriedFile[] = "carried.safetensors";
 constexpr char kFirstMoment[] = ".exp_avg";
 constexpr char kSecondMoment[] = ".exp_avg_sq";
 
@@ -45,12 +47,19 @@ absl::StatusOr<TensorsByName> ReadTensors(const std::string& path) {
   return result;
 }
 
+bool IsReadOn(const internal::Checkpoint& state) {
+  return state.data().lanes() > 0 && state.data().position() > 0;
+}
+
 absl::Status WriteFiles(const std::string& directory, const CheckpointContents& contents,
                         const TensorsByName& moments) {
   THAW_RETURN_IF_ERROR(WriteTensors(directory + "/" + kWeightsFile, contents.weights));
   THAW_RETURN_IF_ERROR(WriteTensors(directory + "/" + kMomentsFile, moments));
   if (contents.state.best_weights() == internal::OWN_FILE) {
     THAW_RETURN_IF_ERROR(WriteTensors(directory + "/" + kBestFile, contents.best));
+  }
+  if (IsReadOn(contents.state)) {
+    THAW_RETURN_IF_ERROR(WriteTensors(directory + "/" + kCarriedFile, contents.carried));
   }
   std::string json;
   google::protobuf::util::JsonPrintOptions options;
@@ -82,7 +91,7 @@ absl::StatusOr<MomentsByName> PairMoments(const TensorsByName& tensors,
 }  // namespace
 
 absl::Status WriteCheckpoint(const std::string& directory, CheckpointContents contents) {
-  contents.state.set_format_version(kCheckpointFormat);
+  contents.state.set_format_version(contents.state.data().lanes() > 0 ? kLanesFormat : 1);
   TensorsByName moments;
   for (const auto& [name, moment] : contents.moments) {
     moments[name + kFirstMoment] = moment.first;
@@ -113,16 +122,19 @@ absl::StatusOr<CheckpointContents> ReadCheckpoint(const std::string& directory) 
     return absl::InvalidArgumentError(
         absl::StrCat(path, " is no checkpoint state: ", std::string(parsed.message())));
   }
-  if (contents.state.format_version() != kCheckpointFormat) {
+  if (contents.state.format_version() < 1 || contents.state.format_version() > kLanesFormat) {
     return absl::InvalidArgumentError(absl::StrCat(path, " has format version ",
                                                    contents.state.format_version(),
-                                                   ", this trainer reads ", kCheckpointFormat));
+                                                   ", this trainer reads 1 to ", kLanesFormat));
   }
   THAW_ASSIGN_OR_RETURN(contents.weights, ReadTensors(directory + "/" + kWeightsFile));
   THAW_ASSIGN_OR_RETURN(const TensorsByName moments, ReadTensors(directory + "/" + kMomentsFile));
   THAW_ASSIGN_OR_RETURN(contents.moments, PairMoments(moments, contents.state));
   if (contents.state.best_weights() == internal::OWN_FILE) {
     THAW_ASSIGN_OR_RETURN(contents.best, ReadTensors(directory + "/" + kBestFile));
+  }
+  if (IsReadOn(contents.state)) {
+    THAW_ASSIGN_OR_RETURN(contents.carried, ReadTensors(directory + "/" + kCarriedFile));
   }
   return contents;
 }

@@ -15,7 +15,8 @@ struct CheckpointContents {
   internal::Checkpoint state;
   TensorsByName weights;  // everything that differs from the base
   MomentsByName moments;
-  TensorsByName best;  // with BestWeights OWN_FILE
+  TensorsByName best;     // with BestWeights OWN_FILE
+  TensorsByName carried;  // of CarriedState, in the midst of an epoch that is read in lanes
 };
 
 // Writes the directory, which must not exist: it appears whole or not at all. format_version and

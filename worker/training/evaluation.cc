@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "worker/data/batch_plan.h"
 #include "worker/data/packed_batch.h"
+#include "worker/training/carried_state.h"
 #include "worker/training/classification_metrics.h"
 #include "worker/training/forward.h"
 #include "worker/training/multi_label_metrics.h"
@@ -58,15 +60,15 @@ std::map<std::string, double> Evaluate(const torch::Tensor& logits,
 }
 
 std::optional<std::map<std::string, double>> EvaluateTokens(
-    Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
+    Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch, int32_t lanes,
     const std::function<bool(int64_t rows_done)>& go_on) {
   const torch::NoGradGuard no_grad;
   std::vector<double> sums(static_cast<size_t>(dataset.rows()));
   int64_t done = 0, units = 0;
-  for (const std::vector<int64_t>& rows : EvaluationBatches(dataset, tokens_per_batch)) {
-    if (!go_on(done)) return std::nullopt;
+  const auto add = [&](const std::vector<int64_t>& rows, SequenceState* state) {
+    if (!go_on(done)) return false;
     const PackedBatch batch = Pack(dataset, rows);
-    const torch::Tensor states = LossStates(model, batch, TrainedGroups(), DropoutKey());
+    const torch::Tensor states = LossStates(model, batch, TrainedGroups(), DropoutKey(), state);
     const OutputLayer output = model->output_layer();
     const torch::Tensor values =
         LinearLogProbabilities(PathFor(states), states, output.weight, output.bias, NextIds(batch));
@@ -77,6 +79,22 @@ std::optional<std::map<std::string, double>> EvaluateTokens(
       units += count;
     }
     done += batch.sequences();
+    return true;
+  };
+  if (lanes == 0) {
+    for (const std::vector<int64_t>& rows : EvaluationBatches(dataset, tokens_per_batch)) {
+      if (!add(rows, nullptr)) return std::nullopt;
+    }
+  } else {
+    CarriedState carried(model->blocks());
+    for (const StepRows& step : LaneSteps(dataset, lanes, tokens_per_batch)) {
+      for (const std::vector<int64_t>& rows : step.micro_steps) {
+        SequenceState state = carried.NextLanes(static_cast<int64_t>(rows.size()));
+        if (!add(rows, &state)) return std::nullopt;
+        carried.Put(std::move(state));
+      }
+      carried.StepDone();
+    }
   }
   // In row order, so that the cutting into batches changes nothing.
   const double loss = std::accumulate(sums.begin(), sums.end(), 0.0) / static_cast<double>(units);

@@ -28,9 +28,11 @@ std::map<std::string, double> Evaluate(const torch::Tensor& logits,
                                        const TokenizedDataset& dataset);
 
 // The rows that carry loss, likewise: their mean, "loss", and its exponential, "perplexity", every
-// token weighted equally. The model is a language model.
+// token weighted equally. The model is a language model. With `lanes` the rows are those of joined
+// texts, and the model carries its state from each to the next, in so many lanes
+// (BatchPolicy::in_lanes); 0: every row begins by itself.
 std::optional<std::map<std::string, double>> EvaluateTokens(
-    Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
+    Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch, int32_t lanes,
     const std::function<bool(int64_t rows_done)>& go_on);
 
 // Row `row` of logits.

@@ -13,13 +13,14 @@ torch::Tensor ViewOf(const std::vector<T>& values) {
                           c10::CppTypeToScalarType<T>::value);
 }
 
-RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout, int group) {
-  return {.training = trained.Trained(group), .dropout = dropout};
+RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout, int group,
+                        SequenceState* state = nullptr) {
+  return {.training = trained.Trained(group), .dropout = dropout, .state = state};
 }
 
 // The rows that leave the last block.
 Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                const DropoutKey& dropout) {
+                const DropoutKey& dropout, SequenceState* state = nullptr) {
   Packed packed{.token_ids = ViewOf(batch.token_ids),
                 .token_type_ids =
                     model->config().token_types ? ViewOf(batch.token_type_ids) : torch::Tensor(),
@@ -33,11 +34,12 @@ Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& tra
   Rows rows;
   {
     const torch::AutoGradMode gradient(trained.NeedsGradient(0));
-    rows = model->Embed(packed, GroupContext(trained, dropout, 0));
+    rows = model->Embed(packed, GroupContext(trained, dropout, 0, state));
   }
   for (int block = 0; block < model->blocks(); ++block) {
     const torch::AutoGradMode gradient(trained.NeedsGradient(block + 1));
-    rows = model->Block(block, std::exchange(rows, {}), GroupContext(trained, dropout, block + 1));
+    rows = model->Block(block, std::exchange(rows, {}),
+                        GroupContext(trained, dropout, block + 1, state));
   }
   return rows;
 }
@@ -62,8 +64,8 @@ torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups
 }
 
 torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                         const DropoutKey& dropout) {
-  const Rows rows = LastRowsOf(model, batch, trained, dropout);
+                         const DropoutKey& dropout, SequenceState* state) {
+  const Rows rows = LastRowsOf(model, batch, trained, dropout, state);
   const int head = model->blocks() + 1;
   const torch::AutoGradMode gradient(trained.NeedsGradient(head));
   return model->OutputStates(rows, ViewOf(batch.loss_rows), GroupContext(trained, dropout, head));

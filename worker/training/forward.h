@@ -35,9 +35,10 @@ torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups
                      const DropoutKey& dropout);
 
 // What a language model's output layer reads of batch.loss_rows, [loss rows, width]: rows without
-// loss never reach it.
+// loss never reach it. The sequences go on from `state`, as RunContext::state has it; null: they
+// begin with this batch.
 torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                         const DropoutKey& dropout);
+                         const DropoutKey& dropout, SequenceState* state = nullptr);
 
 // The operations that serve where `tensor` lies.
 Path PathFor(const torch::Tensor& tensor);

@@ -113,6 +113,7 @@ absl::StatusOr<TaskRows> RowsOfTask(const internal::Run& run, const ModelConfig&
   rows.options.form = rows.schema.form;
   if (rows.options.kind == RowKind::kText) return rows;
   rows.head = HeadKind::kLanguageModel;
+  rows.options.foretells_next = config.carries_state && rows.options.kind == RowKind::kContiguous;
   const bool fits =
       rows.options.kind == RowKind::kTarget
           ? config.encoder_decoder

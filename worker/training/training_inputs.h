@@ -16,6 +16,8 @@ struct TrainingInputs {
   std::vector<std::string> labels;  // of a classifier, in class order
   TokenizedDataset training;        // at least one row
   TokenizedDataset validation;      // no rows: there is no evaluation
+  // The rows are joined texts, and the model carries its state from each to the next.
+  bool carries_state = false;
   bool lacks_end = false;           // texts were to be ended, but the model has no token for it
 };
 

@@ -151,9 +151,13 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
       torch::scalar_tensor(1.0 / static_cast<double>(rows.loss_units), torch::kFloat32);
   DropoutKey dropout{.seed = training_.seed(), .step = static_cast<uint64_t>(step())};
   double loss_sum = 0;
+  if (carried_ && cursor_.position == 0) carried_->Reset();
   for (const std::vector<int64_t>& micro_step : rows.micro_steps) {
     const PackedBatch batch = Pack(inputs_.training, micro_step);
-    const torch::Tensor loss = task_->LossSum(model_.get(), batch, trained_groups_, dropout);
+    std::optional<SequenceState> state;
+    if (carried_) state = carried_->NextLanes(batch.sequences());
+    const torch::Tensor loss =
+        task_->LossSum(model_.get(), batch, trained_groups_, dropout, state ? &*state : nullptr);
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
       return WithReason(absl::InvalidArgumentError(absl::StrCat(
@@ -163,9 +167,11 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
     }
     loss_sum += value;
     loss.backward(share);
+    if (state) carried_->Put(*std::move(state));
     ++dropout.micro_step;
     reporter_.Beat();
   }
+  if (carried_) carried_->StepDone();
   return loss_sum;
 }
 
@@ -242,6 +248,8 @@ absl::Status TrainingLoop::Checkpoint() {
   *saved.mutable_program() = state;
   saved.mutable_data()->set_epoch(cursor_.epoch);
   saved.mutable_data()->set_position(cursor_.position);
+  saved.mutable_data()->set_lanes(Lanes());
+  if (carried_ && cursor_.position > 0) contents.carried = carried_->tensors();
   saved.mutable_best_values()->insert(best_values_.begin(), best_values_.end());
   saved.mutable_newest_values()->insert(newest_values_.begin(), newest_values_.end());
   saved.set_tokens(tokens_);
@@ -325,6 +333,10 @@ bool TrainingLoop::KeepsBest() const {
 int32_t TrainingLoop::TokensPerMicroStep() const {
   const int32_t divisor = std::max(run_.assignment().micro_step_divisor(), 1);
   return std::max(training_.batch().tokens_per_micro_step() / divisor, 1);
+}
+
+int32_t TrainingLoop::Lanes() const {
+  return inputs_.carries_state ? training_.batch().examples_per_step() : 0;
 }
 
 void TrainingLoop::UpdateProgress() {

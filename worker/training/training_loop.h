@@ -14,6 +14,7 @@
 #include "thaw/internal/trainer.pb.h"
 #include "worker/data/batch_plan.h"
 #include "worker/model/model.h"
+#include "worker/training/carried_state.h"
 #include "worker/training/changed_weights.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/forward.h"
@@ -66,6 +67,7 @@ class TrainingLoop {
   bool OutOfTime() const;
   bool KeepsBest() const;
   int32_t TokensPerMicroStep() const;  // less after running out of memory
+  int32_t Lanes() const;               // that joined texts are read in; 0: rows stand alone
   void UpdateProgress();
 
   const internal::Run& run_;
@@ -85,6 +87,7 @@ class TrainingLoop {
   double peak_rate_ = 0;  // of the topmost trainable group
 
   DataCursor cursor_;
+  std::optional<CarriedState> carried_;  // with a model that reads joined texts on, row by row
   int64_t tokens_ = 0;
   double loss_ = 0;
   std::map<std::string, double> best_values_, newest_values_;

@@ -43,11 +43,13 @@ absl::Status TrainingLoop::Prepare() {
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
                                 reporter_.SecondsSinceStart() - read));
-  task_ = TaskFor(model_->config());
+  task_ = TaskFor(model_->config(), Lanes());
+  if (inputs_.carries_state) carried_.emplace(model_->blocks());
   THAW_ASSIGN_OR_RETURN(
       plan_, BatchPlan::Create(&inputs_.training,
                                {.examples_per_step = training_.batch().examples_per_step(),
-                                .tokens_per_micro_step = TokensPerMicroStep()},
+                                .tokens_per_micro_step = TokensPerMicroStep(),
+                                .in_lanes = inputs_.carries_state},
                                training_.seed()));
   const bool has_validation = inputs_.validation.rows() > 0;
   for (const v1::Phase& phase : training_.phases()) {
@@ -98,6 +100,14 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
   }
   moments_ = std::move(contents.moments);
   cursor_ = {.epoch = state.data().epoch(), .position = state.data().position()};
+  if (state.data().lanes() != Lanes()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the checkpoint's training read its texts in ", state.data().lanes(),
+                     " lanes, this one reads them in ", Lanes(), ": run the job anew"));
+  }
+  if (Lanes() > 0 && cursor_.position > 0) {
+    THAW_RETURN_IF_ERROR(carried_->SetTensors(contents.carried, Lanes()));
+  }
   tokens_ = state.tokens();
   loss_ = state.loss();
   best_values_ = {state.best_values().begin(), state.best_values().end()};

@@ -14,7 +14,7 @@ class SequenceTask : public TrainingTask {
   explicit SequenceTask(ProblemType problem) : problem_(problem) {}
 
   torch::Tensor LossSum(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                        const DropoutKey& dropout) const override {
+                        const DropoutKey& dropout, SequenceState*) const override {
     const torch::Tensor logits = Logits(model, batch, trained, dropout);
     switch (problem_) {
       case ProblemType::kRegression:
@@ -42,9 +42,11 @@ class SequenceTask : public TrainingTask {
 // The next token, or the next one of a decoder's target.
 class TokenTask : public TrainingTask {
  public:
+  explicit TokenTask(int32_t lanes) : lanes_(lanes) {}
+
   torch::Tensor LossSum(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                        const DropoutKey& dropout) const override {
-    const torch::Tensor states = LossStates(model, batch, trained, dropout);
+                        const DropoutKey& dropout, SequenceState* state) const override {
+    const torch::Tensor states = LossStates(model, batch, trained, dropout, state);
     const OutputLayer output = model->output_layer();
     const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks() + 1));
     return LinearCrossEntropySum(PathFor(states), states, output.weight, output.bias,
@@ -53,14 +55,17 @@ class TokenTask : public TrainingTask {
 
   Values Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
                   const GoOn& go_on) const override {
-    return EvaluateTokens(model, dataset, tokens_per_batch, go_on);
+    return EvaluateTokens(model, dataset, tokens_per_batch, lanes_, go_on);
   }
+
+ private:
+  const int32_t lanes_;
 };
 
 }  // namespace
 
-std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config) {
-  if (config.head == HeadKind::kLanguageModel) return std::make_unique<TokenTask>();
+std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config, int32_t lanes) {
+  if (config.head == HeadKind::kLanguageModel) return std::make_unique<TokenTask>(lanes);
   return std::make_unique<SequenceTask>(config.problem);
 }
 

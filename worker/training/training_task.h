@@ -21,9 +21,11 @@ class TrainingTask {
   virtual ~TrainingTask() = default;
 
   // The sum over the batch's loss units, fp32, a scalar; with autograd as far as something is
-  // trained. `batch` must outlive the backward pass.
+  // trained. `batch` must outlive the backward pass. `state`: what the sequences go on from, and
+  // where they leave what the next rows go on from; null: they begin with this batch.
   virtual torch::Tensor LossSum(Model* model, const PackedBatch& batch,
-                                const TrainedGroups& trained, const DropoutKey& dropout) const = 0;
+                                const TrainedGroups& trained, const DropoutKey& dropout,
+                                SequenceState* state) const = 0;
 
   // "loss", the mean over all loss units, and the metrics of the task by name. Before each batch
   // `go_on` is given the number of rows done; nothing comes back once it returns false. At least
@@ -34,7 +36,8 @@ class TrainingTask {
 };
 
 // By the model's head: a classifier answers for whole sequences (one label, several, a number), a
-// language model token by token.
-std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config);
+// language model token by token. `lanes`: an evaluation reads joined texts on from row to row, in so
+// many lanes (BatchPolicy::in_lanes); 0: every row begins by itself.
+std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config, int32_t lanes);
 
 }  // namespace thaw

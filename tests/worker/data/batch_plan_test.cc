@@ -117,13 +117,54 @@ TEST(BatchPlanTest, AnyStepComesFromItsCursorAlone) {
   EXPECT_NE(recorded[0].second.micro_steps, Plan(dataset, {5, 0, 100}, 10).Step({}).micro_steps);
 }
 
+std::vector<std::vector<int64_t>> LaneRows(int rows, int32_t lanes) {
+  const TokenizedDataset dataset = RowsOfLengths(std::vector<int>(static_cast<size_t>(rows), 2));
+  const BatchPlan plan =
+      Plan(dataset, {.examples_per_step = lanes, .tokens_per_micro_step = 4, .in_lanes = true});
+  std::vector<std::vector<int64_t>> steps;
+  // A later epoch is like the first.
+  for (DataCursor cursor = {3, 0}; cursor.epoch == 3;) {
+    const StepRows step = plan.Step(cursor);
+    steps.push_back(AllRows(step));
+    cursor = step.next;
+  }
+  EXPECT_EQ(static_cast<int64_t>(steps.size()), plan.StepsInEpoch(3));
+  return steps;
+}
+
+TEST(BatchPlanTest, LanesAreReadSideBySideInTheTextsOrder) {
+  EXPECT_THAT(LaneRows(6, 2), ElementsAre(ElementsAre(0, 3), ElementsAre(1, 4), ElementsAre(2, 5)));
+  // Two rows more than the lanes have: the first two lanes are longer, and the others end early.
+  EXPECT_THAT(LaneRows(8, 3),
+              ElementsAre(ElementsAre(0, 3, 6), ElementsAre(1, 4, 7), ElementsAre(2, 5)));
+  EXPECT_THAT(LaneRows(3, 1), ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2)));
+  EXPECT_THAT(LaneRows(2, 5), ElementsAre(ElementsAre(0, 1)));
+}
+
+TEST(BatchPlanTest, LanesFollowTheTextAndVisitEveryRowOnce) {
+  for (const int rows : {1, 7, 64, 103}) {
+    for (const int32_t lanes : {1, 2, 8, 13, 200}) {
+      std::vector<std::vector<int64_t>> read(static_cast<size_t>(lanes));
+      for (const std::vector<int64_t>& step : LaneRows(rows, lanes)) {
+        for (size_t lane = 0; lane < step.size(); ++lane) read[lane].push_back(step[lane]);
+      }
+      int64_t next = 0;
+      for (const std::vector<int64_t>& lane : read) {
+        for (const int64_t row : lane) ASSERT_EQ(row, next++) << rows << " in " << lanes;
+      }
+      ASSERT_EQ(next, rows);
+    }
+  }
+}
+
 TEST(BatchPlanTest, RefusesWhatItCannotPlan) {
   const TokenizedDataset empty;
   EXPECT_EQ(BatchPlan::Create(&empty, {}, 1).status().code(),
             absl::StatusCode::kFailedPrecondition);
   const TokenizedDataset dataset = RowsOfLengths({1});
   for (const BatchPolicy& policy :
-       std::vector<BatchPolicy>{{0, 0, 10}, {1, 1, 10}, {-1, 5, 10}, {5, -1, 10}, {1, 0, 0}}) {
+       std::vector<BatchPolicy>{
+           {0, 0, 10}, {1, 1, 10}, {-1, 5, 10}, {5, -1, 10}, {1, 0, 0}, {0, 9, 9, true}}) {
     EXPECT_EQ(BatchPlan::Create(&dataset, policy, 1).status().code(),
               absl::StatusCode::kInvalidArgument);
   }

@@ -7,7 +7,9 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "worker/data/completion_rows.h"
 #include "worker/data/packed_batch.h"
 #include "worker/data/tokenized_dataset.h"
@@ -111,6 +113,37 @@ TEST(ContiguousRows, LoseOnlyALastTokenThatStandsAlone) {
   ASSERT_EQ(dataset.rows(), 2);
   EXPECT_EQ(dataset.tokens(), 8);
   EXPECT_THAT(dataset.lines, SizeIs(2));
+}
+
+// For a model that goes on from row to row, however the texts' length falls: every token but the
+// very first is foretold once, and every token but the very last is read once.
+TEST(ContiguousRows, ForetellEveryTokenOnce) {
+  const auto words = Words("", "");
+  for (int count = 2; count < 14; ++count) {
+    TokenizeOptions options = OptionsFor(RowKind::kContiguous, 4);
+    options.foretells_next = true;
+    std::string lines;
+    std::vector<int64_t> stream;
+    for (int i = 0; i < count; ++i) {
+      const int word = i * i % 5;
+      lines += absl::StrCat("{\"text\":\"", std::string(1, static_cast<char>('a' + word)), "\"}\n");
+      stream.insert(stream.end(), {3 + word, kEnd});
+    }
+    const TokenizedDataset dataset = DatasetOf(lines, kTexts, *words, options);
+    std::vector<int64_t> rows(static_cast<size_t>(dataset.rows()));
+    std::iota(rows.begin(), rows.end(), 0);
+    const PackedBatch batch = Pack(dataset, rows);
+    EXPECT_EQ(batch.next_ids, std::vector<int64_t>(stream.begin() + 1, stream.end())) << count;
+    for (size_t i = 0; i < batch.loss_rows.size(); ++i) {
+      EXPECT_EQ(batch.loss_rows[i], static_cast<int64_t>(i));
+    }
+    int64_t units = 0;
+    for (const int64_t row : rows) units += dataset.loss_units(row);
+    EXPECT_EQ(units, static_cast<int64_t>(stream.size()) - 1);
+    ASSERT_GE(batch.tokens(), static_cast<int64_t>(stream.size()) - 1);
+    EXPECT_TRUE(std::equal(batch.token_ids.begin(), batch.token_ids.end(), stream.begin()));
+    EXPECT_EQ(dataset.lines.size(), rows.size());
+  }
 }
 
 TEST(ContiguousRows, KeepWhatTheTokenizerPutsAroundATextButDoNotDoubleItsEnd) {

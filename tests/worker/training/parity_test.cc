@@ -58,7 +58,7 @@ TEST_P(Parity, TenStepsAreThoseOfTransformers) {
   constexpr int kSteps = 10;
   ModelFixture fixture(GetParam(), std::nullopt);
   Model& model = *fixture.model;
-  const auto task = TaskFor(model.config());
+  const auto task = TaskFor(model.config(), 0);
   v1::Selector everything;
   everything.set_everything(true);
   v1::Schedule linear;
@@ -75,7 +75,7 @@ TEST_P(Parity, TenStepsAreThoseOfTransformers) {
     const auto units =
         static_cast<double>(model.config().head == HeadKind::kLanguageModel ? batch.loss_rows.size()
                                                                             : batch.rows.size());
-    const torch::Tensor loss = task->LossSum(&model, batch, trained, DropoutKey()) / units;
+    const torch::Tensor loss = task->LossSum(&model, batch, trained, DropoutKey(), nullptr) / units;
     loss.backward();
     const double norm = trainables->Norms().all;
     ASSERT_TRUE(trainables->CheckComplete().ok());

@@ -175,14 +175,7 @@ INSTANTIATE_TEST_SUITE_P(Tasks, EveryTask, ::testing::ValuesIn(kTasks),
 
 // A batch norm's statistics belong to no optimizer, but to the checkpoint and the best weights.
 TEST(Buffers, ResumeWithTheSameBits) {
-  const std::string model = MakeToyWriter(FreshDirectory("model"), "gpt2", 0);
-  ASSERT_TRUE(RemoveTree(model + "/model.safetensors").ok());
-  ASSERT_TRUE(
-      WriteFileAtomically(model + "/config.json",
-                          R"({"model_type": "awd_lstm", "vocab_size": 194, "hidden_size": 12,
-                                      "lstm_size": 20, "num_hidden_layers": 2,
-                                      "head_hidden_size": 8})")
-          .ok());
+  const std::string model = MakeToyLstm(FreshDirectory("model"), 1);
   const std::string program =
       "validation_fraction: 0.2 phases { selector { head_only: true } learning_rate: 0.01 epochs: "
       "2 }"
@@ -216,8 +209,8 @@ TEST(TaskEvaluation, WeighsTokensHoweverTheyAreCutIntoBatches) {
     rows.lines.push_back(rows.rows());
   }
   const auto go_on = [](int64_t) { return true; };
-  const auto whole = *EvaluateTokens(model.get(), rows, 4096, go_on);
-  const auto single = *EvaluateTokens(model.get(), rows, 1, go_on);
+  const auto whole = *EvaluateTokens(model.get(), rows, 4096, 0, go_on);
+  const auto single = *EvaluateTokens(model.get(), rows, 1, 0, go_on);
   EXPECT_NEAR(whole.at("loss") / single.at("loss"), 1, 1e-6);
   EXPECT_DOUBLE_EQ(whole.at("perplexity"), std::exp(whole.at("loss")));
   // Each row alone, weighted by its tokens.
@@ -232,7 +225,7 @@ TEST(TaskEvaluation, WeighsTokensHoweverTheyAreCutIntoBatches) {
             .item<double>();
   }
   EXPECT_NEAR(whole.at("loss"), sum / (1 + 19 + 2 + 10), 1e-5);
-  EXPECT_FALSE(EvaluateTokens(model.get(), rows, 4096, [](int64_t) { return false; }));
+  EXPECT_FALSE(EvaluateTokens(model.get(), rows, 4096, 0, [](int64_t) { return false; }));
 }
 
 constexpr char kOneStep[] =

@@ -143,6 +143,17 @@ std::string MakeToyWriter(const std::string& directory, const std::string& fixtu
   return directory;
 }
 
+std::string MakeToyLstm(const std::string& directory, double drop_mult) {
+  const nlohmann::json config = {
+      {"model_type", "awd_lstm"}, {"vocab_size", kSpecialTokens + kWords}, {"hidden_size", 12},
+      {"lstm_size", 20},          {"num_hidden_layers", 2},                {"head_hidden_size", 8},
+      {"drop_mult", drop_mult}};
+  Write(directory + "/config.json", config.dump());
+  Write(directory + "/tokenizer.json", ToyTokenizer(""));
+  Write(directory + "/tokenizer_config.json", R"({"eos_token": "[SEP]"})");
+  return directory;
+}
+
 std::string MakeToyTokenizer(const std::string& directory, const std::vector<std::string>& words) {
   Write(directory + "/tokenizer.json", ToyTokenizer("", words));
   Write(directory + "/tokenizer_config.json", R"({"eos_token": "[SEP]", "pad_token": "[PAD]"})");

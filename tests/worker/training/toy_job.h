@@ -26,6 +26,10 @@ std::string MakeToyDataset(const std::string& directory, int rows, unsigned seed
 // "t5") with this dropout, the same words, of which "[SEP]" ends a text, and a chat template.
 std::string MakeToyWriter(const std::string& directory, const std::string& fixture, double dropout);
 
+// Makes a model directory that holds an AWD-LSTM's configuration, whose weights a job draws from
+// its seed, with all dropouts of ULMFiT times `drop_mult`; the same words and end.
+std::string MakeToyLstm(const std::string& directory, double drop_mult);
+
 // Makes a directory with a tokenizer of these words behind the same four special tokens.
 std::string MakeToyTokenizer(const std::string& directory, const std::vector<std::string>& words);
 
