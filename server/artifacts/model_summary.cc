@@ -17,6 +17,7 @@
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
 #include "common/spec/model_abilities.h"
+#include "common/spec/named_head.h"
 
 namespace thaw {
 namespace {
@@ -45,11 +46,6 @@ absl::StatusOr<int32_t> ConfigNumber(const nlohmann::json& config,
   return BadModel("config.json", absl::StrCat("lacks ", *names.begin()));
 }
 
-bool AnyArchitecture(const v1::ModelSummary& summary, absl::string_view part) {
-  return std::any_of(summary.architectures().begin(), summary.architectures().end(),
-                     [part](const std::string& name) { return absl::StrContains(name, part); });
-}
-
 absl::Status ReadArchitectures(const nlohmann::json& config, v1::ModelSummary* summary) {
   const auto it = config.find("architectures");
   if (it == config.end() || it->is_null()) return absl::OkStatus();
@@ -67,7 +63,7 @@ absl::Status ReadArchitectures(const nlohmann::json& config, v1::ModelSummary* s
 
 absl::Status ReadLabels(const nlohmann::json& config, v1::ModelSummary* summary) {
   const auto it = config.find("id2label");
-  if (it == config.end()) {
+  if (it == config.end() || it->is_null()) {
     // What transformers does not write down.
     const auto count = config.find("num_labels");
     const int labels = count != config.end() && count->is_number_unsigned() &&
@@ -100,8 +96,11 @@ absl::Status ReadLabels(const nlohmann::json& config, v1::ModelSummary* summary)
 absl::Status ReadHead(const nlohmann::json& config, v1::ModelSummary* summary) {
   THAW_RETURN_IF_ERROR(ReadArchitectures(config, summary));
   const Reading reading = ReadingOf(summary->model_type());
+  const NamedHead named = summary->architectures().empty()
+                              ? NamedHead::kNone
+                              : HeadOfClass(summary->architectures(0));
   summary->set_head(v1::ModelSummary::NONE);
-  if (AnyArchitecture(*summary, "ForSequenceClassification")) {
+  if (named == NamedHead::kClassifier) {
     THAW_RETURN_IF_ERROR(ReadLabels(config, summary));
     const std::string problem = config.value("problem_type", nlohmann::json()).dump();
     summary->set_head(v1::ModelSummary::CLASSIFIER);
@@ -111,12 +110,9 @@ absl::Status ReadHead(const nlohmann::json& config, v1::ModelSummary* summary) {
       summary->set_head(v1::ModelSummary::REGRESSION);
       summary->clear_labels();
     }
-  } else if (reading == Reading::kLeftToRight &&
-             (AnyArchitecture(*summary, "CausalLM") || AnyArchitecture(*summary, "LMHead") ||
-              AnyArchitecture(*summary, "LanguageModel"))) {
+  } else if (named == NamedHead::kLanguageModel && reading == Reading::kLeftToRight) {
     summary->set_head(v1::ModelSummary::LANGUAGE_MODEL);
-  } else if (reading == Reading::kSourceToTarget &&
-             AnyArchitecture(*summary, "ForConditionalGeneration")) {
+  } else if (named == NamedHead::kLanguageModel && reading == Reading::kSourceToTarget) {
     summary->set_head(v1::ModelSummary::SEQUENCE_TO_SEQUENCE);
   }
   return absl::OkStatus();

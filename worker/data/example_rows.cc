@@ -6,18 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "worker/data/completion_rows.h"
+#include "worker/data/source_rows.h"
 
 namespace thaw {
 namespace {
 
 using Rows = std::vector<ExampleRow>;
-
-// Whether the tokenizer ends every text by itself. A question of the tokenizer, not of the last id:
-// a text may happen to end like that.
-bool EndsTexts(const Tokenizer& tokenizer, const TokenizeOptions& options) {
-  return options.end && !tokenizer.frame().after.empty() &&
-         tokenizer.frame().after.back() == *options.end;
-}
 
 void Cut(int32_t length, std::vector<int32_t>* ids, bool* truncated) {
   if (static_cast<int64_t>(ids->size()) <= length) return;
@@ -25,9 +19,10 @@ void Cut(int32_t length, std::vector<int32_t>* ids, bool* truncated) {
   *truncated = true;
 }
 
-// The part of [begin, end) that is left in the row and has a token before it to be predicted from.
+// The part of [begin, end) that is left in the row, has a token before it to be predicted from and
+// is not in an earlier answer: two may share a token.
 void AddAnswer(int32_t begin, int32_t end, ExampleRow* row) {
-  begin = std::max(begin, 1);
+  begin = std::max(begin, row->answers.empty() ? 1 : row->answers.back().end);
   end = std::min(end, static_cast<int32_t>(row->ids.size()));
   if (begin < end) row->answers.push_back({begin, end});
 }
@@ -62,7 +57,7 @@ absl::StatusOr<Rows> DocumentRows(std::span<const Example> examples, const Token
   for (const Example& example : examples) texts.push_back({example.text});
   THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
                         tokenizer.EncodeBatch(texts, {}, options.threads));
-  const bool append = options.end && !EndsTexts(tokenizer, options);
+  const bool append = options.end && !EndsTexts(tokenizer, options.end);
   Rows rows(encodings.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     ExampleRow& row = rows[i];
@@ -156,10 +151,9 @@ absl::StatusOr<Rows> TargetRows(std::span<const Example> examples, const Tokeniz
     sources.push_back({example.text});
     targets.push_back({example.answer});
   }
-  const bool append = options.end && !EndsTexts(tokenizer, options);
   THAW_ASSIGN_OR_RETURN(
       std::vector<Encoding> source_ids,
-      tokenizer.EncodeBatch(sources, {.max_length = options.max_length - append}, options.threads));
+      EncodeSources(sources, tokenizer, options.end, options.max_length, options.threads));
   THAW_ASSIGN_OR_RETURN(std::vector<Encoding> target_ids,
                         tokenizer.EncodeBatch(targets, {}, options.threads));
   Rows rows(source_ids.size());
@@ -168,10 +162,7 @@ absl::StatusOr<Rows> TargetRows(std::span<const Example> examples, const Tokeniz
     row.ids = std::move(source_ids[i].ids);
     row.target = std::move(target_ids[i].ids);
     row.truncated = source_ids[i].truncated;
-    if (append) {
-      row.ids.push_back(*options.end);
-      row.target.push_back(*options.end);
-    }
+    if (options.end && !EndsTexts(tokenizer, options.end)) row.target.push_back(*options.end);
     // A target that was cut has not ended, so it loses its end too.
     Cut(options.max_target_length, &row.target, &row.truncated);
   }

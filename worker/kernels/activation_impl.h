@@ -135,45 +135,5 @@ void GatedBackward(ActivationKind kind, int64_t rows, int64_t columns, const flo
   });
 }
 
-void LstmForward(int64_t rows, int64_t columns, const float* gates, const float* c, float* c_next,
-                 float* h_next) {
-  ParallelFor(rows, [=](int64_t r) {
-    const float* row = gates + r * 4 * columns;
-    OverColumns(0, columns, [&](int64_t at, int64_t n) {
-      const Floats i = Sigmoid(LoadUpTo(row + at, n));
-      const Floats f = Sigmoid(LoadUpTo(row + columns + at, n));
-      const Floats g = Tanh(LoadUpTo(row + 2 * columns + at, n));
-      const Floats o = Sigmoid(LoadUpTo(row + 3 * columns + at, n));
-      const Floats next = f * LoadUpTo(c + r * columns + at, n) + i * g;
-      StoreUpTo(c_next + r * columns + at, next, n);
-      StoreUpTo(h_next + r * columns + at, o * Tanh(next), n);
-    });
-  });
-}
-
-void LstmBackward(int64_t rows, int64_t columns, const float* gates, const float* c,
-                  const float* c_next, const float* d_h, const float* d_c_next, float* d_gates,
-                  float* d_c) {
-  ParallelFor(rows, [=](int64_t r) {
-    const float* row = gates + r * 4 * columns;
-    float* d_row = d_gates + r * 4 * columns;
-    OverColumns(0, columns, [&](int64_t at, int64_t n) {
-      const int64_t here = r * columns + at;
-      const Floats i = Sigmoid(LoadUpTo(row + at, n));
-      const Floats f = Sigmoid(LoadUpTo(row + columns + at, n));
-      const Floats g = Tanh(LoadUpTo(row + 2 * columns + at, n));
-      const Floats o = Sigmoid(LoadUpTo(row + 3 * columns + at, n));
-      const Floats t = Tanh(LoadUpTo(c_next + here, n)), dh = LoadUpTo(d_h + here, n);
-      Floats d = dh * o * (1.0f - t * t);
-      if (d_c_next != nullptr) d += LoadUpTo(d_c_next + here, n);
-      StoreUpTo(d_row + at, d * g * i * (1.0f - i), n);
-      StoreUpTo(d_row + columns + at, d * LoadUpTo(c + here, n) * f * (1.0f - f), n);
-      StoreUpTo(d_row + 2 * columns + at, d * i * (1.0f - g * g), n);
-      StoreUpTo(d_row + 3 * columns + at, dh * t * o * (1.0f - o), n);
-      StoreUpTo(d_c + here, d * f, n);
-    });
-  });
-}
-
 }  // namespace
 }  // namespace thaw

@@ -152,16 +152,6 @@ struct KernelTable {
                          const float* up, int64_t stride, const float* d, float* d_gate,
                          float* d_up, float* y);
 
-  // The cell of an LSTM (Hochreiter and Schmidhuber, 1997) after its projections: gates [rows, 4
-  // columns] hold i, f, g and o before their activations. c_next = σ(f) c + σ(i) tanh(g), h_next =
-  // σ(o) tanh(c_next).
-  void (*lstm_forward)(int64_t rows, int64_t columns, const float* gates, const float* c,
-                       float* c_next, float* h_next);
-  // d_c_next may be null; d_gates may be gates.
-  void (*lstm_backward)(int64_t rows, int64_t columns, const float* gates, const float* c,
-                        const float* c_next, const float* d_h, const float* d_c_next,
-                        float* d_gates, float* d_c);
-
   // x = dropout(x + bias); bias may be null.
   void (*bias_dropout)(int64_t rows, int64_t columns, float* x, const float* bias,
                        const DropoutSite& dropout);

@@ -26,8 +26,6 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .activation_backward = ActivationBackward,
           .gated_forward = GatedForward,
           .gated_backward = GatedBackward,
-          .lstm_forward = LstmForward,
-          .lstm_backward = LstmBackward,
           .bias_dropout = BiasDropout,
           .column_sums = ColumnSums,
           .embedding_forward = EmbeddingForward,

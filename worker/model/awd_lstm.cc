@@ -21,6 +21,10 @@ namespace {
 
 using torch::Tensor;
 
+constexpr const char* kAwdLstmTokenTables[] = {"encoder.weight", "emb.weight", "embed.weight",
+                                               "decoder.weight", "decoder.bias"};
+constexpr int32_t kAwdLstmPadding = 1;
+
 // fastai's five dropouts. output: of what leaves the last LSTM for the head; hidden: between LSTMs;
 // input: of the embedded rows; embed: of whole words of the vocabulary; weight: of the matrices
 // from one step's hidden state to the next.
@@ -31,7 +35,7 @@ struct LstmDropouts {
 struct AwdLstmConfig {
   int64_t lstm_size = 0;  // of all LSTMs but the last, whose output is as wide as the embeddings
   int64_t head_hidden_size = 0;
-  int64_t pad_token_id = 1;
+  int64_t pad_token_id = kAwdLstmPadding;  // -1: none
   int64_t chunk = 0;  // tokens of a text after which a classifier cuts the gradient, not the state
   LstmDropouts language_model = {}, classifier = {};
   double head_dropout = 0;
@@ -72,7 +76,7 @@ AwdLstmConfig ReadAwdLstm(ConfigFields& fields, ModelConfig* config) {
   config->reads_backward = fields.Flag("reads_backward", false);
   lstm.lstm_size = fields.Size("lstm_size", 1);
   lstm.head_hidden_size = fields.Size("head_hidden_size", 1, 50);
-  lstm.pad_token_id = fields.Size("pad_token_id", 0, 1);
+  lstm.pad_token_id = fields.TokenId("pad_token_id", kAwdLstmPadding);
   lstm.chunk = fields.Size("bptt", 1, 72);
   const double scale = fields.Real("drop_mult", 0, 100, 1);
   // The defaults are those of fastai's awd_lstm_lm_config and awd_lstm_clas_config.
@@ -209,7 +213,9 @@ absl::Status AwdLstmModel::Load(const std::string& directory, const std::optiona
   const std::string word = encoder_ + "encoder.weight";
   if (fresh()) {
     Tensor table = UniformTensor({config_.vocab_size, d}, 0.1, seed_, 1);
-    if (lstm_.pad_token_id < config_.vocab_size) table[lstm_.pad_token_id].zero_();
+    if (lstm_.pad_token_id >= 0 && lstm_.pad_token_id < config_.vocab_size) {
+      table[lstm_.pad_token_id].zero_();
+    }
     word_ = loader.Fresh(word, table);
   } else {
     word_ = loader.Tensor(word, {config_.vocab_size, d});
@@ -331,6 +337,8 @@ absl::StatusOr<std::unique_ptr<Model>> LoadAwdLstm(ModelConfig config, const std
 
 const Family kAwdLstmFamily = {
     "awd_lstm", "AwdLstmForSequenceClassification", "AwdLstmForCausalLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadAwdLstm(fields, config); }, LoadAwdLstm};
+    [](ConfigFields& fields, ModelConfig* config) { ReadAwdLstm(fields, config); }, LoadAwdLstm,
+    kAwdLstmTokenTables, kAwdLstmPadding, /*positions_follow_padding=*/false,
+    /*draws_weights=*/true};
 
 }  // namespace thaw

@@ -7,6 +7,10 @@
 namespace thaw {
 namespace {
 
+constexpr const char* kBertTokenTables[] = {"word_embeddings.weight", "predictions.bias", "decoder.weight",
+                                           "decoder.bias"};
+constexpr int32_t kBertPadding = 0;
+
 EncoderSpec ReadBert(ConfigFields& fields, ModelConfig* config) {
   EncoderSpec bert;
   config->vocab_size = fields.Size("vocab_size", 1);
@@ -17,7 +21,7 @@ EncoderSpec ReadBert(ConfigFields& fields, ModelConfig* config) {
   bert.num_heads = fields.Size("num_attention_heads", 1);
   bert.intermediate_size = fields.Size("intermediate_size", 1);
   bert.token_types = fields.Size("type_vocab_size", 1, 2);
-  bert.pad_token_id = fields.Size("pad_token_id", 0, 0);
+  bert.pad_token_id = fields.TokenId("pad_token_id", kBertPadding);
   bert.activation = bert.language_model_activation = fields.Activation("hidden_act", "gelu");
   bert.norm_epsilon = fields.Real("layer_norm_eps", 0, 1, 1e-12);
   const double dropout = fields.Real("hidden_dropout_prob", 0, 1, 0.1);
@@ -73,6 +77,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadBert(ModelConfig config, const std::s
 
 const Family kBertFamily = {
     "bert", "BertForSequenceClassification", "BertForMaskedLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadBert(fields, config); }, LoadBert};
+    [](ConfigFields& fields, ModelConfig* config) { ReadBert(fields, config); }, LoadBert,
+    kBertTokenTables, kBertPadding};
 
 }  // namespace thaw

@@ -16,6 +16,8 @@
 namespace thaw {
 namespace {
 
+constexpr const char* kBloomTokenTables[] = {"word_embeddings.weight", "lm_head.weight"};
+
 using torch::Tensor;
 
 struct BloomConfig {
@@ -180,6 +182,6 @@ absl::StatusOr<std::unique_ptr<Model>> LoadBloom(ModelConfig config, const std::
 
 const Family kBloomFamily = {
     "bloom", "BloomForSequenceClassification", "BloomForCausalLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadBloom(fields, config); }, LoadBloom};
+    [](ConfigFields& fields, ModelConfig* config) { ReadBloom(fields, config); }, LoadBloom, kBloomTokenTables};
 
 }  // namespace thaw

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <set>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
+#include "common/spec/named_head.h"
 #include "worker/model/config_fields.h"
 #include "worker/model/family.h"
 
@@ -80,17 +80,18 @@ const char* ProblemName(ProblemType problem) {
   return "";
 }
 
-// By transformers' class names; those of tasks that we do not have hold no head for us.
 HeadKind ReadHead(ConfigFields& fields) {
   const json* names = fields.Find("architectures");
   if (names == nullptr || !names->is_array() || names->empty() || !names->front().is_string()) {
     return HeadKind::kNone;
   }
-  const std::string name = names->front();
-  if (absl::EndsWith(name, "ForSequenceClassification")) return HeadKind::kClassifier;
-  for (const char* suffix : {"ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining",
-                             "ForConditionalGeneration", "WithLMHeadModel"}) {
-    if (absl::EndsWith(name, suffix)) return HeadKind::kLanguageModel;
+  switch (HeadOfClass(names->front().get<std::string>())) {
+    case NamedHead::kClassifier:
+      return HeadKind::kClassifier;
+    case NamedHead::kLanguageModel:
+      return HeadKind::kLanguageModel;
+    case NamedHead::kNone:
+      break;
   }
   return HeadKind::kNone;
 }

@@ -70,19 +70,23 @@ const json* ConfigFields::Find(const char* field) {
   return it == source_.end() || it->is_null() ? nullptr : &*it;
 }
 
-int64_t ConfigFields::Size(const char* field, int64_t smallest, std::optional<int64_t> otherwise) {
+int64_t ConfigFields::Size(const char* field, int64_t smallest, std::optional<int64_t> otherwise,
+                           int64_t largest) {
   const json* value = Find(field);
   if (value == nullptr && otherwise) return *otherwise;
-  constexpr int64_t kLargest = int64_t{1} << 26;
   if (value == nullptr) {
     Fail(field, absl::StrCat("\"", field, "\" is missing"));
-  } else if (!value->is_number_integer() || *value < smallest || *value > kLargest) {
-    Fail(field, absl::StrCat("expected a whole number from ", smallest, " to ", kLargest,
-                             ", found ", ShownJson(*value)));
+  } else if (!value->is_number_integer() || *value < smallest || *value > largest) {
+    Fail(field, absl::StrCat("expected a whole number from ", smallest, " to ", largest, ", found ",
+                             ShownJson(*value)));
   } else {
     return value->get<int64_t>();
   }
   return smallest;
+}
+
+int64_t ConfigFields::TokenId(const char* field, int64_t otherwise) {
+  return Has(field) && Find(field) == nullptr ? -1 : Size(field, 0, otherwise);
 }
 
 double ConfigFields::Real(const char* field, double low, double high, double otherwise) {

@@ -17,7 +17,7 @@ namespace thaw {
 
 // Remembers the first field that is wrong, so that a family reads all of its own and looks at
 // status() once; and which fields it was asked for, so that those nobody honours can be refused. A
-// field that is null counts as missing.
+// field that is null counts as missing, but for token ids.
 class ConfigFields {
  public:
   // `scope` goes before the names of fields in errors: "rope_parameters." of an object inside.
@@ -33,8 +33,12 @@ class ConfigFields {
   bool Has(const char* field) const { return source_.contains(field); }
   // nullptr where the field is missing or null.
   const nlohmann::json* Find(const char* field);
-  // Whole numbers of at least `smallest`; without `otherwise` the field must be there.
-  int64_t Size(const char* field, int64_t smallest, std::optional<int64_t> otherwise = {});
+  // Whole numbers from `smallest` to `largest`; without `otherwise` the field must be there.
+  int64_t Size(const char* field, int64_t smallest, std::optional<int64_t> otherwise = {},
+               int64_t largest = int64_t{1} << 26);
+  // A token's id, or -1 for null: there is none, as transformers has it. `otherwise` is for a field
+  // that is missing.
+  int64_t TokenId(const char* field, int64_t otherwise);
   double Real(const char* field, double low, double high, double otherwise);  // [low, high)
   bool Flag(const char* field, bool otherwise);
   std::string Text(const char* field, const char* otherwise);

@@ -8,6 +8,10 @@
 namespace thaw {
 namespace {
 
+constexpr const char* kDistilBertTokenTables[] = {"word_embeddings.weight", "vocab_projector.weight",
+                                                  "vocab_projector.bias"};
+constexpr int32_t kDistilBertPadding = 0;
+
 EncoderSpec ReadDistilBert(ConfigFields& fields, ModelConfig* config) {
   EncoderSpec distil;
   const char* const dim = fields.Spelling("dim", "hidden_size");
@@ -18,7 +22,7 @@ EncoderSpec ReadDistilBert(ConfigFields& fields, ModelConfig* config) {
   config->max_positions = distil.position_rows = fields.Size("max_position_embeddings", 1, 512);
   distil.num_heads = fields.Size(heads, 1, 12);
   distil.intermediate_size = fields.Size("hidden_dim", 1, 3072);
-  distil.pad_token_id = fields.Size("pad_token_id", 0, 0);
+  distil.pad_token_id = fields.TokenId("pad_token_id", kDistilBertPadding);
   distil.activation = distil.language_model_activation = fields.Activation("activation", "gelu");
   distil.classifier_relu = true;
   distil.embedding_dropout = distil.output_dropout = fields.Real("dropout", 0, 1, 0.1);
@@ -75,6 +79,6 @@ absl::StatusOr<std::unique_ptr<Model>> LoadDistilBert(ModelConfig config,
 const Family kDistilBertFamily = {
     "distilbert", "DistilBertForSequenceClassification", "DistilBertForMaskedLM",
     [](ConfigFields& fields, ModelConfig* config) { ReadDistilBert(fields, config); },
-    LoadDistilBert};
+    LoadDistilBert, kDistilBertTokenTables, kDistilBertPadding};
 
 }  // namespace thaw

@@ -1,8 +1,10 @@
 // The architectures that there are: a new one is its own file and a line in family.cc.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -22,6 +24,15 @@ struct Family {
   // As LoadModel, for a configuration that `read` has accepted.
   absl::StatusOr<std::unique_ptr<Model>> (*load)(ModelConfig config, const std::string& directory,
                                                  const std::optional<HeadSpec>& head);
+  // The tensors with a row for every token, in the names of all versions of their files: what they
+  // are called, or what follows a dot at the end of it.
+  std::span<const char* const> token_tables;
+  // pad_token_id of a config.json that does not have the field; -1: none.
+  int32_t default_padding = -1;
+  // Positions count from pad_token_id on, so that the id is part of the weights.
+  bool positions_follow_padding = false;
+  // A configuration without weights is a model too: all are drawn from the seed.
+  bool draws_weights = false;
 };
 
 // nullptr if there is none.

@@ -13,6 +13,8 @@
 namespace thaw {
 namespace {
 
+constexpr const char* kGpt2TokenTables[] = {"wte.weight", "lm_head.weight"};
+
 using torch::Tensor;
 
 struct Gpt2Config {
@@ -179,6 +181,6 @@ absl::StatusOr<std::unique_ptr<Model>> LoadGpt2(ModelConfig config, const std::s
 
 const Family kGpt2Family = {
     "gpt2", "GPT2ForSequenceClassification", "GPT2LMHeadModel",
-    [](ConfigFields& fields, ModelConfig* config) { ReadGpt2(fields, config); }, LoadGpt2};
+    [](ConfigFields& fields, ModelConfig* config) { ReadGpt2(fields, config); }, LoadGpt2, kGpt2TokenTables};
 
 }  // namespace thaw

@@ -16,6 +16,8 @@
 namespace thaw {
 namespace {
 
+constexpr const char* kLlamaTokenTables[] = {"embed_tokens.weight", "lm_head.weight"};
+
 using torch::Tensor;
 
 // What sets one model_type apart: what transformers takes for fields that are missing, and parts.
@@ -304,12 +306,12 @@ void CheckLlama(ConfigFields& fields, ModelConfig* config) { ReadLlama(fields, c
 }  // namespace
 
 const Family kLlamaFamily = {"llama", "LlamaForSequenceClassification", "LlamaForCausalLM",
-                             CheckLlama, LoadLlama};
+                             CheckLlama, LoadLlama, kLlamaTokenTables};
 const Family kMistralFamily = {"mistral", "MistralForSequenceClassification", "MistralForCausalLM",
-                               CheckLlama, LoadLlama};
+                               CheckLlama, LoadLlama, kLlamaTokenTables};
 const Family kQwen2Family = {"qwen2", "Qwen2ForSequenceClassification", "Qwen2ForCausalLM",
-                             CheckLlama, LoadLlama};
+                             CheckLlama, LoadLlama, kLlamaTokenTables};
 const Family kQwen3Family = {"qwen3", "Qwen3ForSequenceClassification", "Qwen3ForCausalLM",
-                             CheckLlama, LoadLlama};
+                             CheckLlama, LoadLlama, kLlamaTokenTables};
 
 }  // namespace thaw

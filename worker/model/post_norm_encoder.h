@@ -37,7 +37,7 @@ struct EncoderSpec {
   int64_t intermediate_size = 0;
   int64_t position_rows = 0;  // of the table
   int64_t token_types = 0;
-  int64_t pad_token_id = 0;  // whose embedding is not trained
+  int64_t pad_token_id = 0;  // whose embedding is not trained; -1: none
   // RoBERTa's positions: 1, 2, … + pad_token_id over the tokens that are no padding; one that is
   // has position pad_token_id, wherever it stands, and neither counts nor trains that row.
   bool positions_skip_padding = false;

@@ -9,6 +9,10 @@
 namespace thaw {
 namespace {
 
+constexpr const char* kRobertaTokenTables[] = {"word_embeddings.weight", "lm_head.bias", "decoder.weight",
+                                              "decoder.bias"};
+constexpr int32_t kRobertaPadding = 1;
+
 EncoderSpec ReadRoberta(ConfigFields& fields, ModelConfig* config) {
   EncoderSpec roberta;
   config->vocab_size = fields.Size("vocab_size", 1, 50265);
@@ -17,7 +21,10 @@ EncoderSpec ReadRoberta(ConfigFields& fields, ModelConfig* config) {
   roberta.num_heads = fields.Size("num_attention_heads", 1, 12);
   roberta.intermediate_size = fields.Size("intermediate_size", 1, 3072);
   roberta.token_types = fields.Size("type_vocab_size", 1, 2);
-  roberta.pad_token_id = fields.Size("pad_token_id", 0, 1);
+  roberta.pad_token_id = fields.TokenId("pad_token_id", kRobertaPadding);
+  if (roberta.pad_token_id < 0) {
+    fields.Fail("pad_token_id", "expected a token id, behind which positions begin, found null");
+  }
   roberta.positions_skip_padding = true;
   roberta.position_rows = fields.Size("max_position_embeddings", 1, 512);
   config->max_positions = roberta.position_rows - roberta.pad_token_id - 1;
@@ -80,6 +87,8 @@ absl::StatusOr<std::unique_ptr<Model>> LoadRoberta(ModelConfig config, const std
 
 const Family kRobertaFamily = {
     "roberta", "RobertaForSequenceClassification", "RobertaForMaskedLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadRoberta(fields, config); }, LoadRoberta};
+    [](ConfigFields& fields, ModelConfig* config) { ReadRoberta(fields, config); }, LoadRoberta,
+    kRobertaTokenTables, kRobertaPadding,
+    /*positions_follow_padding=*/true};
 
 }  // namespace thaw

@@ -15,6 +15,8 @@
 namespace thaw {
 namespace {
 
+constexpr const char* kT5TokenTables[] = {"shared.weight", "embed_tokens.weight", "lm_head.weight"};
+
 using torch::Tensor;
 
 struct T5Config {
@@ -48,12 +50,15 @@ T5Config ReadT5(ConfigFields& fields, ModelConfig* config) {
   config->vocab_size = fields.Size("vocab_size", 1, 32128);
   config->hidden_size = fields.Size(fields.Spelling("d_model", "hidden_size"), 1, 512);
   config->num_layers = fields.Size(fields.Spelling("num_layers", "num_hidden_layers"), 1, 6);
-  t5.heads = fields.Size(fields.Spelling("num_heads", "num_attention_heads"), 1, 8);
-  t5.head_dim = fields.Size(fields.Spelling("d_kv", "head_dim"), 1, 64);
+  // The bias of relative positions takes heads times twice a text's length: a small file must not
+  // ask for memory without bound. The largest T5 has 128 heads of 128.
+  constexpr int64_t kMostHeads = 256, kWidestHead = 1024, kMostBuckets = 1024;
+  t5.heads = fields.Size(fields.Spelling("num_heads", "num_attention_heads"), 1, 8, kMostHeads);
+  t5.head_dim = fields.Size(fields.Spelling("d_kv", "head_dim"), 1, 64, kWidestHead);
   t5.feed_forward_size = fields.Size("d_ff", 1, 2048);
   t5.decoder_layers = fields.Size("num_decoder_layers", 1, config->num_layers);
   // A quarter of them counts whole distances in the encoder.
-  t5.buckets = fields.Size("relative_attention_num_buckets", 4, 32);
+  t5.buckets = fields.Size("relative_attention_num_buckets", 4, 32, kMostBuckets);
   t5.max_distance = fields.Size("relative_attention_max_distance", 1, 128);
   if (t5.max_distance <= t5.buckets / 2) {
     fields.Fail("relative_attention_max_distance",
@@ -376,6 +381,6 @@ absl::StatusOr<std::unique_ptr<Model>> LoadT5(ModelConfig config, const std::str
 
 const Family kT5Family = {"t5", nullptr, "T5ForConditionalGeneration",
                           [](ConfigFields& fields, ModelConfig* config) { ReadT5(fields, config); },
-                          LoadT5};
+                          LoadT5, kT5TokenTables};
 
 }  // namespace thaw

@@ -9,6 +9,7 @@
 #include "worker/training/classification_metrics.h"
 #include "worker/training/evaluation.h"
 #include "worker/training/inference.h"
+#include "worker/training/multi_label_metrics.h"
 #include "worker/training/prediction_task.h"
 
 namespace thaw {
@@ -91,8 +92,8 @@ torch::Tensor LogitsFor(const ProbabilityRows& rows, ProblemType problem) {
   auto* out = logits.mutable_data_ptr<float>();
   for (const std::vector<double>& row : rows) {
     for (const double p : row) {
-      *out++ = static_cast<float>(problem == ProblemType::kSingleLabel ? std::log(p)
-                                                                       : std::log(p / (1 - p)));
+      *out++ = static_cast<float>(
+          problem == ProblemType::kSingleLabel ? std::max(std::log(p), -100.0) : LogitOf(p));
     }
   }
   return logits;

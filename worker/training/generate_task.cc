@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "worker/model/decoder_start.h"
 #include "worker/text/special_tokens.h"
 #include "worker/training/generation.h"
 #include "worker/training/live_text.h"

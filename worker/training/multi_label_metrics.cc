@@ -13,6 +13,11 @@ double F1(int64_t hits, int64_t labelled, int64_t predicted) {
 
 }  // namespace
 
+double LogitOf(double probability) {
+  constexpr double kLeast = -100;
+  return std::max(std::log(probability), kLeast) - std::max(std::log1p(-probability), kLeast);
+}
+
 MultiLabelMetrics::MultiLabelMetrics(int classes)
     : hits_(classes), labelled_(classes), predicted_(classes) {}
 

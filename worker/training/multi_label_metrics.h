@@ -9,6 +9,10 @@
 
 namespace thaw {
 
+// log(p / (1 - p)) of a probability, each logarithm at least -100, as torch's binary_cross_entropy
+// has it: a probability that was rounded to 0 or 1 is a great logit, not an infinite one.
+double LogitOf(double probability);
+
 class MultiLabelMetrics {
  public:
   explicit MultiLabelMetrics(int classes);

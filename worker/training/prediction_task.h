@@ -57,10 +57,6 @@ class PredictionLines {
   std::ofstream file_;
 };
 
-// The decoder's first token by generation_config.json or config.json, or -1 for a model without
-// encoder. INVALID_ARGUMENT if a model with one names none.
-absl::StatusOr<int32_t> DecoderStart(const std::string& model_dir, const ModelConfig& config);
-
 // INVALID_ARGUMENT for a model that writes no text.
 absl::Status CheckWritesText(const ModelConfig& config);
 

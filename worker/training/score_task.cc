@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/status.h"
+#include "worker/model/decoder_start.h"
 #include "worker/training/inference.h"
 #include "worker/training/prediction_task.h"
 #include "worker/training/scoring.h"

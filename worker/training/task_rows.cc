@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "worker/model/decoder_start.h"
 #include "worker/text/special_tokens.h"
 #include "worker/training/inputs.h"
 
@@ -49,8 +50,8 @@ void ForCompletion(const v1::Completion& task, TaskRows* rows) {
   rows->options.kind = RowKind::kCompletion;
 }
 
-absl::Status ForSequenceToSequence(const v1::SequenceToSequence& task, const ModelConfig& config,
-                                   TaskRows* rows) {
+void ForSequenceToSequence(const v1::SequenceToSequence& task, const ModelConfig& config,
+                           TaskRows* rows) {
   rows->schema = {.text_column = OrDefault(task.source_column(), "source"),
                   .label_column = OrDefault(task.target_column(), "target"),
                   .form = ExampleForm::kAnswer};
@@ -59,14 +60,6 @@ absl::Status ForSequenceToSequence(const v1::SequenceToSequence& task, const Mod
       task.max_target_length() == 0 ? kDefaultTargetLength : task.max_target_length();
   rows->options.max_target_length =
       static_cast<int32_t>(std::min<int64_t>(asked, config.max_positions));
-  const auto start = config.source.find("decoder_start_token_id");
-  if (start == config.source.end() || !start->is_number_integer()) {
-    return InvalidField("base_model",
-                        "its config.json has no decoder_start_token_id, with which a decoder "
-                        "begins: upload the model with it");
-  }
-  rows->options.decoder_start = start->get<int32_t>();
-  return absl::OkStatus();
 }
 
 absl::Status ReadChat(const internal::Run& run, const std::string& directory,
@@ -105,7 +98,7 @@ absl::StatusOr<TaskRows> RowsOfTask(const internal::Run& run, const ModelConfig&
       ForCompletion(training.completion(), &rows);
       break;
     case v1::Training::kSequenceToSequence:
-      THAW_RETURN_IF_ERROR(ForSequenceToSequence(training.sequence_to_sequence(), config, &rows));
+      ForSequenceToSequence(training.sequence_to_sequence(), config, &rows);
       break;
     default:
       ForClassification(training.text_classification(), &rows);
@@ -124,6 +117,7 @@ absl::StatusOr<TaskRows> RowsOfTask(const internal::Run& run, const ModelConfig&
     return InvalidField("base_model", absl::StrCat("a model of type ", config.model_type,
                                                    " cannot learn this task"));
   }
+  THAW_ASSIGN_OR_RETURN(rows.options.decoder_start, DecoderStart(tokenizer_dir, config));
   THAW_ASSIGN_OR_RETURN(const SpecialTokens special, ReadSpecialTokens(tokenizer_dir, tokenizer));
   rows.options.end = special.eos;
   if (rows.options.kind == RowKind::kConversation) {

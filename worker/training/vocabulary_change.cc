@@ -10,7 +10,9 @@
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "worker/model/config.h"
+#include "worker/model/family.h"
 #include "worker/model/tensor_view.h"
+#include "worker/model/weights.h"
 #include "worker/text/special_tokens.h"
 #include "worker/text/tokenizer.h"
 #include "worker/training/result.h"
@@ -18,24 +20,9 @@
 namespace thaw {
 namespace {
 
-// What the tables of tokens are called, from the last dot but one on, in all families.
-constexpr const char* kTableNames[] = {"word_embeddings.weight",
-                                       "wte.weight",
-                                       "embed_tokens.weight",
-                                       "shared.weight",
-                                       "lm_head.weight",
-                                       "lm_head.bias",
-                                       "decoder.weight",
-                                       "decoder.bias",
-                                       "predictions.bias",
-                                       "vocab_projector.weight",
-                                       "vocab_projector.bias",
-                                       "encoder.weight",
-                                       "emb.weight"};
-
-bool IsTokenTable(const TensorInfo& tensor, int64_t vocab_size) {
+bool IsTokenTable(const Family& family, const TensorInfo& tensor, int64_t vocab_size) {
   if (tensor.shape.empty() || tensor.shape[0] != vocab_size) return false;
-  return std::any_of(std::begin(kTableNames), std::end(kTableNames), [&](const char* name) {
+  return std::any_of(family.token_tables.begin(), family.token_tables.end(), [&](const char* name) {
     return tensor.name == name || absl::EndsWith(tensor.name, absl::StrCat(".", name));
   });
 }
@@ -81,9 +68,13 @@ std::optional<int32_t> NewId(const std::string& field, int32_t id, const Tokeniz
   return same;
 }
 
-void ChangeIds(const Tokenizer& before, const Tokenizer& after, const SpecialTokens& special,
-               nlohmann::json* config) {
-  const nlohmann::json old = *config;
+void ChangeIds(const Family& family, const Tokenizer& before, const Tokenizer& after,
+               const SpecialTokens& special, nlohmann::json* config) {
+  nlohmann::json old = *config;
+  // What the file leaves unsaid stands for the old tokenizer's token too.
+  if (!old.contains("pad_token_id") && family.default_padding >= 0) {
+    old["pad_token_id"] = family.default_padding;
+  }
   for (const auto& [field, old_value] : old.items()) {
     if (!absl::EndsWith(field, "_token_id")) continue;
     const nlohmann::json value =
@@ -94,6 +85,19 @@ void ChangeIds(const Tokenizer& before, const Tokenizer& after, const SpecialTok
   }
 }
 
+absl::Status CheckPadding(const Family& family, const nlohmann::json& before,
+                          const nlohmann::json& after) {
+  if (!family.positions_follow_padding) return absl::OkStatus();
+  const nlohmann::json old = before.value("pad_token_id", nlohmann::json(family.default_padding));
+  const nlohmann::json& now = after["pad_token_id"];
+  if (now == old) return absl::OkStatus();
+  return InvalidField(
+      "tokenizer",
+      absl::StrCat("its padding token has the id ", now.dump(), ", that of the base model ",
+                   old.dump(), ", from which positions of a ", family.model_type,
+                   " count: give a tokenizer whose padding token has the id ", old.dump()));
+}
+
 }  // namespace
 
 absl::Status ChangeVocabulary(const std::string& model_dir, const std::string& tokenizer_dir,
@@ -102,7 +106,13 @@ absl::Status ChangeVocabulary(const std::string& model_dir, const std::string& t
   THAW_ASSIGN_OR_RETURN(const auto after, Tokenizer::Load(tokenizer_dir + "/tokenizer.json"));
   THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(model_dir + "/config.json"));
   THAW_ASSIGN_OR_RETURN(const ModelConfig parsed, ParseModelConfig(config_text));
-  THAW_ASSIGN_OR_RETURN(const auto files, OpenWeights(model_dir));
+  const Family& family = *FindFamily(parsed.model_type);
+  // Then all rows are drawn, those of the new tokens as well as those of the old.
+  const bool drawn = family.draws_weights && !Weights::AreIn(model_dir);
+  std::vector<std::shared_ptr<const SafetensorsFile>> files;
+  if (!drawn) {
+    THAW_ASSIGN_OR_RETURN(files, OpenWeights(model_dir));
+  }
   const int64_t vocab_size = parsed.vocab_size;
   constexpr int64_t kMostTokens = int64_t{1} << 22;
   if (after->id_limit() > kMostTokens) {
@@ -115,7 +125,7 @@ absl::Status ChangeVocabulary(const std::string& model_dir, const std::string& t
   std::vector<torch::Tensor> tables;
   for (const auto& file : files) {
     for (const TensorInfo& info : file->tensors()) {
-      if (IsTokenTable(info, vocab_size)) {
+      if (IsTokenTable(family, info, vocab_size)) {
         tables.push_back(NewTable(ViewTensor(file, info), tokens, old_ids));
         tensors.push_back(ToWrite(info.name, tables.back()));
       } else {
@@ -123,17 +133,20 @@ absl::Status ChangeVocabulary(const std::string& model_dir, const std::string& t
       }
     }
   }
-  if (tables.empty()) {
+  if (tables.empty() && !drawn) {
     return InvalidField(
         "tokenizer", absl::StrCat("the base model has no table of ", vocab_size,
                                   " tokens, so its tokenizer cannot be replaced: leave it empty"));
   }
-  THAW_RETURN_IF_ERROR(MakeDirectories(directory));
-  THAW_RETURN_IF_ERROR(WriteSafetensors(directory + "/model.safetensors", std::move(tensors)));
   THAW_ASSIGN_OR_RETURN(const SpecialTokens special, ReadSpecialTokens(tokenizer_dir, *after));
   nlohmann::json config = parsed.source;
-  ChangeIds(*before, *after, special, &config);
+  ChangeIds(family, *before, *after, special, &config);
+  THAW_RETURN_IF_ERROR(CheckPadding(family, parsed.source, config));
   config["vocab_size"] = old_ids.size();
+  THAW_RETURN_IF_ERROR(MakeDirectories(directory));
+  if (!drawn) {
+    THAW_RETURN_IF_ERROR(WriteSafetensors(directory + "/model.safetensors", std::move(tensors)));
+  }
   THAW_RETURN_IF_ERROR(WriteFileAtomically(directory + "/config.json", config.dump(2)));
   THAW_RETURN_IF_ERROR(CopyLicence(model_dir, directory));
   return CopyTokenizerFiles(tokenizer_dir, directory);

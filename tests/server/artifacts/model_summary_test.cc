@@ -108,6 +108,14 @@ TEST(SummarizeModel, TellsWhatAModelCanDo) {
           {gpt2 + R"(["GPT2LMHeadModel"])", Summary::LANGUAGE_MODEL, 48, 3, 0},
           {gpt2 + R"(["GPT2Model"])", Summary::NONE, 48, 3, 0},
           {gpt2 + "null", Summary::NONE, 48, 3, 0},
+          // The first class is the one that wrote the directory, and names are read as the trainer
+          // reads them, by their ends.
+          {gpt2 + R"(["GPT2Model","GPT2LMHeadModel"])", Summary::NONE, 48, 3, 0},
+          {gpt2 + R"(["GPT2LMHeadModelWithValue"])", Summary::NONE, 48, 3, 0},
+          {gpt2 + R"(["GPT2ForSequenceClassification"],"id2label":null)", Summary::CLASSIFIER, 48,
+           3, 2},
+          {R"("model_type":"t5","num_layers":3,"d_model":8,"architectures":["T5WithLMHeadModel"])",
+           Summary::SEQUENCE_TO_SEQUENCE, 0, 6, 0},
           {R"("model_type":"llama","num_hidden_layers":3,"hidden_size":8,)"
            R"("max_position_embeddings":64,"architectures":["LlamaForCausalLM"])",
            Summary::LANGUAGE_MODEL, 64, 3, 0},

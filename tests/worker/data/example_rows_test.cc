@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "worker/data/completion_rows.h"
 #include "worker/data/packed_batch.h"
+#include "worker/data/source_rows.h"
 #include "worker/data/tokenized_dataset.h"
 
 namespace thaw {
@@ -288,6 +289,21 @@ TEST(ConversationRows, LossIsOnTheAssistantsTurnsWithTheirEndAndNothingIsDoubled
   EXPECT_THAT(RowOf(example, *words, options).answers, IsEmpty());
 }
 
+// One word of the text, two turns of the template.
+TEST(ConversationRows, ATokenInTwoTurnsCountsOnce) {
+  const auto words = Words("", "");
+  const auto chat = ChatTemplate::FromSource(
+      "a {% generation %}b c{% endgeneration %}{% generation %}d e{% endgeneration %}", "test",
+      *words, {}, 0);
+  ASSERT_TRUE(chat.ok()) << chat.status();
+  TokenizeOptions options = OptionsFor(RowKind::kConversation, 64);
+  options.chat = chat->get();
+  const Example example = {.turns = {{"user", "a"}, {"assistant", "b"}}, .line = 1};
+  const ExampleRow row = RowOf(example, *words, options);
+  EXPECT_THAT(row.ids, ElementsAre(3, 4, 2, 7));  // a b cd e
+  EXPECT_THAT(row.answers, ElementsAre(TokenSpan{1, 3}, TokenSpan{3, 4}));
+}
+
 TEST(ConversationRows, ARefusalNamesTheLine) {
   const auto words = Words("", "");
   const auto chat =
@@ -316,6 +332,23 @@ TEST(TargetRows, SourceAndTargetEndAndTheTargetOnlyIfItFits) {
     EXPECT_THAT(RowOf({.text = "a", .answer = "a b c"}, *words, options).target,
                 ElementsAre(3, 4, 5));
   }
+}
+
+// The one function that training, scoring and generation read sources by.
+TEST(SourceRows, EndWhereTheFrameDoesNotCutOrNot) {
+  for (const char* after : {"", "</s>"}) {
+    const auto words = Words("<s>", after);
+    const std::vector<TextInput> sources = {{"a b"}, {"a b c d e"}};
+    const auto rows = EncodeSources(sources, *words, kEnd, 5, 1);
+    ASSERT_TRUE(rows.ok()) << rows.status();
+    EXPECT_THAT((*rows)[0].ids, ElementsAre(0, 3, 4, kEnd));
+    EXPECT_FALSE((*rows)[0].truncated);
+    EXPECT_THAT((*rows)[1].ids, ElementsAre(0, 3, 4, 5, kEnd));
+    EXPECT_TRUE((*rows)[1].truncated);
+  }
+  const auto words = Words("", "");
+  EXPECT_THAT((*EncodeSources(std::vector<TextInput>{{"a b"}}, *words, {}, 5, 1))[0].ids,
+              ElementsAre(3, 4));
 }
 
 TEST(PackedRows, FirstTokenOfASequenceIsNoTargetOfTheOneBefore) {

@@ -86,41 +86,6 @@ TEST_P(ActivationTest, GatedAgreeWithDoublePrecision) {
   }
 }
 
-TEST_P(ActivationTest, LstmCellsAgreeWithDoublePrecision) {
-  const size_t rows = 5, columns = 37, size = rows * columns;
-  std::vector<float> gates = RandomFloats(4 * size, 1, 2);
-  gates[0] = 200;
-  gates[1] = -200;
-  const std::vector<float> c = RandomFloats(size, 2), d_h = RandomFloats(size, 3),
-                           d_c_next = RandomFloats(size, 4);
-  const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
-  std::vector<float> c_next(size, NAN), h_next(size, NAN), d_gates(4 * size, NAN), d_c(size, NAN);
-  kernels.lstm_forward(rows, columns, gates.data(), c.data(), c_next.data(), h_next.data());
-  for (bool last : {false, true}) {
-    std::vector<double> next(size), h(size), d_expected(4 * size), d_c_expected(size);
-    for (size_t n = 0; n < size; ++n) {
-      const size_t at = n / columns * 4 * columns + n % columns;
-      const double i = sigmoid(gates[at]), f = sigmoid(gates[at + columns]);
-      const double g = std::tanh(gates[at + 2 * columns]), o = sigmoid(gates[at + 3 * columns]);
-      next[n] = f * c[n] + i * g;
-      const double t = std::tanh(next[n]);
-      h[n] = o * t;
-      const double d = d_h[n] * o * (1 - t * t) + (last ? 0 : d_c_next[n]);
-      d_expected[at] = d * g * i * (1 - i);
-      d_expected[at + columns] = d * c[n] * f * (1 - f);
-      d_expected[at + 2 * columns] = d * i * (1 - g * g);
-      d_expected[at + 3 * columns] = d_h[n] * t * o * (1 - o);
-      d_c_expected[n] = d * f;
-    }
-    kernels.lstm_backward(rows, columns, gates.data(), c.data(), c_next.data(), d_h.data(),
-                          last ? nullptr : d_c_next.data(), d_gates.data(), d_c.data());
-    EXPECT_LT(LargestDifference(c_next, next), 2e-6);
-    EXPECT_LT(LargestDifference(h_next, h), 2e-6);
-    EXPECT_LT(LargestDifference(d_gates, d_expected), 2e-6);
-    EXPECT_LT(LargestDifference(d_c, d_c_expected), 2e-6);
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Sets, ActivationTest, ::testing::ValuesIn(RunnableSets()), SetName);
 
 }  // namespace

@@ -240,6 +240,26 @@ TEST_F(AwdLstm, AConfigurationAloneIsDrawnFromItsSeed) {
   EXPECT_TRUE(at::equal(logits, LogitsOf(*again, Batch(0).packed)));
 }
 
+TEST_F(AwdLstm, NullPaddingIsNoPadding) {
+  for (const nlohmann::json& padding : {nlohmann::json(1), nlohmann::json(nullptr)}) {
+    auto model =
+        LoadModel(AwdLstmDirectory("classifier", {{"pad_token_id", padding}}), std::nullopt)
+            .value();
+    MakeTrainable(*model);
+    FixtureBatch batch = Batch(0);
+    batch.packed.token_ids[2] = 1;
+    MeanLoss(*model, batch, {.training = true}).backward();
+    const Tensor gradient = model->parameters().Find("0.module.encoder.weight")->tensor.grad();
+    EXPECT_EQ(gradient[1].norm().item<double>() > 0, padding.is_null()) << padding;
+  }
+  // Drawn, no row is set to nought then.
+  HeadSpec head;
+  head.kind = HeadKind::kLanguageModel;
+  auto drawn = LoadModel(AwdLstmDirectory("", {{"pad_token_id", nullptr}}), head).value();
+  const Tensor word = drawn->parameters().Find("0.encoder.weight")->tensor;
+  EXPECT_GT(word.abs().sum(1).min().item<double>(), 0);
+}
+
 TEST_F(AwdLstm, LongTextsKeepTheirStateWhereTheGradientIsCut) {
   auto whole = LoadModel(AwdLstmDirectory("classifier"), std::nullopt).value();
   auto cut = LoadModel(AwdLstmDirectory("classifier", {{"bptt", 4}}), std::nullopt).value();

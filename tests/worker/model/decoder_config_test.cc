@@ -158,6 +158,13 @@ TEST(DecoderConfig, RefusesByNameWhatWouldChangeTheMathematics) {
       {"t5", {{"dropout_rate", 1.0}}, "dropout_rate", "found 1.0"},
       {"t5", {{"scale_decoder_outputs", 1}}, "scale_decoder_outputs", "expected true or false"},
       {"t5", {{"d_kv", 0}}, "d_kv", "found 0"},
+      // Each of them times a text's length is memory of the relative positions' biases.
+      {"t5", {{"num_heads", 257}}, "num_heads", "from 1 to 256, found 257"},
+      {"t5", {{"d_kv", 1025}}, "d_kv", "from 1 to 1024, found 1025"},
+      {"t5",
+       {{"relative_attention_num_buckets", 1025}},
+       "relative_attention_num_buckets",
+       "from 4 to 1024, found 1025"},
       {"t5", {{"d_model", 64}, {"hidden_size", 32}}, "hidden_size", "contradicts"},
   };
   for (const auto& [model_type, change, field, message] : cases) {

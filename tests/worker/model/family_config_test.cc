@@ -103,6 +103,7 @@ TEST(FamilyConfig, RefusesByNameWhatWouldChangeTheMathematics) {
       {"roberta", {{"layer_norm_eps", 2}}, "layer_norm_eps", "found 2"},
       {"roberta", {{"classifier_dropout", 1.5}}, "classifier_dropout", "found 1.5"},
       {"roberta", {{"pad_token_id", -1}}, "pad_token_id", "found -1"},
+      {"roberta", {{"pad_token_id", nullptr}}, "pad_token_id", "found null"},
       {"roberta", {{"pruned_heads", {{"0", {1}}}}}, "pruned_heads", "not supported"},
       {"roberta", {{"use_alibi", true}}, "use_alibi", "unknown to this model_type"},
       {"distilbert", {{"activation", "tanh"}}, "activation", "\"tanh\" is not supported"},
@@ -199,7 +200,6 @@ TEST(FamilyConfig, DefaultsAndDescriptionsChangeNothing) {
       {"roberta-cls",
        {{"hidden_act", nullptr},
         {"layer_norm_eps", nullptr},
-        {"pad_token_id", nullptr},
         {"classifier_dropout", 0.5},
         {"output_past", true},
         {"tie_word_embeddings", false},
@@ -244,6 +244,26 @@ TEST(FamilyConfig, DefaultsAndDescriptionsChangeNothing) {
   for (const auto& [fixture, changes] : cases) {
     const Tensor recorded = ChangedLogits(fixture, json::object());
     EXPECT_EQ(MaxDifference(ChangedLogits(fixture, changes), recorded), 0) << fixture << changes;
+  }
+}
+
+// A missing pad_token_id is the family's default, whose embedding is not trained; null is none, and
+// then every embedding is.
+TEST(FamilyConfig, NullPaddingIsNoPadding) {
+  for (const char* fixture : {"bert-cls", "distilbert-cls"}) {
+    for (const json& padding : {json(0), json(nullptr)}) {
+      ModelVariant variant{.fixture = fixture};
+      variant.config_changes = {{"pad_token_id", padding}};
+      const auto model = LoadModel(variant.Make(), std::nullopt).value();
+      MakeTrainable(*model);
+      FixtureBatch batch = ModelFixture(fixture, std::nullopt).Batch(0);
+      batch.packed.token_ids[2] = 0;
+      MeanLoss(*model, batch, {.training = true}).backward();
+      const std::string base = std::string(fixture).substr(0, std::string(fixture).find('-'));
+      const Tensor gradient =
+          model->parameters().Find(base + ".embeddings.word_embeddings.weight")->tensor.grad();
+      EXPECT_EQ(gradient[0].norm().item<double>() > 0, padding.is_null()) << fixture << padding;
+    }
   }
 }
 

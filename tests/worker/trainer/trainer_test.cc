@@ -1,3 +1,4 @@
+#include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,12 +11,14 @@
 #include <new>
 #include <stdexcept>
 
+#include "common/base/clock.h"
 #include "common/base/files.h"
 #include "common/base/unique_fd.h"
 #include "common/frames/frame.h"
 #include "tests/worker/trainer/trainer_process.h"
 #include "tests/worker/training/toy_job.h"
 #include "torch/types.h"
+#include "worker/kernels/scratch.h"
 #include "worker/trainer/attempt.h"
 #include "worker/trainer/frame_sink.h"
 #include "worker/trainer/process.h"
@@ -238,6 +241,46 @@ TEST(CatchExceptions, EachBecomesAnEnd) {
     EXPECT_EQ(ended.end().failure().blame(), test.blame);
     EXPECT_EQ(ended.end().step(), 7);
   }
+}
+
+// Memory that one of several threads cannot have, in the midst of a training: an exception that left
+// the thread would end the process. The next attempt goes on from the checkpoint.
+TEST_F(TrainerTest, MemoryThatRunsOutInAParallelRegionEndsTheAttempt) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  internal::Run run = Job(
+      "validation_fraction: 0 phases { selector { everything: true } learning_rate: 0.001 steps: 6 "
+      "} checkpoint { every_steps: 2 }");
+  RecordingSink sink;
+  int64_t step = 0;
+  sink.on_point = [&](const v1::MetricPoint& point) {
+    step = point.step();
+    // From the attention of the step after this one on.
+    if (step == 3) LimitScratch(1);
+  };
+  const auto attempt = [&] {
+    Control control;
+    const AttemptContext context{.sink = &sink,
+                                 .control = &control,
+                                 .clock = &RealClock(),
+                                 .point_interval_seconds = 0};
+    return CatchExceptions([&] { return RunAssignment(run, context, nullptr); },
+                           [&] { return step; });
+  };
+  const internal::Ended ended = attempt();
+  LimitScratch(0);
+  EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::OUT_OF_MEMORY) << ended.ShortDebugString();
+  EXPECT_EQ(ended.end().failure().blame(), v1::Failure::RESOURCE);
+  EXPECT_EQ(ended.end().failure().reason(), "OUT_OF_MEMORY");
+  EXPECT_EQ(ended.end().step(), 3);
+
+  ASSERT_EQ(sink.checkpoints.back().step(), 2);
+  run.set_checkpoint_dir(run.work_dir() + "/" + sink.checkpoints.back().dir());
+  run.set_work_dir(FreshDirectory("work"));
+  run.mutable_assignment()->set_micro_step_divisor(2);
+  EXPECT_EQ(attempt().end().outcome(), v1::AttemptEnd::SUCCEEDED);
+  EXPECT_EQ(step, 6);
+  at::set_num_threads(threads);
 }
 
 TEST(RunAssignment, NeverFallsBackToTheCpu) {

@@ -28,6 +28,18 @@ TEST(MultiLabelMetrics, DecidesEachLabelByItself) {
   EXPECT_NEAR(values.at("macro_f1"), (2.0 / 3 + 1 + 1 + 0) / 4, 1e-12);
 }
 
+// The mean of several models' probabilities may be rounded to 1: log(p / (1 - p)) is infinite there.
+TEST(MultiLabelMetrics, ProbabilitiesOfNoughtAndOneHaveAFiniteLoss) {
+  EXPECT_NEAR(LogitOf(0.25), std::log(0.25 / 0.75), 1e-12);
+  EXPECT_EQ(LogitOf(1), 100);
+  EXPECT_EQ(LogitOf(0), -100);
+  MultiLabelMetrics metrics(3);
+  const std::array<int32_t, 1> label = {0};
+  const auto sure = static_cast<float>(LogitOf(1)), never = static_cast<float>(LogitOf(0));
+  metrics.Add(std::array<float, 3>{sure, sure, never}, label);
+  EXPECT_NEAR(metrics.Values().at("loss"), 100.0 / 3, 1e-6);
+}
+
 TEST(MultiLabelMetrics, GreatLogitsStayFinite) {
   MultiLabelMetrics metrics(2);
   const std::array<int32_t, 1> label = {0};

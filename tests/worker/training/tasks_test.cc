@@ -261,7 +261,7 @@ TEST(TaskRowsTest, FailBeforeTheFirstStepWithBlame) {
   const Case cases[] = {
       {CaseOf("completion"), "max_length: 2", v1::Failure::DATA, "give a greater max_length"},
       {encoder, "", v1::Failure::USER, "cannot learn this task"},
-      {decoder, "", v1::Failure::USER, "decoder_start_token_id"},
+      {decoder, "", v1::Failure::USER, "cannot learn this task"},
   };
   for (const Case& test : cases) {
     RecordingSink sink;

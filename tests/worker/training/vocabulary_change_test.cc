@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "common/base/files.h"
 #include "common/base/json.h"
 #include "tests/worker/training/toy_job.h"
@@ -74,6 +76,75 @@ TEST(VocabularyChange, ATrainingLeavesTheNewTokenizerAndResumesWithTheSameBits) 
   RecordingSink resumed;
   ASSERT_EQ(RunAttempt(again, &resumed).end().outcome(), v1::AttemptEnd::SUCCEEDED);
   EXPECT_EQ(ResultWeights(again), ResultWeights(run));
+}
+
+// Of a model that is drawn there is nothing to follow: only its size changes.
+TEST(VocabularyChange, AConfigurationWithoutWeightsIsDrawnForTheNewTokens) {
+  const std::string model = MakeToyLstm(FreshDirectory("model"), 0);
+  const std::string tokenizer = MakeToyTokenizer(FreshDirectory("tokenizer"), kOtherWords);
+  const std::string changed = FreshDirectory("parent") + "/model";
+  const absl::Status status = ChangeVocabulary(model, tokenizer, changed);
+  ASSERT_TRUE(status.ok()) << status;
+  const auto config = *ReadJsonFile(changed + "/config.json");
+  EXPECT_EQ(config["vocab_size"], 7);
+  EXPECT_EQ(config["pad_token_id"], 0) << "which the old one left to the default, 1";
+  EXPECT_FALSE(Exists(changed + "/model.safetensors"));
+
+  std::vector<std::string> words;
+  for (int i = 0; i < 150; ++i) words.push_back("w" + std::to_string(i));
+  internal::Run run = ToyTraining(model, MakeToyTexts(FreshDirectory("dataset"), 20, 3),
+                                  "language_modeling {} max_length: 8 validation_fraction: 0 "
+                                  "phases { selector { everything: true } learning_rate: 0.005 "
+                                  "steps: 2 }");
+  run.set_tokenizer_dir(MakeToyTokenizer(FreshDirectory("tokenizer"), words));
+  RecordingSink sink;
+  const internal::Ended ended = RunAttempt(run, &sink);
+  ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+  EXPECT_EQ(TensorOf(run.work_dir() + "/result", "0.encoder.weight").size(0), 154);
+}
+
+// Its tables are those of its family: what merely has as many rows and such a name stays.
+TEST(VocabularyChange, AnLstmsRowsFollowTheirTokens) {
+  const std::string model = MakeToyLstm(FreshDirectory("model"), 0);
+  internal::Run run = ToyTraining(model, MakeToyTexts(FreshDirectory("dataset"), 20, 3),
+                                  "language_modeling {} max_length: 8 validation_fraction: 0 "
+                                  "phases { selector { everything: true } learning_rate: 0.005 "
+                                  "steps: 2 }");
+  RecordingSink sink;
+  ASSERT_EQ(RunAttempt(run, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+  const std::string base = run.work_dir() + "/result";
+  const std::string changed = FreshDirectory("parent") + "/model";
+  const absl::Status status = ChangeVocabulary(
+      base, MakeToyTokenizer(FreshDirectory("tokenizer"), kOtherWords), changed);
+  ASSERT_TRUE(status.ok()) << status;
+  for (const char* name :
+       {"0.encoder.weight", "0.encoder_dp.emb.weight", "1.decoder.weight", "1.decoder.bias"}) {
+    const torch::Tensor before = TensorOf(base, name), after = TensorOf(changed, name);
+    ASSERT_EQ(after.size(0), 7) << name;
+    EXPECT_TRUE(after[4].equal(before[9])) << name;
+  }
+  EXPECT_TRUE(LoadModel(changed, std::nullopt).ok());
+}
+
+// Its position table begins behind the padding's id: another id would shift every position.
+TEST(VocabularyChange, RefusesToShiftRobertasPositions) {
+  const std::string fixture = std::string(getenv("THAW_TEST_DATA")) + "/models/roberta";
+  const std::string model = MakeToyTokenizer(FreshDirectory("model"), kOtherWords);
+  for (const char* file : {"config.json", "model.safetensors"}) {
+    ASSERT_TRUE(
+        WriteFileAtomically(model + "/" + file, *ReadFile(fixture + "/" + file)).ok());
+  }
+  const std::string tokenizer = MakeToyTokenizer(FreshDirectory("tokenizer"), kOtherWords);
+  const auto change = [&] {
+    return ChangeVocabulary(model, tokenizer, FreshDirectory("parent") + "/model");
+  };
+  EXPECT_THAT(change().ToString(),
+              HasSubstr("its padding token has the id 0, that of the base model 1, from which "
+                        "positions of a roberta count"));
+  ASSERT_TRUE(WriteFileAtomically(tokenizer + "/tokenizer_config.json",
+                                  R"({"pad_token": "[UNK]", "eos_token": "[SEP]"})")
+                  .ok());
+  EXPECT_TRUE(change().ok()) << change();
 }
 
 TEST(VocabularyChange, RefusesAModelWithoutTables) {
