@@ -96,9 +96,8 @@ absl::Status ReadLabels(const nlohmann::json& config, v1::ModelSummary* summary)
 absl::Status ReadHead(const nlohmann::json& config, v1::ModelSummary* summary) {
   THAW_RETURN_IF_ERROR(ReadArchitectures(config, summary));
   const Reading reading = ReadingOf(summary->model_type());
-  const NamedHead named = summary->architectures().empty()
-                              ? NamedHead::kNone
-                              : HeadOfClass(summary->architectures(0));
+  const NamedHead named =
+      summary->architectures().empty() ? NamedHead::kNone : HeadOfClass(summary->architectures(0));
   summary->set_head(v1::ModelSummary::NONE);
   if (named == NamedHead::kClassifier) {
     THAW_RETURN_IF_ERROR(ReadLabels(config, summary));

@@ -78,12 +78,12 @@ int64_t BatchPlan::StepsInEpoch(int64_t epoch) const {
 
 std::vector<StepRows> LaneSteps(const TokenizedDataset& dataset, int32_t lanes, int64_t tokens) {
   const auto most = static_cast<int64_t>(std::numeric_limits<int32_t>::max());
-  const BatchPlan plan = *BatchPlan::Create(
-      &dataset,
-      {.examples_per_step = lanes,
-       .tokens_per_micro_step = static_cast<int32_t>(std::min(tokens, most)),
-       .in_lanes = true},
-      /*seed=*/0);
+  const BatchPlan plan =
+      *BatchPlan::Create(&dataset,
+                         {.examples_per_step = lanes,
+                          .tokens_per_micro_step = static_cast<int32_t>(std::min(tokens, most)),
+                          .in_lanes = true},
+                         /*seed=*/0);
   std::vector<StepRows> steps;
   for (DataCursor cursor; cursor.epoch == 0; cursor = steps.back().next) {
     steps.push_back(plan.Step(cursor));

@@ -31,9 +31,9 @@ struct TokenizedDataset {
   // Which tokens of a row carry loss; never the first one. With TokenizeOptions::foretells_next
   // also the one behind its last, with which the next row begins.
   RowLists<TokenSpan> answers;
-  RowLists<int32_t> targets;     // what a decoder is to write
-  int32_t classes = 0;           // of labels and label_sets
-  int32_t decoder_start = -1;    // what a decoder reads before its target
+  RowLists<int32_t> targets;   // what a decoder is to write
+  int32_t classes = 0;         // of labels and label_sets
+  int32_t decoder_start = -1;  // what a decoder reads before its target
 
   std::vector<int64_t> lines;  // line of each row's beginning in its file; of inline texts 1, 2, …
   int64_t truncated_rows = 0;

@@ -336,9 +336,14 @@ absl::StatusOr<std::unique_ptr<Model>> LoadAwdLstm(ModelConfig config, const std
 }  // namespace
 
 const Family kAwdLstmFamily = {
-    "awd_lstm", "AwdLstmForSequenceClassification", "AwdLstmForCausalLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadAwdLstm(fields, config); }, LoadAwdLstm,
-    kAwdLstmTokenTables, kAwdLstmPadding, /*positions_follow_padding=*/false,
+    "awd_lstm",
+    "AwdLstmForSequenceClassification",
+    "AwdLstmForCausalLM",
+    [](ConfigFields& fields, ModelConfig* config) { ReadAwdLstm(fields, config); },
+    LoadAwdLstm,
+    kAwdLstmTokenTables,
+    kAwdLstmPadding,
+    /*positions_follow_padding=*/false,
     /*draws_weights=*/true};
 
 }  // namespace thaw

@@ -7,8 +7,8 @@
 namespace thaw {
 namespace {
 
-constexpr const char* kBertTokenTables[] = {"word_embeddings.weight", "predictions.bias", "decoder.weight",
-                                           "decoder.bias"};
+constexpr const char* kBertTokenTables[] = {"word_embeddings.weight", "predictions.bias",
+                                            "decoder.weight", "decoder.bias"};
 constexpr int32_t kBertPadding = 0;
 
 EncoderSpec ReadBert(ConfigFields& fields, ModelConfig* config) {
@@ -76,8 +76,12 @@ absl::StatusOr<std::unique_ptr<Model>> LoadBert(ModelConfig config, const std::s
 }  // namespace
 
 const Family kBertFamily = {
-    "bert", "BertForSequenceClassification", "BertForMaskedLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadBert(fields, config); }, LoadBert,
-    kBertTokenTables, kBertPadding};
+    "bert",
+    "BertForSequenceClassification",
+    "BertForMaskedLM",
+    [](ConfigFields& fields, ModelConfig* config) { ReadBert(fields, config); },
+    LoadBert,
+    kBertTokenTables,
+    kBertPadding};
 
 }  // namespace thaw

@@ -181,7 +181,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadBloom(ModelConfig config, const std::
 }  // namespace
 
 const Family kBloomFamily = {
-    "bloom", "BloomForSequenceClassification", "BloomForCausalLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadBloom(fields, config); }, LoadBloom, kBloomTokenTables};
+    "bloom",
+    "BloomForSequenceClassification",
+    "BloomForCausalLM",
+    [](ConfigFields& fields, ModelConfig* config) { ReadBloom(fields, config); },
+    LoadBloom,
+    kBloomTokenTables};
 
 }  // namespace thaw

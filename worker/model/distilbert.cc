@@ -8,8 +8,8 @@
 namespace thaw {
 namespace {
 
-constexpr const char* kDistilBertTokenTables[] = {"word_embeddings.weight", "vocab_projector.weight",
-                                                  "vocab_projector.bias"};
+constexpr const char* kDistilBertTokenTables[] = {"word_embeddings.weight",
+                                                  "vocab_projector.weight", "vocab_projector.bias"};
 constexpr int32_t kDistilBertPadding = 0;
 
 EncoderSpec ReadDistilBert(ConfigFields& fields, ModelConfig* config) {
@@ -77,8 +77,12 @@ absl::StatusOr<std::unique_ptr<Model>> LoadDistilBert(ModelConfig config,
 }  // namespace
 
 const Family kDistilBertFamily = {
-    "distilbert", "DistilBertForSequenceClassification", "DistilBertForMaskedLM",
+    "distilbert",
+    "DistilBertForSequenceClassification",
+    "DistilBertForMaskedLM",
     [](ConfigFields& fields, ModelConfig* config) { ReadDistilBert(fields, config); },
-    LoadDistilBert, kDistilBertTokenTables, kDistilBertPadding};
+    LoadDistilBert,
+    kDistilBertTokenTables,
+    kDistilBertPadding};
 
 }  // namespace thaw

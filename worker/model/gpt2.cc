@@ -180,7 +180,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadGpt2(ModelConfig config, const std::s
 }  // namespace
 
 const Family kGpt2Family = {
-    "gpt2", "GPT2ForSequenceClassification", "GPT2LMHeadModel",
-    [](ConfigFields& fields, ModelConfig* config) { ReadGpt2(fields, config); }, LoadGpt2, kGpt2TokenTables};
+    "gpt2",
+    "GPT2ForSequenceClassification",
+    "GPT2LMHeadModel",
+    [](ConfigFields& fields, ModelConfig* config) { ReadGpt2(fields, config); },
+    LoadGpt2,
+    kGpt2TokenTables};
 
 }  // namespace thaw

@@ -305,13 +305,20 @@ void CheckLlama(ConfigFields& fields, ModelConfig* config) { ReadLlama(fields, c
 
 }  // namespace
 
-const Family kLlamaFamily = {"llama", "LlamaForSequenceClassification", "LlamaForCausalLM",
-                             CheckLlama, LoadLlama, kLlamaTokenTables};
-const Family kMistralFamily = {"mistral", "MistralForSequenceClassification", "MistralForCausalLM",
-                               CheckLlama, LoadLlama, kLlamaTokenTables};
-const Family kQwen2Family = {"qwen2", "Qwen2ForSequenceClassification", "Qwen2ForCausalLM",
-                             CheckLlama, LoadLlama, kLlamaTokenTables};
-const Family kQwen3Family = {"qwen3", "Qwen3ForSequenceClassification", "Qwen3ForCausalLM",
-                             CheckLlama, LoadLlama, kLlamaTokenTables};
+const Family kLlamaFamily = {
+    "llama",          "LlamaForSequenceClassification", "LlamaForCausalLM", CheckLlama, LoadLlama,
+    kLlamaTokenTables};
+const Family kMistralFamily = {"mistral",
+                               "MistralForSequenceClassification",
+                               "MistralForCausalLM",
+                               CheckLlama,
+                               LoadLlama,
+                               kLlamaTokenTables};
+const Family kQwen2Family = {
+    "qwen2",          "Qwen2ForSequenceClassification", "Qwen2ForCausalLM", CheckLlama, LoadLlama,
+    kLlamaTokenTables};
+const Family kQwen3Family = {
+    "qwen3",          "Qwen3ForSequenceClassification", "Qwen3ForCausalLM", CheckLlama, LoadLlama,
+    kLlamaTokenTables};
 
 }  // namespace thaw

@@ -9,8 +9,8 @@
 namespace thaw {
 namespace {
 
-constexpr const char* kRobertaTokenTables[] = {"word_embeddings.weight", "lm_head.bias", "decoder.weight",
-                                              "decoder.bias"};
+constexpr const char* kRobertaTokenTables[] = {"word_embeddings.weight", "lm_head.bias",
+                                               "decoder.weight", "decoder.bias"};
 constexpr int32_t kRobertaPadding = 1;
 
 EncoderSpec ReadRoberta(ConfigFields& fields, ModelConfig* config) {
@@ -86,9 +86,13 @@ absl::StatusOr<std::unique_ptr<Model>> LoadRoberta(ModelConfig config, const std
 }  // namespace
 
 const Family kRobertaFamily = {
-    "roberta", "RobertaForSequenceClassification", "RobertaForMaskedLM",
-    [](ConfigFields& fields, ModelConfig* config) { ReadRoberta(fields, config); }, LoadRoberta,
-    kRobertaTokenTables, kRobertaPadding,
+    "roberta",
+    "RobertaForSequenceClassification",
+    "RobertaForMaskedLM",
+    [](ConfigFields& fields, ModelConfig* config) { ReadRoberta(fields, config); },
+    LoadRoberta,
+    kRobertaTokenTables,
+    kRobertaPadding,
     /*positions_follow_padding=*/true};
 
 }  // namespace thaw

@@ -379,8 +379,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadT5(ModelConfig config, const std::str
 
 }  // namespace
 
-const Family kT5Family = {"t5", nullptr, "T5ForConditionalGeneration",
+const Family kT5Family = {"t5",
+                          nullptr,
+                          "T5ForConditionalGeneration",
                           [](ConfigFields& fields, ModelConfig* config) { ReadT5(fields, config); },
-                          LoadT5, kT5TokenTables};
+                          LoadT5,
+                          kT5TokenTables};
 
 }  // namespace thaw

@@ -18,7 +18,7 @@ struct TrainingInputs {
   TokenizedDataset validation;      // no rows: there is no evaluation
   // The rows are joined texts, and the model carries its state from each to the next.
   bool carries_state = false;
-  bool lacks_end = false;           // texts were to be ended, but the model has no token for it
+  bool lacks_end = false;  // texts were to be ended, but the model has no token for it
 };
 
 // Reads what `run`, a training, names. Labels are those of the training dataset; rows are on the

@@ -36,8 +36,8 @@ class TrainingTask {
 };
 
 // By the model's head: a classifier answers for whole sequences (one label, several, a number), a
-// language model token by token. `lanes`: an evaluation reads joined texts on from row to row, in so
-// many lanes (BatchPolicy::in_lanes); 0: every row begins by itself.
+// language model token by token. `lanes`: an evaluation reads joined texts on from row to row, in
+// so many lanes (BatchPolicy::in_lanes); 0: every row begins by itself.
 std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config, int32_t lanes);
 
 }  // namespace thaw

@@ -162,8 +162,7 @@ TEST(BatchPlanTest, RefusesWhatItCannotPlan) {
   EXPECT_EQ(BatchPlan::Create(&empty, {}, 1).status().code(),
             absl::StatusCode::kFailedPrecondition);
   const TokenizedDataset dataset = RowsOfLengths({1});
-  for (const BatchPolicy& policy :
-       std::vector<BatchPolicy>{
+  for (const BatchPolicy& policy : std::vector<BatchPolicy>{
            {0, 0, 10}, {1, 1, 10}, {-1, 5, 10}, {5, -1, 10}, {1, 0, 0}, {0, 9, 9, true}}) {
     EXPECT_EQ(BatchPlan::Create(&dataset, policy, 1).status().code(),
               absl::StatusCode::kInvalidArgument);

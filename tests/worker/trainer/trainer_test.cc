@@ -243,8 +243,8 @@ TEST(CatchExceptions, EachBecomesAnEnd) {
   }
 }
 
-// Memory that one of several threads cannot have, in the midst of a training: an exception that left
-// the thread would end the process. The next attempt goes on from the checkpoint.
+// Memory that one of several threads cannot have, in the midst of a training: an exception that
+// left the thread would end the process. The next attempt goes on from the checkpoint.
 TEST_F(TrainerTest, MemoryThatRunsOutInAParallelRegionEndsTheAttempt) {
   const int threads = at::get_num_threads();
   at::set_num_threads(2);
@@ -260,10 +260,8 @@ TEST_F(TrainerTest, MemoryThatRunsOutInAParallelRegionEndsTheAttempt) {
   };
   const auto attempt = [&] {
     Control control;
-    const AttemptContext context{.sink = &sink,
-                                 .control = &control,
-                                 .clock = &RealClock(),
-                                 .point_interval_seconds = 0};
+    const AttemptContext context{
+        .sink = &sink, .control = &control, .clock = &RealClock(), .point_interval_seconds = 0};
     return CatchExceptions([&] { return RunAssignment(run, context, nullptr); },
                            [&] { return step; });
   };

@@ -15,11 +15,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kOneStep[] =
+constexpr char kBackwardStep[] =
     " validation_fraction: 0 phases { selector { everything: true } learning_rate: 0.01 steps: 1 }";
 
 // The same weights, read in this direction.
-std::string Reading(const std::string& model, bool backward) {
+std::string WithDirection(const std::string& model, bool backward) {
   const std::string directory = FreshDirectory("model");
   for (const char* file : {"model.safetensors", "tokenizer.json", "tokenizer_config.json"}) {
     EXPECT_TRUE(WriteFileAtomically(directory + "/" + file, *ReadFile(model + "/" + file)).ok());
@@ -32,8 +32,8 @@ std::string Reading(const std::string& model, bool backward) {
 
 // What a training of one step leaves.
 std::string Trained(const std::string& dataset, const std::string& task) {
-  const internal::Run run =
-      ToyTraining(MakeToyLstm(FreshDirectory("model"), 0), dataset, absl::StrCat(task, kOneStep));
+  const internal::Run run = ToyTraining(MakeToyLstm(FreshDirectory("model"), 0), dataset,
+                                        absl::StrCat(task, kBackwardStep));
   RecordingSink sink;
   const internal::Ended ended = RunAttempt(run, &sink);
   EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
@@ -65,9 +65,9 @@ TEST(BackwardModels, ClassifyAndEmbedTextsFromTheirEnd) {
         absl::StrCat(task, R"( texts { values: "w1 w2 w3 w4" values: "w5 w1 w6" })");
     const std::string turned =
         absl::StrCat(task, R"( texts { values: "w4 w3 w2 w1" values: "w6 w1 w5" })");
-    const std::string backward = Answer(Reading(model, true), as_it_stands, file);
-    EXPECT_EQ(backward, Answer(Reading(model, false), turned, file)) << task;
-    EXPECT_NE(backward, Answer(Reading(model, false), as_it_stands, file)) << task;
+    const std::string backward = Answer(WithDirection(model, true), as_it_stands, file);
+    EXPECT_EQ(backward, Answer(WithDirection(model, false), turned, file)) << task;
+    EXPECT_NE(backward, Answer(WithDirection(model, false), as_it_stands, file)) << task;
   }
 }
 
@@ -90,7 +90,7 @@ TEST(BackwardModels, AreTrainedOnTextsFromTheirEnd) {
       nlohmann::json config = *ReadJsonFile(model + "/config.json");
       config["reads_backward"] = backward;
       EXPECT_TRUE(WriteFileAtomically(model + "/config.json", config.dump()).ok());
-      const internal::Run run = ToyTraining(model, dataset, absl::StrCat(task, kOneStep));
+      const internal::Run run = ToyTraining(model, dataset, absl::StrCat(task, kBackwardStep));
       RecordingSink sink;
       EXPECT_EQ(RunAttempt(run, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
       return ResultWeights(run);
@@ -102,19 +102,20 @@ TEST(BackwardModels, AreTrainedOnTextsFromTheirEnd) {
 
 TEST(BackwardModels, NeitherWriteNorScoreNorLearnToAnswer) {
   const std::string dataset = MakeToyTexts(FreshDirectory("dataset"), 20, 3);
-  const std::string model = Reading(Trained(dataset, "language_modeling {}"), true);
-  for (const char* task : {R"(generate {} texts { values: "w1 w2" })",
-                           R"(score {} texts { values: "w1 w2" })"}) {
+  const std::string model = WithDirection(Trained(dataset, "language_modeling {}"), true);
+  for (const char* task :
+       {R"(generate {} texts { values: "w1 w2" })", R"(score {} texts { values: "w1 w2" })"}) {
     RecordingSink sink;
     const v1::AttemptEnd end = RunAttempt(Predict(model, task), &sink).end();
     EXPECT_EQ(end.failure().blame(), v1::Failure::USER) << task;
-    EXPECT_THAT(end.failure().message(), HasSubstr("give a language model that reads left to right"))
+    EXPECT_THAT(end.failure().message(),
+                HasSubstr("give a language model that reads left to right"))
         << task;
   }
   for (const char* task : {"completion {}", "completion { messages_column: 'messages' }"}) {
     RecordingSink sink;
     const v1::AttemptEnd end =
-        RunAttempt(ToyTraining(model, dataset, absl::StrCat(task, kOneStep)), &sink).end();
+        RunAttempt(ToyTraining(model, dataset, absl::StrCat(task, kBackwardStep)), &sink).end();
     EXPECT_EQ(end.failure().blame(), v1::Failure::USER) << task;
     EXPECT_THAT(end.failure().message(), HasSubstr("cannot learn this task")) << task;
   }

@@ -99,10 +99,12 @@ TEST_F(CarriedText, StepsGiveTheLossOfOneLongForward) {
   for (int64_t row = 0; row < text.rows(); ++row) {
     alone += LossOf(model.get(), Pack(text, {&row, 1}));
   }
-  const double carried_error = std::abs(steps / whole - 1), alone_error = std::abs(alone / whole - 1);
-  std::printf("[ FIGURE   ] %d steps against one long forward: the loss differs by %.1e, without "
-              "carrying by %.1e (relative)\n",
-              static_cast<int>(sink.Series("loss").size()), carried_error, alone_error);
+  const double carried_error = std::abs(steps / whole - 1),
+               alone_error = std::abs(alone / whole - 1);
+  std::printf(
+      "[ FIGURE   ] %d steps against one long forward: the loss differs by %.1e, without "
+      "carrying by %.1e (relative)\n",
+      static_cast<int>(sink.Series("loss").size()), carried_error, alone_error);
   EXPECT_LT(carried_error, 1e-6);
   EXPECT_GT(alone_error, 30 * carried_error);
 }
@@ -234,8 +236,11 @@ TEST_F(CarriedText, RefusesACheckpointOfOtherLanes) {
   ASSERT_EQ(RunAttempt(run, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
   run.set_checkpoint_dir(run.work_dir() + "/" + sink.checkpoints[1].dir());
   run.set_work_dir(FreshDirectory("work"));
-  run.mutable_assignment()->mutable_spec()->mutable_training()->mutable_batch()->set_examples_per_step(
-      4);
+  run.mutable_assignment()
+      ->mutable_spec()
+      ->mutable_training()
+      ->mutable_batch()
+      ->set_examples_per_step(4);
   EXPECT_THAT(RunAttempt(run, &sink).end().failure().message(),
               HasSubstr("read its texts in 3 lanes, this one reads them in 4"));
 }

@@ -28,7 +28,8 @@ TEST(MultiLabelMetrics, DecidesEachLabelByItself) {
   EXPECT_NEAR(values.at("macro_f1"), (2.0 / 3 + 1 + 1 + 0) / 4, 1e-12);
 }
 
-// The mean of several models' probabilities may be rounded to 1: log(p / (1 - p)) is infinite there.
+// The mean of several models' probabilities may be rounded to 1: log(p / (1 - p)) is infinite
+// there.
 TEST(MultiLabelMetrics, ProbabilitiesOfNoughtAndOneHaveAFiniteLoss) {
   EXPECT_NEAR(LogitOf(0.25), std::log(0.25 / 0.75), 1e-12);
   EXPECT_EQ(LogitOf(1), 100);

@@ -145,8 +145,9 @@ std::string MakeToyWriter(const std::string& directory, const std::string& fixtu
 
 std::string MakeToyLstm(const std::string& directory, double drop_mult) {
   const nlohmann::json config = {
-      {"model_type", "awd_lstm"}, {"vocab_size", kSpecialTokens + kWords}, {"hidden_size", 12},
-      {"lstm_size", 20},          {"num_hidden_layers", 2},                {"head_hidden_size", 8},
+      {"model_type", "awd_lstm"}, {"vocab_size", kSpecialTokens + kWords},
+      {"hidden_size", 12},        {"lstm_size", 20},
+      {"num_hidden_layers", 2},   {"head_hidden_size", 8},
       {"drop_mult", drop_mult}};
   Write(directory + "/config.json", config.dump());
   Write(directory + "/tokenizer.json", ToyTokenizer(""));

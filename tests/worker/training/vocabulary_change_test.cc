@@ -114,8 +114,8 @@ TEST(VocabularyChange, AnLstmsRowsFollowTheirTokens) {
   ASSERT_EQ(RunAttempt(run, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
   const std::string base = run.work_dir() + "/result";
   const std::string changed = FreshDirectory("parent") + "/model";
-  const absl::Status status = ChangeVocabulary(
-      base, MakeToyTokenizer(FreshDirectory("tokenizer"), kOtherWords), changed);
+  const absl::Status status =
+      ChangeVocabulary(base, MakeToyTokenizer(FreshDirectory("tokenizer"), kOtherWords), changed);
   ASSERT_TRUE(status.ok()) << status;
   for (const char* name :
        {"0.encoder.weight", "0.encoder_dp.emb.weight", "1.decoder.weight", "1.decoder.bias"}) {
@@ -131,8 +131,7 @@ TEST(VocabularyChange, RefusesToShiftRobertasPositions) {
   const std::string fixture = std::string(getenv("THAW_TEST_DATA")) + "/models/roberta";
   const std::string model = MakeToyTokenizer(FreshDirectory("model"), kOtherWords);
   for (const char* file : {"config.json", "model.safetensors"}) {
-    ASSERT_TRUE(
-        WriteFileAtomically(model + "/" + file, *ReadFile(fixture + "/" + file)).ok());
+    ASSERT_TRUE(WriteFileAtomically(model + "/" + file, *ReadFile(fixture + "/" + file)).ok());
   }
   const std::string tokenizer = MakeToyTokenizer(FreshDirectory("tokenizer"), kOtherWords);
   const auto change = [&] {
