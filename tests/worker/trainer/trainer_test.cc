@@ -276,6 +276,7 @@ TEST_F(TrainerTest, MemoryThatRunsOutInAParallelRegionEndsTheAttempt) {
   run.set_checkpoint_dir(run.work_dir() + "/" + sink.checkpoints.back().dir());
   run.set_work_dir(FreshDirectory("work"));
   run.mutable_assignment()->set_micro_step_divisor(2);
+  sink.on_point = [&](const v1::MetricPoint& point) { step = point.step(); };
   EXPECT_EQ(attempt().end().outcome(), v1::AttemptEnd::SUCCEEDED);
   EXPECT_EQ(step, 6);
   at::set_num_threads(threads);
