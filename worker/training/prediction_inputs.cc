@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "worker/data/completion_rows.h"
+#include "worker/data/source_rows.h"
 #include "worker/text/chat_template.h"
 #include "worker/text/special_tokens.h"
 #include "worker/text/stream_decoder.h"
@@ -121,11 +122,13 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const ReadingContext& context,
   return std::move(prompts[0]);
 }
 
-// What an encoder reads: the beginning of the text, between the tokens that it expects around one.
 absl::StatusOr<Encoding> EncodeSource(const ReadingContext& context, const std::string& text,
-                                      size_t longest) {
-  return context.loaded.tokenizer->Encode({.text = text},
-                                          {.max_length = static_cast<int32_t>(longest)});
+                                      std::optional<int32_t> end, size_t longest) {
+  const TextInput source[] = {{.text = text}};
+  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
+                        EncodeSources(source, *context.loaded.tokenizer, end,
+                                      static_cast<int32_t>(longest), /*threads=*/1));
+  return std::move(encodings[0]);
 }
 
 absl::StatusOr<std::vector<int32_t>> EncodeBare(const Tokenizer& tokenizer,
@@ -167,8 +170,9 @@ bool CutScoredRow(const Tokenizer& tokenizer, size_t longest, bool has_prompt, S
   return true;
 }
 
+// `end`: the token behind a source.
 absl::Status AddScoredRow(const ReadingContext& context, const Example& example,
-                          ScoreInputs* inputs) {
+                          std::optional<int32_t> end, ScoreInputs* inputs) {
   const Tokenizer& tokenizer = *context.loaded.tokenizer;
   const v1::Prediction& prediction = PredictionOf(context);
   const ModelConfig& config = context.loaded.model->config();
@@ -182,7 +186,7 @@ absl::Status AddScoredRow(const ReadingContext& context, const Example& example,
                           "a model with encoder and decoder scores completions after prompts: "
                           "give prompt and completion");
     }
-    THAW_ASSIGN_OR_RETURN(Encoding source, EncodeSource(context, example.text, longest));
+    THAW_ASSIGN_OR_RETURN(Encoding source, EncodeSource(context, example.text, end, longest));
     row.source = std::move(source.ids);
     THAW_ASSIGN_OR_RETURN(row.ids, EncodeBare(tokenizer, example.answer));
     cut = CutScoredRow(tokenizer, longest, false, &row) || source.truncated;
@@ -272,9 +276,16 @@ absl::StatusOr<ScoreInputs> ReadScoreInputs(const ReadingContext& context) {
               .label_column = "",
               .form = ExampleForm::kText};
   }
+  std::optional<int32_t> end;
+  if (context.loaded.model->config().encoder_decoder) {
+    THAW_ASSIGN_OR_RETURN(
+        const SpecialTokens special,
+        ReadSpecialTokens(context.loaded.tokenizer_dir, *context.loaded.tokenizer));
+    end = special.eos;
+  }
   ScoreInputs inputs;
   THAW_RETURN_IF_ERROR(ForEachExample(context, schema, [&](const Example& example) {
-    const absl::Status status = AddScoredRow(context, example, &inputs);
+    const absl::Status status = AddScoredRow(context, example, end, &inputs);
     return status.ok() ? status : AtLine(status, example);
   }));
   return inputs;
@@ -330,7 +341,7 @@ absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context)
       THAW_ASSIGN_OR_RETURN(ids, EncodeBare(tokenizer, text));
       inputs.truncated_rows += KeepFrontAndEnd(tokenizer, special.bos, longest, &ids);
     } else if (config.encoder_decoder) {
-      THAW_ASSIGN_OR_RETURN(Encoding source, EncodeSource(context, text, longest));
+      THAW_ASSIGN_OR_RETURN(Encoding source, EncodeSource(context, text, special.eos, longest));
       inputs.truncated_rows += source.truncated;
       ids = std::move(source.ids);
     } else {

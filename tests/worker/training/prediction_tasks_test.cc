@@ -345,9 +345,16 @@ std::string WarningsOf(const RecordingSink& sink) {
   return all;
 }
 
+void EndTextsWith(const std::string& model, const std::string& token) {
+  ASSERT_TRUE(
+      WriteFileAtomically(model + "/tokenizer_config.json", "{\"eos_token\": \"" + token + "\"}")
+          .ok());
+}
+
 // What stands before every text, and what ends a source, models have seen with every text.
 TEST(LongRows, AreCutAsTransformersCutsThem) {
   const std::string writer = Recorded("llama"), seq2seq = Recorded("t5");
+  EndTextsWith(seq2seq, "[SEP]");
   constexpr char kGenerate[] = "generate { max_new_tokens: 8 ignore_end: true } ";
   const auto texts = [](const std::string& text) {
     return "texts { values: \"" + text + "\" values: \"w9\" }";
@@ -375,6 +382,17 @@ TEST(LongRows, AreCutAsTransformersCutsThem) {
     EXPECT_EQ(Succeed(whole).metrics().at("truncated_rows"), 0);
     EXPECT_EQ(Lines(cut), Lines(whole)) << one.cut;
   }
+}
+
+// Training puts the end-of-text token behind a source whose tokenizer does not.
+TEST(Sources, EndAsInTraining) {
+  const std::string model = Recorded("t5");
+  EndTextsWith(model, "[SEP]");
+  const std::string task =
+      R"(generate { max_new_tokens: 2 ignore_end: true } texts { values: "w1 w2" })";
+  EXPECT_EQ(Succeed(Work(model, task)).metrics().at("prompt_tokens"), 4) << "[CLS] w1 w2 [SEP]";
+  EndTextsWith(model, "w8");
+  EXPECT_EQ(Succeed(Work(model, task)).metrics().at("prompt_tokens"), 5) << "and w8";
 }
 
 TEST(LongRows, AConversationKeepsItsFirstToken) {
