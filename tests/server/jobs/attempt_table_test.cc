@@ -65,6 +65,17 @@ class AttemptTable : public ::testing::Test {
   std::string job_;
 };
 
+TEST_F(AttemptTable, AnAssignmentSaysWhoseJobItIsAndSinceWhen) {
+  const auto assignment = fixture_.store().Write(
+      [&](Transaction& t) { return BeginAttempt(t, job_, RandomId(), "w", v1::Resources::CPU); });
+  ASSERT_TRUE(assignment.ok()) << assignment.status();
+  const Job job = fixture_.Get(job_);
+  EXPECT_FALSE(assignment->owner().empty());
+  EXPECT_EQ(assignment->owner(), job.owner());
+  EXPECT_GT(assignment->create_time().seconds(), 0);
+  EXPECT_EQ(assignment->create_time().SerializeAsString(), job.create_time().SerializeAsString());
+}
+
 TEST_F(AttemptTable, OneLiveAttemptAtATime) {
   Begin();
   auto second = fixture_.store().Write(
@@ -198,7 +209,7 @@ TEST_F(AttemptTable, PredictionsHoldEightCheckpointsOfATraining) {
     ASSERT_TRUE(Checkpoint(id, absl::StrCat("checkpoint-", i), i * 10).ok());
     const absl::Status status = submit(i);
     EXPECT_EQ(status.ok(), i <= 8) << status;
-    if (i == 9) EXPECT_EQ(ReasonOf(status), "CHECKPOINTS_HELD");
+    EXPECT_EQ(ReasonOf(status), i <= 8 ? "" : "CHECKPOINTS_HELD");
   }
   EXPECT_TRUE(submit(8).ok()) << "it is held already";
   ASSERT_TRUE(
