@@ -90,7 +90,7 @@ def predict(name, rows, new_tokens):
         prediction.generate.ignore_end = True
     frame = trainer_pb2.ToTrainer(run=trainer_pb2.Run(
         assignment=assignment, model_dir=args.model, dataset_dir=dataset, work_dir=os.path.join(directory, "attempt"),
-        threads=args.threads, keep_model=True))
+        threads=args.threads, warm_key="bench"))
     payload = frame.SerializeToString()
     ours.sendall(struct.pack("<I", len(payload)) + payload)
     while (answer := receive(ours)) is not None:

@@ -80,8 +80,8 @@ std::vector<prometheus::MetricFamily> StateMetrics::Collect() const {
       gauge("thaw_disk_free_bytes", "Bytes free on the disk that holds a directory.");
   AddSeries(free, {{"dir", "data"}}, static_cast<double>(FreeBytes(data_dir_).value_or(0)));
   AddSeries(free, {{"dir", "artifacts"}}, static_cast<double>(artifacts_.budget().FreeOnDisk()));
-  AddSeries(gauge("thaw_disk_short", "1 while jobs are paused because a disk is short, else 0."),
-            {}, guard_.IsShort() ? 1 : 0);
+  AddSeries(gauge("thaw_disk_short", "1 while nothing starts because a disk is short, else 0."), {},
+            guard_.IsShort() ? 1 : 0);
   return families;
 }
 

@@ -89,7 +89,7 @@ DiskGuard::Plan DiskGuard::MakePlan(const std::vector<DiskNeed>& needs) const {
     waits = true;
     plan.kept_bytes += bytes;
   }
-  plan.is_short = above_pause.any < 0 || waits || (short_ && to_go_on < 0);
+  plan.is_short = above_pause.any < 0 || waits || (short_ && above_resume.any < 0);
   return plan;
 }
 

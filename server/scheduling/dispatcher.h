@@ -14,8 +14,8 @@
 // Threads: every function is thread-safe and none blocks on the disk (Start does). Decisions are
 // made in Tick, on the dispatcher's own thread (which sleeps until something happens or a deadline
 // comes) or, with `run_thread` off, by whoever drives the clock. `done` runs on the caller's
-// thread, on that thread or on the store's writer, without a lock held, exactly once; it must only
-// enqueue.
+// thread, on that thread or on the thread that commits, without a lock held, exactly once; it must
+// only enqueue.
 #pragma once
 
 #include <cstdint>

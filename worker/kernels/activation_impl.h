@@ -1,5 +1,4 @@
-// Activations, plain and gated, and what an LSTM cell does with its gates. See simd.h for how this
-// is included.
+// Activations, plain and gated. See simd.h for how this is included.
 #pragma once
 
 #include "worker/kernels/kernels.h"

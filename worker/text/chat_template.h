@@ -44,7 +44,8 @@ struct RenderedChat {
 // Messages are a JSON array of objects; all their fields reach the template. Errors:
 // INVALID_ARGUMENT if they are no such JSON, or the template refuses them (raise_exception);
 // FAILED_PRECONDITION if the template is broken or fails, with its origin and line;
-// RESOURCE_EXHAUSTED if it exceeds a limit.
+// RESOURCE_EXHAUSTED if it exceeds a limit; where that was its 256 MiB, they stay taken until the
+// process ends, which should be soon.
 class ChatTemplate {
  public:
   // The template of a model directory: chat_template.jinja, else "chat_template" of

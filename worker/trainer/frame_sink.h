@@ -7,9 +7,9 @@
 
 namespace thaw {
 
-// Writes to `socket`, which outlives it. Messages quote files, which hold anything: here, and only
-// here, they are made what a frame may hold and a terminal may show (clean_text.h). When the worker
-// is gone, what is told is lost: the reading side sees the end of the stream and ends the process.
+// Writes to `socket`, which outlives it. Messages quote files, which hold anything: here they are
+// made what a frame may hold and a terminal may show (clean_text.h). When the worker is gone, what
+// is told is lost: the reading side sees the end of the stream and ends the process.
 class FrameSink final : public ProgressSink {
  public:
   explicit FrameSink(int socket) : socket_(socket) {}

@@ -69,7 +69,7 @@ absl::Status CarriedState::SetTensors(const TensorsByName& tensors, int64_t lane
       if (found == tensors.end() || found->second.dim() != 2 || found->second.size(0) != lanes) {
         return absl::InvalidArgumentError(
             absl::StrCat("the checkpoint has no ", CarriedName(block, name), " of ", lanes,
-                         " lanes, so the texts cannot be read on from it"));
+                         " lanes, so the texts cannot be read on from it: run the job anew"));
       }
       now_[block].*part = found->second;
     }

@@ -40,7 +40,8 @@ absl::Status OutputNotANumber(int64_t row) {
       absl::InvalidArgumentError(absl::StrCat(
           "row ", row,
           ": the model's output is not a number: its weights are damaged, or overflowed when they "
-          "were trained or saved in fp16; upload them again, saved as bf16 or fp32")),
+          "were trained or saved in fp16; upload them again, saved as bf16 or fp32, or train "
+          "again with a lower learning_rate")),
       "OUTPUT_NOT_A_NUMBER");
 }
 

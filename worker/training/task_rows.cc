@@ -117,7 +117,9 @@ absl::StatusOr<TaskRows> RowsOfTask(const internal::Run& run, const ModelConfig&
     return InvalidField("base_model", absl::StrCat("a model of type ", config.model_type,
                                                    " cannot learn this task"));
   }
-  THAW_ASSIGN_OR_RETURN(rows.options.decoder_start, DecoderStart(tokenizer_dir, config));
+  const absl::StatusOr<int32_t> decoder_start = DecoderStart(tokenizer_dir, config);
+  THAW_RETURN_IF_ERROR(Annotate(decoder_start.status(), "base_model"));
+  rows.options.decoder_start = *decoder_start;
   THAW_ASSIGN_OR_RETURN(const SpecialTokens special, ReadSpecialTokens(tokenizer_dir, tokenizer));
   rows.options.end = special.eos;
   if (rows.options.kind == RowKind::kConversation) {

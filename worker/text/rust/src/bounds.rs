@@ -27,8 +27,15 @@ pub enum Stopped {
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stopped::Memory => write!(f, "rendering takes over {} MiB of memory", MAX_BYTES >> 20),
-            Stopped::NoThread(error) => write!(f, "there is no thread to render on: {error}"),
+            Stopped::Memory => write!(
+                f,
+                "rendering takes over {} MiB of memory: shorten the conversation or the template",
+                MAX_BYTES >> 20
+            ),
+            Stopped::NoThread(error) => write!(
+                f,
+                "there is no thread to render on: {error}: raise the limits of threads and address space"
+            ),
         }
     }
 }

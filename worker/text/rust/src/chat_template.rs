@@ -146,10 +146,7 @@ impl ChatTemplate {
     }
 
     fn too_much(&self, why: bounds::Stopped) -> Failure {
-        Failure::new(
-            Status::Exhausted,
-            format!("{}: {why}: shorten the conversation or the template", self.origin),
-        )
+        Failure::new(Status::Exhausted, format!("{}: {why}", self.origin))
     }
 
     fn failure(&self, error: &Error) -> Failure {
