@@ -227,7 +227,7 @@ absl::StatusOr<v1::Upload> UploadStaging::Create(const std::string& owner,
                                                  const v1::CreateUploadRequest& request) {
   // Up to the row: of two equal requests at a time the later one must see the upload of the other,
   // whose room is its own, and all of an owner's count against its limit.
-  MutexLock creating(creating_);
+  MutexLock creating(creating_[std::hash<std::string>()(owner) % creating_.size()]);
   int unfinished = 0;
   bool repeated = false;
   {

@@ -2,6 +2,7 @@
 // announces.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -109,7 +110,8 @@ class UploadStaging {
   Store& store_;
   DiskBudget& budget_;
   const Clock& clock_;
-  Mutex creating_;  // one Create at a time; before any other lock
+  // One Create of an owner at a time: by a hash of the owner. Before any other lock.
+  std::array<Mutex, 16> creating_;
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<StagedEntry>> entries_ THAW_GUARDED_BY(mutex_);
 };

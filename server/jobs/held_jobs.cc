@@ -20,6 +20,7 @@ constexpr double kCopiesInCheckpoint = 4;
   "SELECT " THAW_JOB_COLUMNS " FROM jobs WHERE " condition " ORDER BY number"
 constexpr char kPausing[] = THAW_JOBS_WHERE("state = 4");
 constexpr char kAtWork[] = THAW_JOBS_WHERE("state IN (2, 3)");
+constexpr char kQueued[] = THAW_JOBS_WHERE("state = 1 AND checkpoint != ''");
 constexpr char kHeld[] = THAW_JOBS_WHERE("state = 5 AND held = 1");
 
 absl::StatusOr<int64_t> NewestCheckpointBytes(Reader& reader, const JobRow& row) {
@@ -83,6 +84,7 @@ absl::StatusOr<std::vector<DiskNeed>> GetDiskNeeds(Reader& reader) {
   std::vector<DiskNeed> needs;
   THAW_RETURN_IF_ERROR(AddNeeds(reader, kPausing, DiskNeed::kPausing, &needs));
   THAW_RETURN_IF_ERROR(AddNeeds(reader, kAtWork, DiskNeed::kAtWork, &needs));
+  THAW_RETURN_IF_ERROR(AddNeeds(reader, kQueued, DiskNeed::kQueued, &needs));
   THAW_RETURN_IF_ERROR(AddNeeds(reader, kHeld, DiskNeed::kHeld, &needs));
   return needs;
 }

@@ -17,6 +17,7 @@ struct DiskNeed {
   enum Standing {
     kPausing,  // its trainer writes one now, for whoever paused it
     kAtWork,   // STARTING or RUNNING: HoldJobs would pause it
+    kQueued,   // on its way back, with a checkpoint to go on from
     kHeld,     // paused by HoldJobs
   };
   int64_t job = 0;  // JobRow.number
@@ -24,7 +25,7 @@ struct DiskNeed {
   int64_t checkpoint_bytes = 0;
 };
 
-// Those who write already first, then those at work, then those held; older jobs first within each.
+// In the order of their standing, older jobs first within each.
 // A checkpoint is taken for as large as the job's newest, or as four times the base model's share
 // that trains (weights, the best ones, two moments), whichever is more. What has not begun, and a
 // prediction, needs nothing.

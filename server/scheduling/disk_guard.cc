@@ -73,23 +73,26 @@ DiskGuard::Plan DiskGuard::MakePlan(const std::vector<DiskNeed>& needs) const {
   const Room above_resume = RoomAbove(options_.resume_above_bytes);
   int64_t to_run = above_pause.checkpoints;
   int64_t to_go_on = above_resume.checkpoints;
-  bool waits = false;
+  bool waits = false, comes_back = false;
   for (const DiskNeed& need : needs) {
     const int64_t bytes = need.checkpoint_bytes;
     const bool held = need.standing == DiskNeed::kHeld;
     if (bytes <= (held ? to_go_on : to_run)) {
       if (held) plan.release.insert(need.job);
+      comes_back |= held || need.standing == DiskNeed::kQueued;
       to_run -= bytes;
       to_go_on -= bytes;
       plan.kept_bytes += bytes;
       continue;
     }
     if (need.standing == DiskNeed::kAtWork) plan.hold.insert(need.job);
+    if (need.standing == DiskNeed::kQueued) continue;
     if (bytes > above_resume.checkpoints) continue;  // not even alone
     waits = true;
     plan.kept_bytes += bytes;
   }
-  plan.is_short = above_pause.any < 0 || waits || (short_ && above_resume.any < 0);
+  // Whoever comes back has to start, before the next one may.
+  plan.is_short = above_pause.any < 0 || (waits && !comes_back) || (short_ && above_resume.any < 0);
   return plan;
 }
 

@@ -3,10 +3,10 @@
 // Every job that runs is to find room for one more checkpoint above `pause_below`: the oldest
 // first, and who finds none is paused, which writes that checkpoint. A paused job goes on once its
 // checkpoint has room above `resume_above` beside those of the jobs that run. Nothing new starts
-// while one waits for that, nor from the moment when less than `pause_below` is free until it is
-// `resume_above` again (below which no new work is accepted: see DiskBudget). A job whose
-// checkpoint the disk could not take if it were alone keeps nobody else waiting. Why marks and no
-// ballast file: docs/adr/0008-marks-for-a-short-disk.md.
+// while one waits for that and none is on its way back, nor from the moment when less than
+// `pause_below` is free until it is `resume_above` again (below which no new work is accepted: see
+// DiskBudget). A job whose checkpoint the disk could not take if it were alone keeps nobody else
+// waiting. Why marks and no ballast file: docs/adr/0008-marks-for-a-short-disk.md.
 #pragma once
 
 #include <atomic>

@@ -245,5 +245,30 @@ TEST_F(DiskGuardTest, WhereNotAllFitTheOldestRunsAndNothingNewStarts) {
   EXPECT_EQ(cluster_.State(next), Job::STARTING);
 }
 
+TEST_F(DiskGuardTest, WhoComesBackStartsAndKeepsItsRoom) {
+  const std::string older = SubmitAndRunLarge();
+  const std::string younger = SubmitAndRunLarge();
+  for (const auto& [id, attempt] : worker_.attempts) {
+    NewCheckpoint checkpoint;
+    checkpoint.artifact.set_id("checkpoint-" + attempt.job);
+    checkpoint.artifact.set_size_bytes(2000);
+    checkpoint.step = 1;
+    ASSERT_TRUE(
+        cluster_.store()
+            .Write([&, id = id](Transaction& t) { return CommitCheckpoint(t, id, checkpoint); })
+            .ok());
+  }
+  SetFree(0);
+  EndPaused(older);
+  EndPaused(younger);
+  SetFree(2000 + kResumeAbove);
+  cluster_.Sync(worker_);
+  EXPECT_EQ(cluster_.State(older), Job::STARTING) << "though the other one waits";
+  guard_->Tick();
+  EXPECT_EQ(cluster_.State(younger), Job::PAUSED);
+  EXPECT_TRUE(guard_->IsShort());
+  EXPECT_EQ(need_, 4000);
+}
+
 }  // namespace
 }  // namespace thaw
