@@ -47,8 +47,9 @@ class UpTest : public testing::Test {
                         "while :; do sleep 0.01; done\n");
   }
   std::string WorkerScript() {
-    return absl::StrCat("echo \"worker $*\" >> ", journal(), "\ntrap 'echo worker stopped >> ",
-                        journal(), "; exit 0' TERM\nwhile :; do sleep 0.01; done\n");
+    return absl::StrCat("trap 'echo worker stopped >> ", journal(),
+                        "; exit 0' TERM\necho \"worker $*\" >> ", journal(),
+                        "\nwhile :; do sleep 0.01; done\n");
   }
   std::string journal() const { return directory_ + "/journal"; }
   std::string Up(const std::string& then) {
@@ -64,11 +65,11 @@ class UpTest : public testing::Test {
 TEST_F(UpTest, StartsBothTellsWhereAndStopsTheWorkerFirst) {
   LeaveProgram("thawd", ServerScript());
   LeaveProgram("thaw-worker", WorkerScript());
-  const ProgramRun run =
-      RunProgram("/bin/bash",
-                 {"-c", Up(absl::StrCat("until grep -q Ctrl-C ", directory_,
-                                        "/out; do sleep 0.01; done; kill -INT $pid"))},
-                 {});
+  const ProgramRun run = RunProgram(
+      "/bin/bash",
+      {"-c", Up(absl::StrCat("until grep -q Ctrl-C ", directory_, "/out && grep -q worker ",
+                             journal(), "; do sleep 0.01; done; kill -INT $pid"))},
+      {});
   EXPECT_EQ(run.out, "code 0\n") << run.err;
   EXPECT_THAT(
       ReadFile(directory_ + "/out").value_or(""),
