@@ -81,11 +81,15 @@ absl::Status Apply(Transaction& transaction, const char* query, const std::set<i
 }  // namespace
 
 absl::StatusOr<std::vector<DiskNeed>> GetDiskNeeds(Reader& reader) {
-  std::vector<DiskNeed> needs;
+  std::vector<DiskNeed> needs, held;
   THAW_RETURN_IF_ERROR(AddNeeds(reader, kPausing, DiskNeed::kPausing, &needs));
   THAW_RETURN_IF_ERROR(AddNeeds(reader, kAtWork, DiskNeed::kAtWork, &needs));
-  THAW_RETURN_IF_ERROR(AddNeeds(reader, kQueued, DiskNeed::kQueued, &needs));
-  THAW_RETURN_IF_ERROR(AddNeeds(reader, kHeld, DiskNeed::kHeld, &needs));
+  THAW_RETURN_IF_ERROR(AddNeeds(reader, kHeld, DiskNeed::kHeld, &held));
+  // Only those held wait for them, and finding them among all that is queued takes a while.
+  if (!held.empty()) {
+    THAW_RETURN_IF_ERROR(AddNeeds(reader, kQueued, DiskNeed::kQueued, &needs));
+  }
+  needs.insert(needs.end(), held.begin(), held.end());
   return needs;
 }
 

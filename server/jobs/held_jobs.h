@@ -17,7 +17,7 @@ struct DiskNeed {
   enum Standing {
     kPausing,  // its trainer writes one now, for whoever paused it
     kAtWork,   // STARTING or RUNNING: HoldJobs would pause it
-    kQueued,   // on its way back, with a checkpoint to go on from
+    kQueued,   // on its way back, with a checkpoint to go on from; told only where others are held
     kHeld,     // paused by HoldJobs
   };
   int64_t job = 0;  // JobRow.number
