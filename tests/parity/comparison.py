@@ -1,10 +1,16 @@
-"""What transformers and we say of the same rows, and how far that is apart."""
+"""What transformers and we say of the same rows, how far that is apart, and the programs that compare it."""
+import argparse
 import collections
 import dataclasses
+import pathlib
+import random
+import tempfile
 import time
 
 import torch
 from safetensors.torch import load_file
+
+from trainer_process import TrainerProcess
 
 LIMIT = 1e-4  # relative, of what others saved
 LIMIT_OF_RESULTS = 1e-5  # absolute, of what we saved
@@ -85,6 +91,21 @@ def difference(expected, found):
     absolute = max((a - b).abs().max().item() if a.numel() else 0 for a, b in zip(expected, found))
     greatest = max(a.abs().max().item() if a.numel() else 0 for a in expected)
     return Difference(len(expected), absolute, absolute / max(greatest, 1e-30))
+
+
+def run_cases(description, versions, run):
+    """Reads the arguments, calls run(args, root, trainer, report) in a directory of its own, and tells what came of it."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cases whose names match this")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--keep", help="work there, and leave what was made")
+    args = parser.parse_args()
+    print(f"seed {args.seed}, {versions}", flush=True)
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="thaw-parity-") as temporary:
+        root = pathlib.Path(args.keep or temporary)
+        run(args, root, TrainerProcess(root), report)
+    return report.end()
 
 
 class Report:

@@ -7,13 +7,10 @@ with equal numbers.
 Runs with a Python that has torch, safetensors and fastai 2 (-DTHAW_FASTAI_PYTHON); the environment names THAW_BIN and
 THAW_DEPS. Prints the largest differences.
 """
-import argparse
 import json
-import pathlib
 import random
 import re
 import sys
-import tempfile
 
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_config
@@ -22,7 +19,6 @@ from safetensors.torch import load_file, save_file
 
 import comparison
 from id_tokenizer import write_id_tokenizer
-from trainer_process import TrainerProcess
 
 torch.set_num_threads(1)
 
@@ -128,26 +124,15 @@ def from_ours(trainer, directory, shape, head, seed):
     return compare(trainer, result, shape, head, model.eval(), chance)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose names match this")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--keep", help="work there, and leave what was made")
-    args = parser.parse_args()
-    print(f"seed {args.seed}, torch {torch.__version__}", flush=True)
-    report = comparison.Report()
-    with tempfile.TemporaryDirectory(prefix="thaw-fastai-") as temporary:
-        root = pathlib.Path(args.keep or temporary)
-        trainer = TrainerProcess(root)
-        for direction, check in (("theirs", from_theirs), ("ours", from_ours)):
-            for name, shape in SHAPES.items():
-                for head in ("CausalLM", "SequenceClassification"):
-                    case = f"{direction}/{name}-{head}"
-                    if re.search(args.only, case):
-                        report.run(direction, "awd_lstm", case,
-                                   lambda: check(trainer, root / case, shape, head, args.seed + report.cases))
-    return report.end()
+def run(args, root, trainer, report):
+    for direction, check in (("theirs", from_theirs), ("ours", from_ours)):
+        for name, shape in SHAPES.items():
+            for head in ("CausalLM", "SequenceClassification"):
+                case = f"{direction}/{name}-{head}"
+                if re.search(args.only, case):
+                    report.run(direction, "awd_lstm", case,
+                               lambda: check(trainer, root / case, shape, head, args.seed + report.cases))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(comparison.run_cases(__doc__, f"torch {torch.__version__}", run))

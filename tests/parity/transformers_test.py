@@ -7,13 +7,10 @@ answers, with equal numbers.
 Runs with a Python that has torch and transformers (-DTHAW_TRANSFORMERS_PYTHON); the environment names THAW_BIN, where
 thaw-trainer lies, and THAW_DEPS. Prints the largest differences of each family.
 """
-import argparse
 import os
-import pathlib
 import random
 import re
 import sys
-import tempfile
 
 os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
 import torch  # noqa: E402
@@ -26,7 +23,7 @@ import comparison  # noqa: E402
 import from_thaw  # noqa: E402
 import transformers_models  # noqa: E402
 from id_tokenizer import write_id_tokenizer  # noqa: E402
-from trainer_process import Refused, TrainerProcess  # noqa: E402
+from trainer_process import Refused  # noqa: E402
 
 ROWS = 50
 
@@ -69,26 +66,15 @@ def ours_from_theirs(trainer, case, directory, seed):
     return comparison.difference(comparison.theirs(model, rows, case.ask), found)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose names match this")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--keep", help="work there, and leave what was made")
-    args = parser.parse_args()
-    print(f"seed {args.seed}, transformers {tf.__version__}, torch {torch.__version__}", flush=True)
-    report = comparison.Report()
-    with tempfile.TemporaryDirectory(prefix="thaw-transformers-") as temporary:
-        root = pathlib.Path(args.keep or temporary)
-        trainer = TrainerProcess(root)
-        for number, case in enumerate(transformers_models.all_cases(random.Random(args.seed))):
-            if re.search(args.only, f"theirs/{case.name}"):
-                report.run("theirs", case.family, f"theirs/{case.name}",
-                           lambda: ours_from_theirs(trainer, case, root / "theirs" / case.name, args.seed + number))
-        for case in from_thaw.all_cases(random.Random(args.seed)):
-            if re.search(args.only, f"ours/{case.name}"):
-                report.run("ours", case.family, f"ours/{case.name}", lambda: from_thaw.check(trainer, case, root / "ours"))
-    return report.end()
+def run(args, root, trainer, report):
+    for number, case in enumerate(transformers_models.all_cases(random.Random(args.seed))):
+        if re.search(args.only, f"theirs/{case.name}"):
+            report.run("theirs", case.family, f"theirs/{case.name}",
+                       lambda: ours_from_theirs(trainer, case, root / "theirs" / case.name, args.seed + number))
+    for case in from_thaw.all_cases(random.Random(args.seed)):
+        if re.search(args.only, f"ours/{case.name}"):
+            report.run("ours", case.family, f"ours/{case.name}", lambda: from_thaw.check(trainer, case, root / "ours"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(comparison.run_cases(__doc__, f"transformers {tf.__version__}, torch {torch.__version__}", run))
