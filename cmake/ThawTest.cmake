@@ -79,7 +79,8 @@ function(thaw_test name)
 endfunction()
 
 # thaw_python_test(<name> LABEL … SCRIPT file.py [PYTHON program] [TIMEOUT s] [PROCESSORS n]): a test in Python, for what is
-# best driven from outside: whole programs, or scripts. PYTHON: another than the one of the dependencies. Not under ThreadSanitizer, for which the programs are not built.
+# best driven from outside: whole programs, or scripts. PYTHON: another than the one of the
+# dependencies. Not under ThreadSanitizer, for which the programs are not built.
 function(thaw_python_test name)
   cmake_parse_arguments(ARG "" "LABEL;SCRIPT;PYTHON;TIMEOUT;PROCESSORS" "" ${ARGN})
   if(THAW_SANITIZER STREQUAL "thread")

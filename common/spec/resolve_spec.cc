@@ -155,9 +155,10 @@ void CheckAverage(const v1::Artifact& model, const v1::Classify& task, const Spe
     const auto& others = other->model().labels();
     if (HeadOf(other->model()) != head ||
         !std::equal(labels.begin(), labels.end(), others.begin(), others.end())) {
-      problems->Add(field,
-                    absl::StrCat("\"", other->id(), "\" has other labels than \"", model.id(),
-                                 "\"; give a model that was trained for the same ones"));
+      problems->Add(
+          field,
+          absl::StrCat("\"", other->id(), "\" has other labels than \"", model.id(),
+                       "\", or in another order; give a model that was trained for the same ones"));
     }
   }
 }

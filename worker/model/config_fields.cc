@@ -1,9 +1,8 @@
 #include "worker/model/config_fields.h"
 
-#include <algorithm>
-
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/clean_text.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -48,11 +47,7 @@ bool IsEmpty(const json& value) {
 }  // namespace
 
 std::string ShownJson(const json& value) {
-  std::string shown = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  size_t length = std::min<size_t>(shown.size(), 80);
-  // Between characters: half of one is no UTF-8.
-  while (length < shown.size() && (shown[length] & 0xC0) == 0x80) --length;
-  return shown.substr(0, length);
+  return CleanText(value.dump(-1, ' ', false, json::error_handler_t::replace), 80);
 }
 
 void ConfigFields::Fail(absl::string_view field, absl::string_view description) {
