@@ -46,6 +46,8 @@ std::string Trains(const v1::Selector& selector) {
     case v1::Selector::kNamePattern:
       text = absl::StrCat("names like ", selector.name_pattern());
       break;
+    case v1::Selector::kKind:
+    case v1::Selector::kAnyOf:
     case v1::Selector::INCLUDE_NOT_SET:
       break;
   }
@@ -64,6 +66,8 @@ std::string Until(const v1::Phase& phase) {
     case v1::Phase::kPlateau:
       return absl::StrCat("plateau, at most ", FormatNumber(phase.plateau().max_epochs()),
                           " epochs");
+    case v1::Phase::kLossUnits:
+    case v1::Phase::kWallTime:
     case v1::Phase::UNTIL_NOT_SET:
       break;
   }

@@ -68,6 +68,10 @@ void ValidateSelector(absl::string_view field, const v1::Selector& selector,
     case v1::Selector::kNamePattern:
       ValidatePattern(at("name_pattern"), selector.name_pattern(), problems);
       break;
+    case v1::Selector::kKind:
+    case v1::Selector::kAnyOf:
+      problems->Add(field, "kind and any_of are not supported yet; give another selector");
+      break;
     case v1::Selector::INCLUDE_NOT_SET:
       problems->Add(field,
                     "chooses nothing; give head_only, last_blocks, everything or name_pattern");
@@ -161,6 +165,11 @@ void ValidatePhase(absl::string_view field, const v1::Phase& phase, bool first, 
       break;
     case v1::Phase::kPlateau:
       ValidatePlateau(at("plateau"), phase.plateau(), evaluates, problems);
+      break;
+    case v1::Phase::kLossUnits:
+    case v1::Phase::kWallTime:
+      problems->Add(at("until"),
+                    "loss_units and wall_time are not supported yet; give steps or epochs");
       break;
     case v1::Phase::UNTIL_NOT_SET:
       problems->Add(at("until"),
@@ -304,6 +313,40 @@ void ValidateTask(absl::string_view field, const v1::Training& training, SpecPro
   }
 }
 
+// What the contract has and this version does not do.
+void RefuseUnsupported(absl::string_view field, const v1::Training& training,
+                       SpecProblems* problems) {
+  const auto refuse = [&](bool given, absl::string_view name) {
+    if (given) problems->Add(absl::StrCat(field, ".", name), "is not supported yet; leave it out");
+  };
+  refuse(training.has_preset(), "preset");
+  refuse(training.has_schedule(), "schedule");
+  refuse(training.has_added_part(), "added_part");
+  refuse(training.output() != v1::Training::OUTPUT_UNSPECIFIED, "output");
+  refuse(training.long_rows() != v1::Training::LONG_ROWS_UNSPECIFIED, "long_rows");
+  refuse(training.stratified_validation(), "stratified_validation");
+  const v1::TextClassification& classification = training.text_classification();
+  refuse(classification.balanced_classes(), "text_classification.balanced_classes");
+  refuse(!classification.class_weights().empty(), "text_classification.class_weights");
+  const v1::Evaluation& evaluation = training.evaluation();
+  refuse(evaluation.every_steps() != 0, "evaluation.every_steps");
+  refuse(evaluation.also_size() > 0, "evaluation.also");
+  refuse(evaluation.max_new_tokens() != 0, "evaluation.max_new_tokens");
+  refuse(evaluation.generated_rows() != 0, "evaluation.generated_rows");
+  for (int i = 0; i < training.phases_size(); ++i) {
+    const v1::Phase& phase = training.phases(i);
+    const std::string at = absl::StrCat("phases[", i, "].");
+    refuse(phase.has_optimizer(), at + "optimizer");
+    refuse(phase.rate_overrides_size() > 0, at + "rate_overrides");
+    refuse(phase.frozen_dropout(), at + "frozen_dropout");
+    refuse(phase.selector().and_not_size() > 0, at + "selector.and_not");
+    refuse(phase.schedule().warmup_fraction() != 0, at + "schedule.warmup_fraction");
+    refuse(phase.schedule().has_final_ratio(), at + "schedule.final_ratio");
+    refuse(phase.schedule().shape() == v1::Schedule::ONE_CYCLE, at + "schedule.shape");
+    refuse(phase.plateau().metric() != v1::Evaluation::METRIC_UNSPECIFIED, at + "plateau.metric");
+  }
+}
+
 }  // namespace
 
 void ValidateTraining(absl::string_view field, const v1::Training& training,
@@ -323,6 +366,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
     }
   }
   ValidateTask(field, training, problems);
+  RefuseUnsupported(field, training, problems);
   if (training.phases_size() < 1 || training.phases_size() > 64) {
     problems->Add(at("phases"), absl::StrCat(training.phases_size(), " phases; give 1 to 64"));
   }

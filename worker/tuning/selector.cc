@@ -54,6 +54,8 @@ absl::StatusOr<std::vector<std::string>> IncludedParameters(const v1::Selector& 
                     [&](const std::string& name) { return !RE2::FullMatch(name, *expression); });
       return names;
     }
+    case v1::Selector::kKind:
+    case v1::Selector::kAnyOf:
     case v1::Selector::INCLUDE_NOT_SET:
       break;
   }
