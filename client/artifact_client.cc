@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -14,6 +16,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/dataset/dataset_columns.h"
+#include "common/delta/delta.h"
 #include "common/rpc/artifact_transfer.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
@@ -51,7 +54,8 @@ std::string DigestOf(v1::CreateUploadRequest request) {
 bool IsSame(const v1::Artifact& artifact, const v1::CreateUploadRequest& request,
             const std::string& digest) {
   if (artifact.state() != v1::Artifact::READY || artifact.digest() != digest ||
-      artifact.display_name() != request.display_name()) {
+      artifact.display_name() != request.display_name() ||
+      artifact.base_model() != request.base_model()) {
     return false;
   }
   if (request.kind() != v1::Artifact::DATASET) return true;
@@ -84,7 +88,7 @@ absl::StatusOr<std::vector<LocalFile>> FilesOfModel(const std::string& directory
   for (const FileEntry& entry : entries) {
     if (BelongsToModel(entry.path) && IsSafeRelativePath(entry.path)) {
       files.push_back({absl::StrCat(directory, "/", entry.path), entry.path});
-      config = config || entry.path == "config.json";
+      config = config || entry.path == "config.json" || entry.path == "adapter_config.json";
     } else if (skipped != nullptr) {
       skipped->push_back(entry.path);
     }
@@ -93,7 +97,7 @@ absl::StatusOr<std::vector<LocalFile>> FilesOfModel(const std::string& directory
   return absl::InvalidArgumentError(
       absl::StrCat(directory,
                    " holds no config.json; give a Hugging Face directory (config.json, "
-                   "model.safetensors, tokenizer.json)"));
+                   "model.safetensors, tokenizer.json) or an adapter (adapter_config.json)"));
 }
 
 ArtifactClient::ArtifactClient(std::shared_ptr<Caller> caller)
@@ -106,6 +110,7 @@ absl::StatusOr<v1::Artifact> ArtifactClient::Import(const ImportRequest& request
   v1::CreateUploadRequest upload;
   upload.set_kind(request.kind);
   upload.set_display_name(request.display_name);
+  upload.set_base_model(request.base_model);
   if (request.kind == v1::Artifact::DATASET) *upload.mutable_columns() = request.columns;
   std::vector<std::string> local_paths;
   for (const LocalFile& file : request.files) {
@@ -196,6 +201,37 @@ absl::Status ArtifactClient::Fetch(const v1::Artifact& artifact, const std::stri
                                    const TransferProgress& progress) {
   return caller_->Explain(DownloadArtifact(stubs_->artifacts.get(), artifact, directory,
                                            OptionsFor(*caller_, progress)));
+}
+
+absl::Status ArtifactClient::FetchFull(const v1::Artifact& artifact, const std::string& directory,
+                                       const TransferProgress& progress) {
+  if (artifact.form() == v1::Artifact::ADAPTER) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        artifact.id(), " is an adapter on ", artifact.base_model(),
+        ": fetch it as it is, or train with output MERGED for a model with all weights"));
+  }
+  if (artifact.form() != v1::Artifact::DELTA) return Fetch(artifact, directory, progress);
+  const std::string parts = directory + "/.parts";
+  const std::string delta_dir = parts + "/delta", base_dir = parts + "/base";
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact base, GetArtifact(artifact.base_model()));
+  THAW_RETURN_IF_ERROR(MakeDirectories(parts));
+  const int64_t total = artifact.size_bytes() + base.size_bytes();
+  const auto progress_from = [&](int64_t before) -> TransferProgress {
+    if (!progress) return nullptr;
+    return [&, before](int64_t done, int64_t) { progress(before + done, total); };
+  };
+  THAW_RETURN_IF_ERROR(Fetch(artifact, delta_dir, progress_from(0)));
+  THAW_RETURN_IF_ERROR(Fetch(base, base_dir, progress_from(artifact.size_bytes())));
+  THAW_RETURN_IF_ERROR(RebuildWeights(delta_dir, base_dir, directory + "/model.safetensors"));
+  for (const v1::File& file : artifact.files()) {
+    if (file.path() == kDeltaFile || file.path() == kDeltaWeightsFile) continue;
+    std::error_code error;
+    const std::filesystem::path target = directory + "/" + file.path();
+    std::filesystem::create_directories(target.parent_path(), error);
+    std::filesystem::rename(delta_dir + "/" + file.path(), target, error);
+    if (error) return absl::InternalError(absl::StrCat(target.string(), ": ", error.message()));
+  }
+  return RemoveTree(parts);
 }
 
 absl::StatusOr<std::string> ArtifactClient::ReadFile(const v1::Artifact& artifact,

@@ -26,6 +26,7 @@ struct ImportRequest {
   std::vector<LocalFile> files;
   std::string display_name;
   v1::DatasetColumns columns;  // kind DATASET
+  std::string base_model;      // of an adapter or a delta: id of the model that it builds on
 };
 
 // The files of a Hugging Face directory that Thaw reads: JSON, text, safetensors, licence. Others,
@@ -63,6 +64,12 @@ class ArtifactClient {
   // already are checked and kept; what an earlier call left unfinished is gone on with.
   absl::Status Fetch(const v1::Artifact& artifact, const std::string& directory,
                      const TransferProgress& progress);
+
+  // The same with all weights: what builds on a base model is put together with it
+  // (docs/delta_format.md) and checked again. FAILED_PRECONDITION for an adapter, whose weights
+  // only a trainer can compute.
+  absl::Status FetchFull(const v1::Artifact& artifact, const std::string& directory,
+                         const TransferProgress& progress);
 
   // The bytes of one file of at most `limit` bytes, checked.
   absl::StatusOr<std::string> ReadFile(const v1::Artifact& artifact, const std::string& path,

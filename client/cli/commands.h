@@ -34,6 +34,7 @@ struct ImportOptions {
   std::string name;
   std::string task;            // empty: classification
   v1::DatasetColumns columns;  // without the task
+  std::string base;            // of an adapter or a delta: id or name of its model
 };
 ExitCode RunImport(const Session& session, const ImportOptions& options);
 
@@ -98,9 +99,13 @@ ExitCode RunMetrics(const Session& session, const MetricsOptions& options);
 
 struct FetchOptions {
   std::string job_or_result;
-  std::string directory;  // empty: the result's id
+  std::string directory;      // empty: the result's id
+  std::string as = "stored";  // or "full": with all weights
 };
 ExitCode RunFetch(const Session& session, const FetchOptions& options);
+
+// Runs a training again and compares the two results.
+ExitCode RunReproduce(const Session& session, const std::string& job);
 
 struct PredictOptions {
   std::string model;  // a job, a result, a model

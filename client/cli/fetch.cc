@@ -20,16 +20,28 @@ ExitCode RunFetch(const Session& session, const FetchOptions& options) {
     return absl::DataLossError(absl::StrCat("the server names an unsafe id: ", artifact.id()));
   }
   const std::string directory = options.directory.empty() ? artifact.id() : options.directory;
-  const absl::Status status = session.client->artifacts().Fetch(
-      artifact, directory, ShowTransfer(session.console, absl::StrCat("fetching ", artifact.id())));
+  const auto progress = ShowTransfer(session.console, absl::StrCat("fetching ", artifact.id()));
+  ArtifactClient& artifacts = session.client->artifacts();
+  const absl::Status status = options.as == "full"
+                                  ? artifacts.FetchFull(artifact, directory, progress)
+                                  : artifacts.Fetch(artifact, directory, progress);
   session.console->ClearStatus();
   THAW_RETURN_IF_ERROR(status);
   if (session.json) {
     Print("%s\n", JsonLine(artifact).c_str());
     return kExitOk;
   }
+  if (options.as == "full" && artifact.form() == v1::Artifact::DELTA) {
+    Print("%s with the weights of %s, every byte checked, now in %s\n", artifact.id().c_str(),
+          artifact.base_model().c_str(), directory.c_str());
+    return kExitOk;
+  }
   Print("%s  %s in %d files, every byte checked, now in %s\n", artifact.id().c_str(),
         FormatBytes(artifact.size_bytes()).c_str(), artifact.files_size(), directory.c_str());
+  if (artifact.form() == v1::Artifact::DELTA) {
+    Print("It holds what differs from %s; --as full gives all weights.\n",
+          artifact.base_model().c_str());
+  }
   return kExitOk;
 }
 

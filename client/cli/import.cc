@@ -93,6 +93,10 @@ ExitCode RunImport(const Session& session, const ImportOptions& options) {
   std::vector<std::string> skipped;
   if (options.kind == v1::Artifact::MODEL) {
     THAW_ASSIGN_OR_RETURN(request.files, FilesOfModel(options.path, &skipped));
+    if (!options.base.empty()) {
+      THAW_ASSIGN_OR_RETURN(const v1::Artifact base, FindModel(session, options.base));
+      request.base_model = base.id();
+    }
   } else {
     struct stat info {};
     if (stat(options.path.c_str(), &info) != 0) return ErrnoStatus(errno, options.path);

@@ -117,7 +117,11 @@ void AddArtifactCommands(CLI::App* root, CommandLine* line, v1::Artifact::Kind k
   import->add_option("path", line->import.path, model ? "the directory" : "the file")->required();
   import->add_option("--name", line->import.name,
                      "shown in lists; default: the last part of the path");
-  if (model) return;
+  if (model) {
+    import->add_option("--base", line->import.base,
+                       "of an adapter or a delta: id or name of the model that it builds on");
+    return;
+  }
   import->add_option("--task", line->import.task,
                      "what the rows are examples of: " + TaskWords() + "; default classification");
   v1::DatasetColumns* columns = &line->import.columns;
@@ -280,6 +284,17 @@ void AddUseCommands(CLI::App* root, CommandLine* line) {
                  [line](const Session& session) { return RunFetch(session, line->fetch); });
   fetch->add_option("job", line->fetch.job_or_result, "job, result or model")->required();
   fetch->add_option("--to", line->fetch.directory, "directory; default: the result's id");
+  fetch
+      ->add_option(
+          "--as", line->fetch.as,
+          "stored (default), or full: with all weights, a delta put together with its base "
+          "model")
+      ->check(CLI::IsMember({"stored", "full"}));
+  AddCommand(root, line, "reproduce",
+             "run a training again and compare losses and weights, bit by bit",
+             [line](const Session& session) { return RunReproduce(session, line->job); })
+      ->add_option("job", line->job, "a training that has left a result: id or name")
+      ->required();
   PredictOptions* options = &line->predict;
   CLI::App* predict =
       AddCommand(root, line, "predict",

@@ -121,6 +121,12 @@ void CheckTraining(const v1::JobSpec& spec, const SpecContext& context, SpecProb
       model = nullptr;
     } else {
       CheckMaxLength("spec.training.max_length", training.max_length(), *model, problems);
+      if (training.output() == v1::Training::DELTA && model->model().parameters() == 0) {
+        problems->Add("spec.training.output",
+                      absl::StrCat("DELTA; \"", model->id(),
+                                   "\" is a configuration without weights to differ from, so give "
+                                   "FULL"));
+      }
     }
   }
   const v1::Artifact* tokenizer =
@@ -151,6 +157,12 @@ void CheckAverage(const v1::Artifact& model, const v1::Classify& task, const Spe
     }
     const v1::Artifact* other = FindModel(field, task.average_with(i), context, problems);
     if (other == nullptr) continue;
+    if (!other->base_model().empty()) {
+      problems->Add(field, absl::StrCat("\"", other->id(), "\" builds on \"", other->base_model(),
+                                        "\"; give a model with all weights (of its training, "
+                                        "output FULL)"));
+      continue;
+    }
     const auto& labels = model.model().labels();
     const auto& others = other->model().labels();
     if (HeadOf(other->model()) != head ||

@@ -76,6 +76,9 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   if (training->max_length() == 0) {
     training->set_max_length(WithinPositions(kDefaultMaxLength, model));
   }
+  if (training->output() == v1::Training::OUTPUT_UNSPECIFIED) {
+    training->set_output(v1::Training::FULL);
+  }
   SetDefault(training, &v1::Training::has_seed, &v1::Training::set_seed, uint64_t{42});
   SetDefault(training, &v1::Training::has_max_grad_norm, &v1::Training::set_max_grad_norm, 1.0);
   v1::Evaluation* evaluation = training->mutable_evaluation();

@@ -322,7 +322,8 @@ void RefuseUnsupported(absl::string_view field, const v1::Training& training,
   refuse(training.has_preset(), "preset");
   refuse(training.has_schedule(), "schedule");
   refuse(training.has_added_part(), "added_part");
-  refuse(training.output() != v1::Training::OUTPUT_UNSPECIFIED, "output");
+  refuse(training.output() == v1::Training::ADAPTER || training.output() == v1::Training::MERGED,
+         "output");
   refuse(training.long_rows() != v1::Training::LONG_ROWS_UNSPECIFIED, "long_rows");
   refuse(training.stratified_validation(), "stratified_validation");
   const v1::TextClassification& classification = training.text_classification();
@@ -400,6 +401,10 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   }
   if (training.has_max_grad_norm()) {
     problems->ExpectWithin(at("max_grad_norm"), training.max_grad_norm(), {0, 1e9});
+  }
+  if (!v1::Training::Output_IsValid(training.output())) {
+    problems->Add(at("output"), absl::StrCat(static_cast<int>(training.output()),
+                                             " is not known; give FULL or DELTA"));
   }
   ValidateEvaluation(at("evaluation"), training, problems);
   if (training.checkpoint().every_steps() != 0) {

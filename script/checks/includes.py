@@ -9,6 +9,8 @@ LAYERS = {
     "common/dataset": BASE + ["common/spec"],
     "common/spec": BASE + ["common/dataset"],
     "common/rpc": ["common"],
+    "common/safetensors": BASE,
+    "common/delta": BASE + ["common/safetensors", "proto"],
     "server": COMMON,
     "server/jobs": COMMON + ["server/artifacts"],
     "server/scheduling": COMMON + ["server/jobs"],

@@ -15,6 +15,7 @@
 #include "common/base/status.h"
 #include "common/dataset/dataset_columns.h"
 #include "google/protobuf/util/json_util.h"
+#include "server/artifacts/based_model.h"
 #include "server/artifacts/dataset_check.h"
 #include "server/artifacts/model_summary.h"
 #include "server/artifacts/upload_rules.h"
@@ -152,11 +153,7 @@ absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
   std::sort(artifact.mutable_files()->begin(), artifact.mutable_files()->end(),
             [](const v1::File& a, const v1::File& b) { return a.path() < b.path(); });
   int64_t size = 0;
-  bool has_config = false;
-  for (const v1::File& file : artifact.files()) {
-    size += file.size();
-    has_config = has_config || file.path() == "config.json";
-  }
+  for (const v1::File& file : artifact.files()) size += file.size();
   artifact.set_size_bytes(size);
   artifact.set_digest(DigestOfFiles(artifact));
   const int64_t now = clock_.WallMicros();
@@ -165,11 +162,19 @@ absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
   if (artifact.kind() == v1::Artifact::DATASET) {
     artifact.set_state(v1::Artifact::VALIDATING);
     CopyColumns(WithDefaults(upload.request.columns()), artifact.mutable_dataset());
-  } else if (artifact.kind() == v1::Artifact::MODEL ||
-             (artifact.kind() == v1::Artifact::RESULT && has_config)) {
+    return artifact;
+  }
+  artifact.set_form(FormOf(artifact));
+  if (artifact.form() == v1::Artifact::FORM_UNSPECIFIED) return artifact;
+  if (artifact.form() == v1::Artifact::FULL) {
     MutexLock lock(summarizing_);
     THAW_ASSIGN_OR_RETURN(*artifact.mutable_model(), SummarizeModel(directory, artifact));
+    return artifact;
   }
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact base,
+                        store_.Read([&](Reader& reader) { return BaseOfUpload(reader, upload); }));
+  MutexLock lock(summarizing_);
+  THAW_RETURN_IF_ERROR(DescribeOnBase(directory, base, &artifact));
   return artifact;
 }
 

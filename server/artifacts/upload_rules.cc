@@ -12,6 +12,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/dataset/dataset_columns.h"
+#include "common/delta/delta.h"
 
 namespace thaw {
 namespace {
@@ -93,6 +94,31 @@ bool HasPickle(const v1::CreateUploadRequest& request) {
                      [](const v1::File& file) { return IsPickle(file.path()); });
 }
 
+void CheckModelFiles(const v1::CreateUploadRequest& request,
+                     std::vector<FieldViolation>* violations) {
+  const bool adapter = HasFile(request, "adapter_config.json", true);
+  for (const char* name : {"config.json", "tokenizer.json"}) {
+    if (!adapter && !HasFile(request, name, true)) {
+      violations->push_back(
+          {"files", absl::StrCat("lack ", name, ": upload a whole Hugging Face directory")});
+    }
+  }
+  // A pickled file has its own complaint, with the same remedy.
+  if (!HasFile(request, ".safetensors", false) && !HasPickle(request)) {
+    violations->push_back({"files",
+                           "hold no .safetensors: save the weights as safetensors "
+                           "(save_pretrained(..., safe_serialization=True))"});
+  }
+  const bool builds_on = adapter || HasFile(request, kDeltaFile, true);
+  if (builds_on == request.base_model().empty()) {
+    violations->push_back(
+        {"base_model", builds_on ? "is empty: an adapter or a delta needs the id of the model that "
+                                   "it was made for"
+                                 : "is set: it belongs to adapters (adapter_config.json) and "
+                                   "deltas (delta.json)"});
+  }
+}
+
 }  // namespace
 
 absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
@@ -102,18 +128,7 @@ absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
       request.kind() == v1::Artifact::RESULT || request.kind() == v1::Artifact::CHECKPOINT;
   switch (request.kind()) {
     case v1::Artifact::MODEL:
-      for (const char* name : {"config.json", "tokenizer.json"}) {
-        if (!HasFile(request, name, true)) {
-          violations.push_back(
-              {"files", absl::StrCat("lack ", name, ": upload a whole Hugging Face directory")});
-        }
-      }
-      // A pickled file has its own complaint, with the same remedy.
-      if (!HasFile(request, ".safetensors", false) && !HasPickle(request)) {
-        violations.push_back({"files",
-                              "hold no .safetensors: save the weights as safetensors "
-                              "(save_pretrained(..., safe_serialization=True))"});
-      }
+      CheckModelFiles(request, &violations);
       break;
     case v1::Artifact::DATASET:
       if (request.files_size() != 1 || !HasFile(request, ".jsonl", false)) {
@@ -132,6 +147,9 @@ absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
   }
   if (!from_attempt && !request.attempt_id().empty()) {
     violations.push_back({"attempt_id", "is set: it belongs to results and checkpoints"});
+  }
+  if (request.kind() != v1::Artifact::MODEL && !request.base_model().empty()) {
+    violations.push_back({"base_model", "is set: it belongs to models"});
   }
   if (request.kind() != v1::Artifact::DATASET && request.has_columns()) {
     violations.push_back({"columns", "are set: they belong to datasets"});

@@ -40,15 +40,21 @@ UploadRecord ReadUpload(const Statement& row) {
 absl::StatusOr<Artifact> InsertArtifact(Transaction& transaction, const Artifact& artifact) {
   Artifact row = artifact;
   if (!row.has_create_time()) *row.mutable_create_time() = ToTimestamp(transaction.WallMicros());
+  if (!row.base_model().empty() && !GetArtifact(transaction, "", row.base_model()).ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(row.base_model(), ", which ", row.id(), " builds on, has been deleted"));
+  }
   THAW_RETURN_IF_ERROR(Annotate(
       transaction.connection()
           .Prepare(
-              "INSERT INTO artifacts(id, owner, kind, state, job, body) VALUES(?, ?, ?, ?, ?, ?)")
+              "INSERT INTO artifacts(id, owner, kind, state, job, base, body) "
+              "VALUES(?, ?, ?, ?, ?, ?, ?)")
           .Text(row.id())
           .Text(row.owner())
           .Int(row.kind())
           .Int(row.state())
           .Text(row.job())
+          .Text(row.base_model())
           .Blob(row.SerializeAsString())
           .Run(),
       row.id()));
@@ -127,6 +133,19 @@ absl::Status DeleteArtifact(Transaction& transaction, const std::string& owner,
           "ARTIFACT_IN_USE");
     }
     THAW_RETURN_IF_ERROR(user.status());
+  }
+  {
+    Statement builds_on =
+        transaction.connection().Prepare("SELECT id FROM artifacts WHERE base = ? LIMIT 1");
+    builds_on.Text(id);
+    if (builds_on.Step()) {
+      return WithReason(
+          absl::FailedPreconditionError(absl::StrCat(
+              builds_on.GetText(0), " builds on ", id,
+              ": delete that first (thaw fetch --as full gives it with all its weights)")),
+          "ARTIFACT_IN_USE");
+    }
+    THAW_RETURN_IF_ERROR(builds_on.status());
   }
   THAW_RETURN_IF_ERROR(
       transaction.connection().Prepare("DELETE FROM artifacts WHERE id = ?").Text(id).Run());

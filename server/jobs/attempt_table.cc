@@ -195,6 +195,10 @@ absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string
     THAW_RETURN_IF_ERROR(
         LoadInput(reader, spec.training().tokenizer(), assignment.mutable_tokenizer()));
   }
+  if (!assignment.model().base_model().empty()) {
+    THAW_RETURN_IF_ERROR(
+        LoadInput(reader, assignment.model().base_model(), assignment.mutable_base()));
+  }
   for (const std::string& model : spec.prediction().classify().average_with()) {
     THAW_RETURN_IF_ERROR(LoadInput(reader, model, assignment.add_average_with()));
   }

@@ -1,6 +1,9 @@
 #include "server/jobs/schema.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -89,7 +92,9 @@ CREATE TABLE artifacts(
   step INTEGER NOT NULL DEFAULT 0,
   phase INTEGER NOT NULL DEFAULT 0,
   best INTEGER NOT NULL DEFAULT 0,
+  base TEXT NOT NULL DEFAULT '',
   body BLOB NOT NULL) STRICT;
+CREATE INDEX artifacts_by_base ON artifacts(base) WHERE base != '';
 CREATE INDEX artifacts_by_owner ON artifacts(owner, number);
 CREATE INDEX checkpoints_by_job ON artifacts(job, number) WHERE kind = 4;
 CREATE TABLE artifact_refs(
@@ -112,7 +117,12 @@ CREATE TABLE workers(
   offer BLOB NOT NULL) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr char kFromVersion1[] = "ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;";
+// Step i brings a file of version i + 1 up to the next one.
+constexpr const char* kUpgrades[] = {
+    "ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE artifacts ADD COLUMN base TEXT NOT NULL DEFAULT '';"
+    "CREATE INDEX artifacts_by_base ON artifacts(base) WHERE base != '';"};
+static_assert(std::size(kUpgrades) == kSchemaVersion - 1);
 
 }  // namespace
 
@@ -140,11 +150,11 @@ absl::Status PrepareSchema(Connection& connection, const std::string& path) {
     return absl::FailedPreconditionError(
         absl::StrCat(path, " is damaged (", check, "): restore it from a backup"));
   }
-  if (version < kSchemaVersion) {
-    return connection.Execute(absl::StrCat("BEGIN IMMEDIATE;", kFromVersion1,
-                                           "PRAGMA user_version=", kSchemaVersion, ";COMMIT"));
-  }
-  return absl::OkStatus();
+  if (version == kSchemaVersion) return absl::OkStatus();
+  std::string steps;
+  for (int from = std::max(version, 1); from < kSchemaVersion; ++from) steps += kUpgrades[from - 1];
+  return connection.Execute(
+      absl::StrCat("BEGIN IMMEDIATE;", steps, "PRAGMA user_version=", kSchemaVersion, ";COMMIT"));
 }
 
 }  // namespace thaw

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "server/artifacts/based_model.h"
 #include "server/artifacts/dataset_check.h"
 #include "server/artifacts/upload_rules.h"
 #include "server/jobs/artifact_table.h"
@@ -35,6 +36,8 @@ grpc::Status ArtifactServiceImpl::CreateUpload(grpc::ServerContext* context,
                                                    *context, "CreateUpload",
                                                    CallObject::NewUpload(request->attempt_id())));
     THAW_RETURN_IF_ERROR(ValidateUpload(*request));
+    THAW_RETURN_IF_ERROR(parts_.store.Read(
+        [&](Reader& reader) { return CheckUploadBase(reader, caller.scope, *request); }));
     return Fill(parts_.artifacts.staging().Create(caller.owner, *request), response);
   });
 }

@@ -58,9 +58,15 @@ class SimWorker {
     return request;
   }
 
+  // Whether this answers the newest request. An older call has been given up, and its answer goes
+  // nowhere.
+  bool Awaits(const v1::SyncResponse& response) const {
+    return response.incarnation() == incarnation_ && response.number() == number_;
+  }
+
   // Does what the answer says, unless it answers an older request.
   void Apply(const v1::SyncResponse& response) {
-    if (response.incarnation() != incarnation_ || response.number() != number_) return;
+    if (!Awaits(response)) return;
     for (const v1::DesiredAttempt& desired : response.attempts()) {
       const std::string& id = desired.attempt_id();
       if (desired.verdict() == v1::DesiredAttempt::FORGET) {

@@ -13,7 +13,8 @@ std::string WarmKeyOf(const v1::Assignment& assignment, int threads) {
   if (!assignment.spec().has_prediction() || assignment.model().digest().empty()) return "";
   // Maps have no order in a message's bytes: two of the same training may differ, which costs a
   // loading and nothing else. The owner's name comes last, for it may hold anything.
-  return absl::StrCat(assignment.model().digest(), "/", assignment.checkpoint().digest(), "/",
+  return absl::StrCat(assignment.model().digest(), "/", assignment.base().digest(), "/",
+                      assignment.checkpoint().digest(), "/",
                       assignment.tokenizer().digest(), "/",
                       prediction.weights() == v1::Prediction::LAST, "/",
                       assignment.spec().resources().device_kind(), "/",
@@ -38,6 +39,7 @@ absl::StatusOr<AttemptInputs> BringInputs(const v1::Assignment& assignment, Arti
     return absl::OkStatus();
   };
   THAW_RETURN_IF_ERROR(bring(assignment.has_model(), assignment.model(), run.mutable_model_dir()));
+  THAW_RETURN_IF_ERROR(bring(assignment.has_base(), assignment.base(), run.mutable_base_dir()));
   THAW_RETURN_IF_ERROR(
       bring(assignment.has_dataset(), assignment.dataset(), run.mutable_dataset_dir()));
   THAW_RETURN_IF_ERROR(bring(assignment.has_validation_dataset(), assignment.validation_dataset(),

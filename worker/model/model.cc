@@ -1,10 +1,13 @@
 #include "worker/model/model.h"
 
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "common/delta/delta.h"
 #include "worker/model/family.h"
 #include "worker/model/tensor_view.h"
 
@@ -74,33 +77,60 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
   return family->load(*std::move(config), directory, head);
 }
 
-absl::Status SaveModel(const Model& model, const std::string& directory) {
+namespace {
+
+// A model's tensors as files have them; those that were changed are kept alive by `kept`.
+struct TensorsToSave {
+  std::vector<TensorForDelta> tensors;
   std::vector<torch::Tensor> kept;
-  std::vector<TensorToWrite> tensors;
   bool changed = false;  // something is not as it was in the files
+};
+
+TensorsToSave TensorsOf(const Model& model) {
+  TensorsToSave all;
   for (const Parameter& parameter : model.parameters().all()) {
-    const std::string name = model.keeps_layout() && parameter.source.file != nullptr
-                                 ? parameter.source.info->name
-                                 : parameter.name;
-    TensorToWrite tensor;
+    const TensorSource& source = parameter.source;
+    const bool has_source = source.file != nullptr;
+    TensorForDelta one;
+    const std::string name = model.keeps_layout() && has_source ? source.name : parameter.name;
     if (parameter.as_loaded()) {
-      const TensorInfo& info = *parameter.source.info;
-      tensor = {name, info.type, info.shape, parameter.source.file->Data(info)};
+      one.tensor = {name, source.info->type, source.info->shape, source.file->Data(*source.info)};
     } else {
-      kept.push_back(parameter.tensor.detach().cpu().contiguous());
-      tensor = ToWrite(name, kept.back());
-      changed = true;
+      all.kept.push_back(parameter.tensor.detach().cpu().contiguous());
+      one.tensor = ToWrite(name, all.kept.back());
+      all.changed = true;
     }
+    if (has_source) one.base_name = source.info->name;  // where the bytes lie
     for (const std::string& alias : parameter.aliases) {
-      tensors.push_back(tensor);
-      tensors.back().name = alias;
+      all.tensors.push_back(one);
+      all.tensors.back().tensor.name = alias;
     }
-    tensors.push_back(std::move(tensor));
+    all.tensors.push_back(std::move(one));
   }
-  THAW_RETURN_IF_ERROR(WriteSafetensors(directory + "/model.safetensors", std::move(tensors)));
-  // What was trained is fp32, and loading must not round it.
+  return all;
+}
+
+// What was trained is fp32, and loading must not round it.
+absl::Status SaveConfig(const Model& model, bool changed, const std::string& directory) {
   return WriteFileAtomically(directory + "/config.json",
                              ResultConfigJson(model.config(), changed ? "float32" : ""));
+}
+
+}  // namespace
+
+absl::Status SaveModel(const Model& model, const std::string& directory) {
+  TensorsToSave all = TensorsOf(model);
+  std::vector<TensorToWrite> tensors;
+  for (TensorForDelta& one : all.tensors) tensors.push_back(std::move(one.tensor));
+  THAW_RETURN_IF_ERROR(WriteSafetensors(directory + "/model.safetensors", std::move(tensors)));
+  return SaveConfig(model, all.changed, directory);
+}
+
+absl::Status SaveDelta(const Model& model, const std::string& base_directory,
+                       const std::string& base_digest, const std::string& directory) {
+  const TensorsToSave all = TensorsOf(model);
+  THAW_RETURN_IF_ERROR(WriteDelta(directory, base_digest, base_directory, all.tensors));
+  return SaveConfig(model, all.changed, directory);
 }
 
 }  // namespace thaw

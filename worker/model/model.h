@@ -176,4 +176,9 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
 // another one. Tokenizer files are the caller's.
 absl::Status SaveModel(const Model& model, const std::string& directory);
 
+// The same as what differs from the base whose weights are in `base_directory`
+// (docs/delta_format.md), in the place of model.safetensors.
+absl::Status SaveDelta(const Model& model, const std::string& base_directory,
+                       const std::string& base_digest, const std::string& directory);
+
 }  // namespace thaw

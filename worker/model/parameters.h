@@ -11,14 +11,15 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "torch/types.h"
-#include "worker/model/safetensors.h"
+#include "common/safetensors/safetensors.h"
 
 namespace thaw {
 
 // Where a tensor came from; `file` is null for one that was drawn anew.
 struct TensorSource {
   std::shared_ptr<const SafetensorsFile> file;
-  const TensorInfo* info = nullptr;  // its name and element type there
+  const TensorInfo* info = nullptr;  // its element type there
+  std::string name;                  // as the directory's files have it
   torch::Tensor loaded;              // what was made of it: fp32
 };
 

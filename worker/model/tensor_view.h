@@ -5,7 +5,7 @@
 #include <string>
 
 #include "torch/types.h"
-#include "worker/model/safetensors.h"
+#include "common/safetensors/safetensors.h"
 
 namespace thaw {
 

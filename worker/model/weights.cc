@@ -32,6 +32,18 @@ bool IsFloating(ElementType type) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<TensorOfModel>> TensorsIn(const std::string& directory) {
+  const std::string delta = absl::StrCat(directory, "/", kDeltaPart);
+  if (HoldsDelta(delta)) return OpenDelta(delta, absl::StrCat(directory, "/", kBasePart));
+  THAW_ASSIGN_OR_RETURN(const auto files, OpenWeights(directory));
+  std::vector<TensorOfModel> tensors;
+  for (const auto& file : files) {
+    for (const TensorInfo& tensor : file->tensors())
+      tensors.push_back({tensor.name, file, &tensor});
+  }
+  return tensors;
+}
+
 absl::StatusOr<Weights> Weights::Open(const std::string& directory, const std::string& base_prefix,
                                       const std::vector<std::string>& base_parts) {
   return Open(directory, [&](const std::string& name) {
@@ -41,24 +53,23 @@ absl::StatusOr<Weights> Weights::Open(const std::string& directory, const std::s
 
 bool Weights::AreIn(const std::string& directory) {
   return Exists(directory + "/model.safetensors") ||
-         Exists(directory + "/model.safetensors.index.json");
+         Exists(directory + "/model.safetensors.index.json") ||
+         HoldsDelta(absl::StrCat(directory, "/", kDeltaPart));
 }
 
 absl::StatusOr<Weights> Weights::Open(
     const std::string& directory,
     const std::function<std::string(const std::string& name)>& canonical) {
-  THAW_ASSIGN_OR_RETURN(const auto files, OpenWeights(directory));
+  THAW_ASSIGN_OR_RETURN(const auto tensors, TensorsIn(directory));
   Weights weights;
   weights.directory_ = directory;
-  for (const auto& file : files) {
-    for (const TensorInfo& tensor : file->tensors()) {
-      const std::string name = canonical(tensor.name);
-      const auto [it, is_new] = weights.found_.emplace(name, Found{file, &tensor});
-      if (!is_new) {
-        return absl::InvalidArgumentError(absl::StrCat(file->path(), ": tensors \"", tensor.name,
-                                                       "\" and \"", it->second.tensor->name,
-                                                       "\" both stand for \"", name, "\""));
-      }
+  for (const TensorOfModel& tensor : tensors) {
+    const std::string name = canonical(tensor.name);
+    const auto [it, is_new] = weights.found_.emplace(name, tensor);
+    if (!is_new) {
+      return absl::InvalidArgumentError(absl::StrCat(tensor.file->path(), ": tensors \"",
+                                                     tensor.name, "\" and \"", it->second.name,
+                                                     "\" both stand for \"", name, "\""));
     }
   }
   return weights;
@@ -66,8 +77,7 @@ absl::StatusOr<Weights> Weights::Open(
 
 bool Weights::Fits(const std::string& name, const std::vector<int64_t>& shape) const {
   const auto it = found_.find(name);
-  return it != found_.end() && it->second.tensor->shape == shape &&
-         IsFloating(it->second.tensor->type);
+  return it != found_.end() && it->second.info->shape == shape && IsFloating(it->second.info->type);
 }
 
 absl::StatusOr<TensorSource> Weights::Take(const std::string& name,
@@ -78,30 +88,30 @@ absl::StatusOr<TensorSource> Weights::Take(const std::string& name,
     return absl::InvalidArgumentError(absl::StrCat(
         directory_, ": tensor \"", name, "\" is missing, expected ", expected, " by config.json"));
   }
-  const auto& [file, tensor] = it->second;
+  const auto& [own_name, file, info] = it->second;
   if (!Fits(name, shape)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(file->path(), ": tensor \"", tensor->name, "\": expected floating point ",
-                     expected, " by config.json, found ", ElementTypeName(tensor->type), " [",
-                     absl::StrJoin(tensor->shape, ", "), "]"));
+        absl::StrCat(file->path(), ": tensor \"", own_name, "\": expected floating point ",
+                     expected, " by config.json, found ", ElementTypeName(info->type), " [",
+                     absl::StrJoin(info->shape, ", "), "]"));
   }
   taken_.insert(name);
-  return TensorSource{file, tensor, ViewTensor(file, *tensor).to(torch::kFloat32)};
+  return TensorSource{file, info, own_name, ViewTensor(file, *info).to(torch::kFloat32)};
 }
 
 absl::StatusOr<TensorSource> Weights::TakeAs(const std::string& name,
                                              const std::vector<int64_t>& shape,
                                              torch::ScalarType type) {
   const auto it = found_.find(name);
-  if (it == found_.end() || it->second.tensor->shape != shape ||
-      ScalarTypeOf(it->second.tensor->type) != type) {
+  if (it == found_.end() || it->second.info->shape != shape ||
+      ScalarTypeOf(it->second.info->type) != type) {
     return absl::InvalidArgumentError(absl::StrCat(directory_, ": tensor \"", name,
                                                    "\" is missing or not ", c10::toString(type),
                                                    " [", absl::StrJoin(shape, ", "), "]"));
   }
   taken_.insert(name);
-  return TensorSource{it->second.file, it->second.tensor,
-                      ViewTensor(it->second.file, *it->second.tensor)};
+  const auto& [own_name, file, info] = it->second;
+  return TensorSource{file, info, own_name, ViewTensor(file, *info)};
 }
 
 std::vector<std::string> Weights::Rest() const {

@@ -10,10 +10,18 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/delta/delta.h"
 #include "worker/model/parameters.h"
-#include "worker/model/safetensors.h"
 
 namespace thaw {
+
+// In a model directory without weights of its own: a delta, and the base that it builds on, as
+// directories or links to them.
+inline constexpr char kDeltaPart[] = "delta";
+inline constexpr char kBasePart[] = "base";
+
+// The tensors of a model directory: of model.safetensors or its shards, or of these two parts.
+absl::StatusOr<std::vector<TensorOfModel>> TensorsIn(const std::string& directory);
 
 class Weights {
  public:
@@ -53,13 +61,8 @@ class Weights {
   std::vector<std::string> Rest() const;
 
  private:
-  struct Found {
-    std::shared_ptr<const SafetensorsFile> file;
-    const TensorInfo* tensor;
-  };
-
   std::string directory_;
-  std::map<std::string, Found> found_;
+  std::map<std::string, TensorOfModel> found_;
   std::set<std::string> taken_;
 };
 

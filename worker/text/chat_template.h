@@ -45,7 +45,8 @@ struct RenderedChat {
 // INVALID_ARGUMENT if they are no such JSON, or the template refuses them (raise_exception);
 // FAILED_PRECONDITION if the template is broken or fails, with its origin and line;
 // RESOURCE_EXHAUSTED if it exceeds a limit; where that was its 256 MiB, they stay taken until the
-// process ends, which should be soon.
+// process ends, which should be soon; UNAVAILABLE where the machine's limits leave no thread of
+// 2 GiB of address space to render on.
 class ChatTemplate {
  public:
   // The template of a model directory: chat_template.jinja, else "chat_template" of

@@ -22,6 +22,8 @@ absl::Status StatusFromRust(int32_t status, char** message) {
       return absl::FailedPreconditionError(text);
     case 4:
       return absl::ResourceExhaustedError(text);
+    case 5:
+      return absl::UnavailableError(text);
     default:
       return absl::InternalError(text);
   }

@@ -8,7 +8,7 @@
 #include "common/base/status.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
-#include "worker/training/vocabulary_change.h"
+#include "worker/training/model_directory.h"
 
 namespace thaw {
 namespace {
@@ -59,12 +59,8 @@ absl::Status UseCheckpoint(const internal::Run& run, Model* model) {
 absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   const v1::Assignment& assignment = run.assignment();
   std::optional<HeadSpec> head;
-  std::string directory = run.model_dir();
-  if (!run.tokenizer_dir().empty()) {
-    // What is mapped of it stays when the attempt's files go.
-    directory = run.work_dir() + "/model";
-    THAW_RETURN_IF_ERROR(ChangeVocabulary(run.model_dir(), run.tokenizer_dir(), directory));
-  }
+  // What is mapped of it stays when the attempt's files go.
+  THAW_ASSIGN_OR_RETURN(const std::string directory, ModelDirectory(run));
   if (assignment.has_training_behind()) {
     THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(directory + "/config.json"));
     THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(text));

@@ -36,6 +36,15 @@ absl::Status WriteResult(const Model& model, const std::string& base_directory,
   return CopyTokenizerFiles(base_directory, directory);
 }
 
+absl::Status WriteDeltaResult(const Model& model, const std::string& base_directory,
+                              const std::string& weights_directory, const std::string& base_digest,
+                              const std::string& directory) {
+  THAW_RETURN_IF_ERROR(MakeDirectories(directory));
+  THAW_RETURN_IF_ERROR(SaveDelta(model, weights_directory, base_digest, directory));
+  THAW_RETURN_IF_ERROR(CopyLicence(base_directory, directory));
+  return CopyTokenizerFiles(base_directory, directory);
+}
+
 absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to) {
   for (const char* name : kTokenizerFiles) THAW_RETURN_IF_ERROR(CopyIfThere(from, to, name));
   return absl::OkStatus();

@@ -13,6 +13,12 @@ namespace thaw {
 absl::Status WriteResult(const Model& model, const std::string& base_directory,
                          const std::string& directory);
 
+// The same, but of the weights only what differs from the base's in `weights_directory`, whose
+// Artifact.digest is `base_digest` (docs/delta_format.md).
+absl::Status WriteDeltaResult(const Model& model, const std::string& base_directory,
+                              const std::string& weights_directory, const std::string& base_digest,
+                              const std::string& directory);
+
 // Copies the files of tokenizer, chat template and generation settings that there are.
 absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to);
 absl::Status CopyLicence(const std::string& from, const std::string& to);

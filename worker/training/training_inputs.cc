@@ -34,11 +34,12 @@ absl::Status WhyNoRows(const TokenizedDataset& training) {
 }  // namespace
 
 absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
+                                                  const std::string& model_dir,
                                                   const ModelConfig& config, int threads,
                                                   const Tick& tick) {
   const v1::Training& training = run.assignment().spec().training();
-  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(run.model_dir(), config));
-  THAW_ASSIGN_OR_RETURN(const TaskRows rows, RowsOfTask(run, config, run.model_dir(), *tokenizer));
+  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(model_dir, config));
+  THAW_ASSIGN_OR_RETURN(const TaskRows rows, RowsOfTask(run, config, model_dir, *tokenizer));
   const DatasetSchema& schema = rows.schema;
   THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(run.dataset_dir()));
   THAW_ASSIGN_OR_RETURN(const DatasetSummary summary, ScanAll(path, schema, tick));

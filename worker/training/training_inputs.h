@@ -21,11 +21,12 @@ struct TrainingInputs {
   bool lacks_end = false;  // texts were to be ended, but the model has no token for it
 };
 
-// Reads what `run`, a training, names. Labels are those of the training dataset; rows are on the
-// validation side by hash of their text, unless there is a dataset for it. FAILED_PRECONDITION,
-// naming file and line, for a dataset that cannot be used; INVALID_ARGUMENT for a model that cannot
-// learn the task.
+// Reads what `run`, a training, names, for the model in `model_dir`. Labels are those of the
+// training dataset; rows are on the validation side by hash of their text, unless there is a
+// dataset for it. FAILED_PRECONDITION, naming file and line, for a dataset that cannot be used;
+// INVALID_ARGUMENT for a model that cannot learn the task.
 absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
+                                                  const std::string& model_dir,
                                                   const ModelConfig& config, int threads,
                                                   const Tick& tick);
 

@@ -9,8 +9,9 @@
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "worker/training/failure.h"
+#include "worker/training/model_directory.h"
+#include "worker/training/receipt.h"
 #include "worker/training/result.h"
-#include "worker/training/vocabulary_change.h"
 #include "worker/tuning/metric.h"
 #include "worker/tuning/schedule.h"
 #include "worker/tuning/selector.h"
@@ -126,6 +127,7 @@ absl::Status TrainingLoop::TrainStep() {
   tokens_ += rows.tokens;
   loss_ = loss_sum / static_cast<double>(rows.loss_units);
   best_is_current_ = false;
+  history_.StepDone(step(), loss_sum, rows.loss_units);
   reporter_.StepDone({.step = step(),
                       .phase = program_->state().phase() + 1,
                       .loss_sum = loss_sum,
@@ -191,6 +193,7 @@ absl::Status TrainingLoop::Evaluate() {
                                                 " is not finite: lower the learning rate")),
         "NON_FINITE_LOSS");
   }
+  history_.Evaluated(step(), newest_values_);
   v1::EvaluationEnd evaluation;
   evaluation.set_step(step());
   evaluation.set_phase(program_->state().phase() + 1);
@@ -257,6 +260,7 @@ absl::Status TrainingLoop::Checkpoint() {
   saved.set_pending_loss_sum(reporter_.pending().loss_sum);
   saved.set_pending_loss_units(reporter_.pending().loss_units);
   *saved.mutable_fingerprint() = CurrentFingerprint();
+  saved.set_history_sha256(history_.digest());
   contents.weights = changed_->Current();
   contents.moments = trainables_ ? trainables_->moments() : moments_;
   if (best_is_current_) {
@@ -295,8 +299,17 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   internal::Ended ended = End(v1::AttemptEnd::SUCCEEDED);
   ended.set_result_dir("result");
   const double begin = reporter_.SecondsSinceStart();
-  THAW_RETURN_IF_ERROR(
-      WriteResult(*model_, run_.model_dir(), run_.work_dir() + "/" + ended.result_dir()));
+  const std::string result_dir = run_.work_dir() + "/" + ended.result_dir();
+  if (training_.output() == v1::Training::DELTA) {
+    THAW_RETURN_IF_ERROR(WriteDeltaResult(*model_, model_dir_, BaseWeightsDirectory(run_),
+                                          BaseDigest(run_), result_dir));
+  } else {
+    THAW_RETURN_IF_ERROR(WriteResult(*model_, model_dir_, result_dir));
+  }
+  THAW_ASSIGN_OR_RETURN(const std::string saved_dir, ResultDirectory(run_, result_dir));
+  THAW_ASSIGN_OR_RETURN(const internal::ProbeCheck probes,
+                        CheckProbes(model_.get(), inputs_.training, saved_dir));
+  THAW_RETURN_IF_ERROR(WriteReceipt(run_, history_.digest(), probes, result_dir));
   reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
                                 best ? "with the best metric, of" : "after",
                                 best ? program_->state().best_step() : step(),
@@ -357,15 +370,7 @@ void TrainingLoop::UpdateProgress() {
 }
 
 internal::Ended RunTraining(const internal::Run& run, const AttemptContext& context) {
-  internal::Run with_tokenizer = run;
-  if (!run.tokenizer_dir().empty()) {
-    // The same bytes in every attempt, so that checkpoints may differ from them.
-    with_tokenizer.set_model_dir(run.work_dir() + "/model");
-    const absl::Status status =
-        ChangeVocabulary(run.model_dir(), run.tokenizer_dir(), with_tokenizer.model_dir());
-    if (!status.ok()) return FailedEnd(status, 0);
-  }
-  TrainingLoop loop(with_tokenizer, context);
+  TrainingLoop loop(run, context);
   absl::StatusOr<internal::Ended> ended = loop.Run();
   return ended.ok() ? *std::move(ended) : FailedEnd(ended.status(), loop.step());
 }

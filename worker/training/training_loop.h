@@ -18,6 +18,7 @@
 #include "worker/training/changed_weights.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/forward.h"
+#include "worker/training/history.h"
 #include "worker/training/reporter.h"
 #include "worker/training/training_inputs.h"
 #include "worker/training/training_run.h"
@@ -71,6 +72,7 @@ class TrainingLoop {
   void UpdateProgress();
 
   const internal::Run& run_;
+  std::string model_dir_;  // see ModelDirectory
   const v1::Training& training_;
   const AttemptContext context_;
   Reporter reporter_;
@@ -87,6 +89,7 @@ class TrainingLoop {
   double peak_rate_ = 0;  // of the topmost trainable group
 
   DataCursor cursor_;
+  History history_;
   std::optional<CarriedState> carried_;  // with a model that reads joined texts on, row by row
   int64_t tokens_ = 0;
   double loss_ = 0;

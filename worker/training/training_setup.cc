@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "worker/training/model_directory.h"
 #include "worker/training/training_loop.h"
 #include "worker/tuning/rate_groups.h"
 #include "worker/tuning/selector.h"
@@ -28,18 +29,20 @@ std::vector<std::string> AllNames(const std::vector<Group>& groups) {
 absl::Status TrainingLoop::Prepare() {
   const auto tick = [this] { reporter_.Beat(); };
   reporter_.Beat();
-  THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(run_.model_dir() + "/config.json"));
+  THAW_ASSIGN_OR_RETURN(model_dir_, ModelDirectory(run_));
+  THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(model_dir_ + "/config.json"));
   THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_text));
-  THAW_ASSIGN_OR_RETURN(inputs_, ReadTrainingInputs(run_, config, at::get_num_threads(), tick));
+  THAW_ASSIGN_OR_RETURN(inputs_,
+                        ReadTrainingInputs(run_, model_dir_, config, at::get_num_threads(), tick));
   const double read = reporter_.SecondsSinceStart();
   reporter_.Log(absl::StrFormat(
       "rows tokenized: %d to train on with %d tokens, %d to validate with, %d labels, in %.1f s",
       inputs_.training.rows(), inputs_.training.tokens(), inputs_.validation.rows(),
       inputs_.labels.size(), read));
-  THAW_ASSIGN_OR_RETURN(model_, LoadModel(run_.model_dir(), HeadSpec{.labels = inputs_.labels,
-                                                                     .problem = inputs_.problem,
-                                                                     .seed = training_.seed(),
-                                                                     .kind = inputs_.head}));
+  THAW_ASSIGN_OR_RETURN(model_, LoadModel(model_dir_, HeadSpec{.labels = inputs_.labels,
+                                                               .problem = inputs_.problem,
+                                                               .seed = training_.seed(),
+                                                               .kind = inputs_.head}));
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
                                 reporter_.SecondsSinceStart() - read));
@@ -109,6 +112,7 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
     THAW_RETURN_IF_ERROR(carried_->SetTensors(contents.carried, Lanes()));
   }
   tokens_ = state.tokens();
+  history_.set_digest(state.history_sha256());
   loss_ = state.loss();
   best_values_ = {state.best_values().begin(), state.best_values().end()};
   newest_values_ = {state.newest_values().begin(), state.newest_values().end()};
@@ -187,6 +191,7 @@ absl::Status TrainingLoop::EnterPhase() {
   // A phase sees whole passes over the data.
   if (cursor_.position > 0) cursor_ = {.epoch = cursor_.epoch + 1, .position = 0};
   THAW_RETURN_IF_ERROR(SetUpTrainables());
+  history_.PhaseBegins(program_->state().phase() + 1);
   program_->PhaseEntered();
   AnnouncePhase();
   return absl::OkStatus();

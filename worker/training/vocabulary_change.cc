@@ -20,8 +20,9 @@
 namespace thaw {
 namespace {
 
-bool IsTokenTable(const Family& family, const TensorInfo& tensor, int64_t vocab_size) {
-  if (tensor.shape.empty() || tensor.shape[0] != vocab_size) return false;
+bool IsTokenTable(const Family& family, const TensorOfModel& tensor, int64_t vocab_size) {
+  const std::vector<int64_t>& shape = tensor.info->shape;
+  if (shape.empty() || shape[0] != vocab_size) return false;
   return std::any_of(family.token_tables.begin(), family.token_tables.end(), [&](const char* name) {
     return tensor.name == name || absl::EndsWith(tensor.name, absl::StrCat(".", name));
   });
@@ -109,9 +110,9 @@ absl::Status ChangeVocabulary(const std::string& model_dir, const std::string& t
   const Family& family = *FindFamily(parsed.model_type);
   // Then all rows are drawn, those of the new tokens as well as those of the old.
   const bool drawn = family.draws_weights && !Weights::AreIn(model_dir);
-  std::vector<std::shared_ptr<const SafetensorsFile>> files;
+  std::vector<TensorOfModel> found;
   if (!drawn) {
-    THAW_ASSIGN_OR_RETURN(files, OpenWeights(model_dir));
+    THAW_ASSIGN_OR_RETURN(found, TensorsIn(model_dir));
   }
   const int64_t vocab_size = parsed.vocab_size;
   constexpr int64_t kMostTokens = int64_t{1} << 22;
@@ -123,14 +124,13 @@ absl::Status ChangeVocabulary(const std::string& model_dir, const std::string& t
   const int64_t tokens = std::min<int64_t>(before->id_limit(), vocab_size);
   std::vector<TensorToWrite> tensors;
   std::vector<torch::Tensor> tables;
-  for (const auto& file : files) {
-    for (const TensorInfo& info : file->tensors()) {
-      if (IsTokenTable(family, info, vocab_size)) {
-        tables.push_back(NewTable(ViewTensor(file, info), tokens, old_ids));
-        tensors.push_back(ToWrite(info.name, tables.back()));
-      } else {
-        tensors.push_back({info.name, info.type, info.shape, file->Data(info)});
-      }
+  for (const TensorOfModel& tensor : found) {
+    const TensorInfo& info = *tensor.info;
+    if (IsTokenTable(family, tensor, vocab_size)) {
+      tables.push_back(NewTable(ViewTensor(tensor.file, info), tokens, old_ids));
+      tensors.push_back(ToWrite(tensor.name, tables.back()));
+    } else {
+      tensors.push_back({tensor.name, info.type, info.shape, tensor.file->Data(info)});
     }
   }
   if (tables.empty() && !drawn) {

@@ -36,7 +36,7 @@ TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
       "batch": {"examples_per_step": 16, "tokens_per_micro_step": 2048},
       "max_length": 256, "seed": 42, "max_grad_norm": 1,
       "evaluation": {"metric": "ACCURACY", "every_epochs": 1, "keep_best": true},
-      "checkpoint": {"every_steps": 200}},
+      "checkpoint": {"every_steps": 200}, "output": "FULL"},
     "resources": {"device_count": 1},
     "retry_limits": {"crashes": 3, "out_of_memory": 1, "losses_in_a_row": 5}})");
 }

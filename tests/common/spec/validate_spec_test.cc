@@ -105,10 +105,10 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInATraining) {
        {"spec.training.max_grad_norm", "inf",
         [](auto* s) { s->mutable_training()->set_max_grad_norm(kInfinity); }},
        {"spec.training.evaluation.metric",
-        "7 is no metric of this task; give ACCURACY, MACRO_F1 or LOSS",
+        "99 is no metric of this task; give ACCURACY, MACRO_F1 or LOSS",
         [](auto* s) {
           s->mutable_training()->mutable_evaluation()->set_metric(
-              static_cast<v1::Evaluation::Metric>(7));
+              static_cast<v1::Evaluation::Metric>(99));
         }},
        {"spec.training.evaluation.every_epochs", "above 0",
         [](auto* s) { s->mutable_training()->mutable_evaluation()->set_every_epochs(0); }},

@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/artifacts/based_model.h"
 #include "server/artifacts/dataset_check.h"
 #include "tests/server/artifacts/artifact_fixture.h"
 
@@ -31,6 +32,9 @@ class ArtifactStoreTest : public ::testing::Test, public ArtifactFixture {
     EXPECT_EQ(pread(file.fd.get(), bytes.data(), bytes.size(), 0),
               static_cast<ssize_t>(bytes.size()));
     return bytes;
+  }
+  absl::Status Checked(const std::string& owner, const v1::CreateUploadRequest& request) {
+    return store().Read([&](Reader& r) { return CheckUploadBase(r, owner, request); });
   }
   // A job whose attempt runs, so that it may publish; gives the attempt's id.
   std::string BeginAttempt() {
@@ -79,6 +83,57 @@ TEST_F(ArtifactStoreTest, PublishesAModel) {
     ASSERT_TRUE(file.ok()) << file.status();
     EXPECT_EQ(Content(*file), bytes);
   }
+}
+
+// What builds on a model keeps it from being deleted, and counts its numbers.
+TEST_F(ArtifactStoreTest, AnAdapterBuildsOnItsModel) {
+  const v1::Artifact base = Publish(v1::Artifact::MODEL, TinyModel());
+  EXPECT_EQ(base.form(), v1::Artifact::FULL);
+  const FileContents files = {{"adapter_config.json", R"({"peft_type":"LORA"})"},
+                              {"adapter_model.safetensors", TinySafetensors()}};
+  auto request = Announce(v1::Artifact::MODEL, files);
+  request.set_base_model(base.id());
+  EXPECT_TRUE(Checked("ann", request).ok()) << Checked("ann", request);
+  const auto adapter = Finish(Upload(request, files));
+  ASSERT_TRUE(adapter.ok()) << adapter.status();
+  EXPECT_EQ(adapter->form(), v1::Artifact::ADAPTER);
+  EXPECT_EQ(adapter->base_model(), base.id());
+  EXPECT_EQ(adapter->model().model_type(), "bert");
+  EXPECT_EQ(adapter->model().parameters(), 12);
+
+  const auto remove = [&](const std::string& id) {
+    return store().Write([&](Transaction& t) { return DeleteArtifact(t, "ann", id); });
+  };
+  EXPECT_THAT(remove(base.id()).ToString(), HasSubstr(adapter->id() + " builds on " + base.id()));
+  // Nobody builds on somebody else's model, or on what builds on another.
+  EXPECT_THAT(Checked("bob", request).ToString(), HasSubstr("does not exist"));
+  request.set_base_model(adapter->id());
+  EXPECT_THAT(Checked("ann", request).ToString(), HasSubstr("builds on " + base.id() + " itself"));
+  EXPECT_TRUE(remove(adapter->id()).ok());
+  EXPECT_TRUE(remove(base.id()).ok());
+  request.set_base_model(base.id());
+  EXPECT_THAT(Finish(Upload(request, files)).status().ToString(), HasSubstr("no artifact"));
+}
+
+TEST_F(ArtifactStoreTest, ADeltaIsForOneBase) {
+  const v1::Artifact base = Publish(v1::Artifact::MODEL, TinyModel());
+  FileContents files = TinyModel();
+  files.erase("model.safetensors");
+  files["delta.safetensors"] = TinySafetensors();
+  const auto upload = [&](const std::string& digest) {
+    files["delta.json"] = absl::StrCat(R"({"format_version":1,"base_digest":")", digest,
+                                       R"(","tensors":[{"name":"w"}]})");
+    auto request = Announce(v1::Artifact::MODEL, files);
+    request.set_base_model(base.id());
+    return Finish(Upload(request, files));
+  };
+  const auto delta = upload(base.digest());
+  ASSERT_TRUE(delta.ok()) << delta.status();
+  EXPECT_EQ(delta->form(), v1::Artifact::DELTA);
+  EXPECT_EQ(delta->base_model(), base.id());
+  EXPECT_EQ(delta->model().parameters(), 6);
+  EXPECT_THAT(upload("0123").status().ToString(),
+              HasSubstr("was made for the model with the digest 0123"));
 }
 
 TEST_F(ArtifactStoreTest, FinishingAgainGivesTheSameArtifact) {

@@ -68,7 +68,9 @@ TEST(StoreOpen, AnOlderSchemaIsBroughtUpToDate) {
   fixture.AddArtifacts();
   const std::string job = fixture.Submit();
   fixture.Close();
-  Execute(fixture.directory(), "ALTER TABLE jobs DROP COLUMN held; PRAGMA user_version=1");
+  Execute(fixture.directory(),
+          "ALTER TABLE jobs DROP COLUMN held; DROP INDEX artifacts_by_base; "
+          "ALTER TABLE artifacts DROP COLUMN base; PRAGMA user_version=1");
   for (int start = 0; start < 2; ++start) {
     fixture.Reopen();
     EXPECT_EQ(fixture.Get(job).state(), v1::Job::QUEUED);

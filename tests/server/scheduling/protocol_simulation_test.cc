@@ -138,8 +138,8 @@ class Simulation {
       if (message.up) {
         replies_.emplace_back(message.peer, cluster_.Send(message.request));
       } else {
+        if (peer.worker.Awaits(message.response)) peer.waiting = false;
         peer.worker.Apply(message.response);
-        if (message.response.incarnation() == peer.worker.incarnation()) peer.waiting = false;
       }
     }
   }

@@ -1,11 +1,14 @@
 // Against texts recorded from transformers (tests/data/chat_templates/record.py).
 #include "worker/text/chat_template.h"
 
+#include <sys/resource.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -264,6 +267,23 @@ TEST(ChatTemplateTest, HostileTemplatesHoldLittle) {
        }) {
     EXPECT_THAT(FailureOf(body), HasSubstr(kTooMuch)) << body;
   }
+}
+
+// Nobody is to blame but the machine: where it gives no thread, the job may be tried elsewhere.
+TEST(ChatTemplateTest, NoThreadToRenderOnIsUnavailable) {
+  std::ifstream statm("/proc/self/statm");
+  rlim_t pages = 0;
+  ASSERT_TRUE(statm >> pages);
+  rlimit limit;
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &limit), 0);
+  const rlimit tight = {pages * 4096 + (1UL << 30), limit.rlim_max};
+  std::string failure;
+  std::thread([&] {  // one that has not rendered before
+    ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
+    failure = FailureOf("{{ 1 }}");
+    ASSERT_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+  }).join();
+  EXPECT_THAT(failure, HasSubstr("UNAVAILABLE: test.jinja: there is no thread to render on"));
 }
 
 TEST(ChatTemplateTest, NestingWithoutEndHarmsNobody) {

@@ -43,7 +43,7 @@ class CarriedText : public ::testing::Test {
   }
   static TrainingInputs InputsOf(const internal::Run& run) {
     const auto config = ParseModelConfig(*ReadFile(run.model_dir() + "/config.json"));
-    return *ReadTrainingInputs(run, *config, 1, [] {});
+    return *ReadTrainingInputs(run, run.model_dir(), *config, 1, [] {});
   }
   static std::unique_ptr<Model> ModelOf(const internal::Run& run) {
     return *LoadModel(run.model_dir(), HeadSpec{.labels = {},

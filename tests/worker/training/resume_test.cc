@@ -55,6 +55,7 @@ TEST_F(ResumeTest, FromEveryKindOfPointWithTheSameBits) {
   ASSERT_EQ(straight.Phases().size(), 4u);
   const std::string weights = ResultWeights(straight_run);
   const std::map<int64_t, double> losses = straight.Series("loss");
+  const std::string history = ReceiptOf(straight_run).history_sha256();
 
   // Checkpoints after every step and phase change nothing.
   const internal::Run dense_run = Job(1);
@@ -86,7 +87,8 @@ TEST_F(ResumeTest, FromEveryKindOfPointWithTheSameBits) {
     ASSERT_EQ(end.end().outcome(), v1::AttemptEnd::SUCCEEDED) << end.ShortDebugString();
     std::map<int64_t, double> expected = losses;
     expected.erase(expected.begin(), expected.upper_bound(checkpoint.step()));
-    const bool same = ResultWeights(run) == weights && resumed.Series("loss") == expected &&
+    const bool same = ResultWeights(run) == weights && ReceiptOf(run).history_sha256() == history &&
+                      resumed.Series("loss") == expected &&
                       end.metrics().at("loss") == straight_end.metrics().at("loss");
     EXPECT_TRUE(same) << "from " << checkpoint.ShortDebugString() << ", seed " << seed;
     mismatches += !same;

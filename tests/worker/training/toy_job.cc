@@ -1,6 +1,7 @@
 #include "tests/worker/training/toy_job.h"
 
 #include <google/protobuf/text_format.h>
+#include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -289,6 +290,14 @@ std::string ResultWeights(const internal::Run& run) {
   auto bytes = ReadFile(run.work_dir() + "/result/model.safetensors");
   EXPECT_TRUE(bytes.ok()) << bytes.status();
   return bytes.ok() ? *bytes : std::string();
+}
+
+internal::Receipt ReceiptOf(const internal::Run& run) {
+  const auto json = ReadFile(run.work_dir() + "/result/receipt.json");
+  EXPECT_TRUE(json.ok()) << json.status();
+  internal::Receipt receipt;
+  EXPECT_TRUE(google::protobuf::util::JsonStringToMessage(*json, &receipt).ok());
+  return receipt;
 }
 
 }  // namespace thaw

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "thaw/internal/receipt.pb.h"
 #include "thaw/internal/trainer.pb.h"
 #include "worker/training/training_run.h"
 
@@ -75,5 +76,8 @@ internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink);
 
 // The bytes of the result's weights.
 std::string ResultWeights(const internal::Run& run);
+
+// The result's receipt.
+internal::Receipt ReceiptOf(const internal::Run& run);
 
 }  // namespace thaw

@@ -146,7 +146,11 @@ impl ChatTemplate {
     }
 
     fn too_much(&self, why: bounds::Stopped) -> Failure {
-        Failure::new(Status::Exhausted, format!("{}: {why}", self.origin))
+        let status = match why {
+            bounds::Stopped::Memory => Status::Exhausted,
+            bounds::Stopped::NoThread(_) => Status::Unavailable,
+        };
+        Failure::new(status, format!("{}: {why}", self.origin))
     }
 
     fn failure(&self, error: &Error) -> Failure {

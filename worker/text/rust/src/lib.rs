@@ -27,6 +27,8 @@ pub enum Status {
     Internal = 3,
     /// A chat template exceeds a limit.
     Exhausted = 4,
+    /// The machine gives no thread to render on.
+    Unavailable = 5,
 }
 
 pub struct Failure {

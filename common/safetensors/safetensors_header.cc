@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
+#include "common/safetensors/safetensors.h"
 #include "nlohmann/json.hpp"
-#include "worker/model/safetensors.h"
 
 namespace thaw {
 namespace {

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "worker/model/safetensors.h"
+#include "common/safetensors/safetensors.h"
 
 namespace thaw {
 namespace {

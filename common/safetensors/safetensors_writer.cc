@@ -7,10 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/id.h"
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
+#include "common/safetensors/safetensors.h"
 #include "nlohmann/json.hpp"
-#include "worker/model/safetensors.h"
 
 namespace thaw {
 namespace {
@@ -53,21 +54,27 @@ std::string HeaderText(const std::vector<TensorToWrite>& tensors,
   return prefix + text;
 }
 
+// Widest elements first, so that all data is aligned to its type. INVALID_ARGUMENT for a name that
+// is there twice.
+absl::Status SortForFile(const std::string& path, std::vector<TensorToWrite>* tensors) {
+  std::sort(tensors->begin(), tensors->end(), [](const TensorToWrite& a, const TensorToWrite& b) {
+    const int64_t wide_a = ElementBytes(a.type), wide_b = ElementBytes(b.type);
+    return wide_a != wide_b ? wide_a > wide_b : a.name < b.name;
+  });
+  for (size_t i = 1; i < tensors->size(); ++i) {
+    if ((*tensors)[i].name == (*tensors)[i - 1].name) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor \"", (*tensors)[i].name, "\" is to be written twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status WriteSafetensors(const std::string& path, std::vector<TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata) {
-  // Widest elements first, so that all data is aligned to its type.
-  std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
-    const int64_t wide_a = ElementBytes(a.type), wide_b = ElementBytes(b.type);
-    return wide_a != wide_b ? wide_a > wide_b : a.name < b.name;
-  });
-  for (size_t i = 1; i < tensors.size(); ++i) {
-    if (tensors[i].name == tensors[i - 1].name) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": tensor \"", tensors[i].name, "\" is to be written twice"));
-    }
-  }
+  THAW_RETURN_IF_ERROR(SortForFile(path, &tensors));
   const std::string temporary = absl::StrCat(path, ".tmp-", RandomId());
   UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("creating ", temporary));
@@ -81,6 +88,18 @@ absl::Status WriteSafetensors(const std::string& path, std::vector<TensorToWrite
     status = ErrnoStatus(errno, absl::StrCat("renaming to ", path));
   if (!status.ok()) unlink(temporary.c_str());
   return status;
+}
+
+absl::StatusOr<std::string> DigestOfSafetensors(
+    std::vector<TensorToWrite> tensors, const std::map<std::string, std::string>& metadata) {
+  THAW_RETURN_IF_ERROR(SortForFile("a digest", &tensors));
+  Sha256 digest;
+  digest.Update(HeaderText(tensors, metadata));
+  for (const TensorToWrite& tensor : tensors) {
+    digest.Update(absl::string_view(static_cast<const char*>(tensor.data),
+                                    static_cast<size_t>(DataBytes(tensor))));
+  }
+  return digest.HexDigest();
 }
 
 }  // namespace thaw

@@ -1,5 +1,5 @@
 // The safetensors format (https://github.com/huggingface/safetensors), read strictly and written
-// as the reference implementation does. No LibTorch here; tensor_view.h puts tensors on top.
+// as the reference implementation does.
 #pragma once
 
 #include <cstdint>
@@ -89,6 +89,11 @@ struct TensorToWrite {
 absl::Status WriteSafetensors(const std::string& path, std::vector<TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata = {
                                   {"format", "pt"}});
+
+// SHA-256, in lower-case hex, of the file that WriteSafetensors would write.
+absl::StatusOr<std::string> DigestOfSafetensors(
+    std::vector<TensorToWrite> tensors,
+    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 // The weights of a model directory: model.safetensors, or the shards that
 // model.safetensors.index.json lists, each tensor in exactly the shard that the index names.

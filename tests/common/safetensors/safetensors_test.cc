@@ -1,4 +1,4 @@
-#include "worker/model/safetensors.h"
+#include "common/safetensors/safetensors.h"
 
 #include <cstring>
 #include <filesystem>

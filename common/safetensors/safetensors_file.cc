@@ -13,7 +13,7 @@
 #include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
-#include "worker/model/safetensors.h"
+#include "common/safetensors/safetensors.h"
 
 namespace thaw {
 namespace {

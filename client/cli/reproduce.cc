@@ -1,0 +1,109 @@
+#include <map>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/commands.h"
+#include "client/cli/format.h"
+#include "client/cli/output.h"
+#include "common/base/json.h"
+#include "common/base/status.h"
+
+namespace thaw {
+namespace {
+
+constexpr char kReceiptFile[] = "receipt.json";
+constexpr int64_t kMaxReceiptBytes = 4 << 20;
+
+// What two results of the same spec have in common.
+struct Comparison {
+  std::string what;
+  bool same = false;
+};
+
+absl::StatusOr<nlohmann::json> ReadReceipt(const Session& session, const v1::Artifact& result) {
+  const auto text = session.client->artifacts().ReadFile(result, kReceiptFile, kMaxReceiptBytes);
+  if (absl::IsNotFound(text.status())) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        result.id(), " has no receipt: it is of a Thaw before there were any, or no training's"));
+  }
+  THAW_RETURN_IF_ERROR(text.status());
+  const auto receipt = ParseJson(*text);
+  if (!receipt.ok() || !receipt->is_object()) {
+    return absl::DataLossError(absl::StrCat(kReceiptFile, " of ", result.id(), " is no receipt"));
+  }
+  return *receipt;
+}
+
+std::map<std::string, std::string> HashesOf(const v1::Artifact& result) {
+  std::map<std::string, std::string> hashes;
+  for (const v1::File& file : result.files()) {
+    if (file.path() != kReceiptFile) hashes[file.path()] = file.sha256();
+  }
+  return hashes;
+}
+
+absl::StatusOr<std::vector<Comparison>> Compare(const Session& session, const v1::Artifact& first,
+                                                const v1::Artifact& second) {
+  THAW_ASSIGN_OR_RETURN(const nlohmann::json a, ReadReceipt(session, first));
+  THAW_ASSIGN_OR_RETURN(const nlohmann::json b, ReadReceipt(session, second));
+  std::vector<Comparison> all;
+  for (const auto& [what, field] :
+       {std::pair("contents of model, data and tokenizer", "inputs"),
+        std::pair("version of Thaw", "version"),
+        std::pair("threads and instructions", "fingerprint"),
+        std::pair("loss of every step, evaluations", "history_sha256")}) {
+    all.push_back({what, a.value(field, nlohmann::json()) == b.value(field, nlohmann::json())});
+  }
+  std::map<std::string, std::string> hashes = HashesOf(first), others = HashesOf(second);
+  for (const auto& [path, hash] : hashes) {
+    all.push_back({absl::StrCat("file ", path), others[path] == hash});
+  }
+  for (const auto& [path, hash] : others) {
+    if (hashes.count(path) == 0) all.push_back({absl::StrCat("file ", path), false});
+  }
+  return all;
+}
+
+}  // namespace
+
+ExitCode RunReproduce(const Session& session, const std::string& name) {
+  THAW_ASSIGN_OR_RETURN(const std::string id, FindJob(session, name));
+  THAW_ASSIGN_OR_RETURN(const v1::Job job, session.client->jobs().GetJob(id));
+  if (!job.resolved_spec().has_training() || job.result().empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        id, " is no training that has left a result: there is nothing to compare with"));
+  }
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact first,
+                        session.client->artifacts().GetArtifact(job.result()));
+  THAW_RETURN_IF_ERROR(ReadReceipt(session, first).status());
+  v1::CreateJobRequest request;
+  *request.mutable_spec() = job.resolved_spec();
+  (*request.mutable_spec()->mutable_labels())["reproduces"] = id;
+  THAW_ASSIGN_OR_RETURN(const v1::Job again, session.client->jobs().CreateJob(request));
+  if (!session.json) session.console->Line(absl::StrCat(again.id(), " runs ", id, " again"));
+  THAW_ASSIGN_OR_RETURN(const v1::Job ended, AwaitJob(session, again.id()));
+  if (ended.result().empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        again.id(), " has ended ", v1::Job::State_Name(ended.state()), ": ", ended.state_reason()));
+  }
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact second,
+                        session.client->artifacts().GetArtifact(ended.result()));
+  THAW_ASSIGN_OR_RETURN(const std::vector<Comparison> all, Compare(session, first, second));
+  bool same = true;
+  nlohmann::json shown = nlohmann::json::object();
+  for (const Comparison& one : all) {
+    same = same && one.same;
+    shown[one.what] = one.same;
+    if (!session.json) {
+      Print("%-9s  %s\n", one.same ? "the same" : "DIFFERENT", Printable(one.what).c_str());
+    }
+  }
+  if (session.json) {
+    Print(
+        "%s\n",
+        nlohmann::json({{"job", again.id()}, {"same", same}, {"compared", shown}}).dump().c_str());
+  }
+  return same ? kExitOk : kExitJobFailed;
+}
+
+}  // namespace thaw

@@ -1,0 +1,122 @@
+#include "server/artifacts/based_model.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/delta/delta.h"
+#include "common/safetensors/safetensors.h"
+#include "server/artifacts/model_summary.h"
+#include "server/jobs/artifact_table.h"
+#include "server/jobs/attempt_table.h"
+#include "server/jobs/job_row.h"
+
+namespace thaw {
+namespace {
+
+using v1::Artifact;
+
+constexpr char kAdapterConfigFile[] = "adapter_config.json";
+constexpr char kAdapterWeightsFile[] = "adapter_model.safetensors";
+
+bool HasFile(const Artifact& artifact, absl::string_view path) {
+  return std::any_of(artifact.files().begin(), artifact.files().end(),
+                     [&](const v1::File& file) { return file.path() == path; });
+}
+
+bool HasAllWeights(const Artifact& artifact) { return artifact.base_model().empty(); }
+
+// An adapter without a config.json of its own answers as its base does, but for a classifier that
+// it brings along: of that it knows the number of labels and not their names.
+absl::Status SummarizeBareAdapter(const std::string& directory, v1::ModelSummary* summary) {
+  THAW_ASSIGN_OR_RETURN(const auto file,
+                        SafetensorsFile::Open(absl::StrCat(directory, "/", kAdapterWeightsFile)));
+  for (const TensorInfo& tensor : file->tensors()) {
+    const bool classifies = absl::EndsWith(tensor.name, "classifier.weight") ||
+                            absl::EndsWith(tensor.name, "classifier.out_proj.weight") ||
+                            absl::EndsWith(tensor.name, ".score.weight");
+    if (!classifies || tensor.shape.size() != 2 || tensor.shape[0] < 1 || tensor.shape[0] > 10'000)
+      continue;
+    if (summary->labels_size() == tensor.shape[0]) return absl::OkStatus();
+    summary->set_head(v1::ModelSummary::CLASSIFIER);
+    summary->clear_labels();
+    for (int64_t i = 0; i < tensor.shape[0]; ++i) summary->add_labels(absl::StrCat("LABEL_", i));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Artifact::Form FormOf(const Artifact& artifact) {
+  if (artifact.kind() != Artifact::MODEL && artifact.kind() != Artifact::RESULT) {
+    return Artifact::FORM_UNSPECIFIED;
+  }
+  if (HasFile(artifact, kDeltaFile)) return Artifact::DELTA;
+  if (HasFile(artifact, kAdapterConfigFile)) return Artifact::ADAPTER;
+  return HasFile(artifact, "config.json") ? Artifact::FULL : Artifact::FORM_UNSPECIFIED;
+}
+
+absl::Status CheckUploadBase(Reader& reader, const std::string& owner,
+                             const v1::CreateUploadRequest& request) {
+  if (request.base_model().empty()) return absl::OkStatus();
+  const auto refuse = [&](absl::string_view why) {
+    return InvalidField("base_model", absl::StrCat("\"", request.base_model(), "\" ", why));
+  };
+  const auto base = GetArtifact(reader, owner, request.base_model());
+  if (absl::IsNotFound(base.status())) return refuse("does not exist; give the id of a model");
+  THAW_RETURN_IF_ERROR(base.status());
+  if (FormOf(*base) == Artifact::FORM_UNSPECIFIED) {
+    return refuse("is no model; give the id of the model that this was made for");
+  }
+  if (!HasAllWeights(*base)) {
+    return refuse(absl::StrCat("builds on ", base->base_model(),
+                               " itself; give the id of a model "
+                               "with all weights"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Artifact> BaseOfUpload(Reader& reader, const UploadRecord& upload) {
+  std::string id = upload.request.base_model();
+  if (!upload.request.attempt_id().empty()) {
+    THAW_ASSIGN_OR_RETURN(const AttemptRecord attempt,
+                          GetAttempt(reader, upload.request.attempt_id()));
+    THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, "", attempt.job));
+    THAW_ASSIGN_OR_RETURN(const JobSpecs specs, LoadSpecs(reader, row.number));
+    id = specs.resolved_spec.base_model();
+  }
+  THAW_ASSIGN_OR_RETURN(Artifact base, GetArtifact(reader, "", id));
+  if (HasAllWeights(base)) return base;
+  return GetArtifact(reader, "", base.base_model());
+}
+
+absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
+                            Artifact* artifact) {
+  const bool delta = artifact->form() == Artifact::DELTA;
+  if (delta) {
+    THAW_ASSIGN_OR_RETURN(const std::string digest, DeltaBaseDigest(directory));
+    if (digest != base.digest()) {
+      return InvalidField(
+          "base_model", absl::StrCat("\"", base.id(), "\" has the digest ", base.digest(),
+                                     ", the delta was made for the model with the digest ", digest,
+                                     "; give that one"));
+    }
+  }
+  artifact->set_base_model(base.id());
+  v1::ModelSummary* summary = artifact->mutable_model();
+  if (HasFile(*artifact, "config.json")) {
+    THAW_ASSIGN_OR_RETURN(*summary, SummarizeModel(directory, *artifact));
+  } else {
+    *summary = base.model();
+    summary->set_parameters(0);
+    THAW_RETURN_IF_ERROR(SummarizeBareAdapter(directory, summary));
+  }
+  // A delta has some of the base's tensors again, an adapter none.
+  const int64_t of_base = base.model().parameters();
+  summary->set_parameters(delta ? std::max(of_base, summary->parameters())
+                                : of_base + summary->parameters());
+  return absl::OkStatus();
+}
+
+}  // namespace thaw
