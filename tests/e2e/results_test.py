@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""What a training leaves, with nothing faked: a result with all weights, one that holds what differs from MiniLM, and a
+run that is made again. Both results must be the same model, bit for bit."""
+import hashlib
+import json
+
+import whole_path_test as whole_path
+from whole_path_test import thaw_services
+
+
+def spec(model, dataset, output, phases):
+    return {"base_model": model, "training": {"dataset": dataset, "text_classification": {}, "phases": phases,
+                                              "seed": 7, "output": output}}
+
+
+def train(services, job_spec):
+    job = whole_path.submit(services, job_spec)
+    ended = thaw_services.wait_for("the job", lambda: (found := whole_path.get(services, job)).done and found, 180)
+    assert ended.result, ended
+    return job, ended.result
+
+
+def fetch(services, job, *options):
+    target = services.directory / f"fetched-{job}-{len(options)}"
+    services.thaw("fetch", job, "--to", target, *options)
+    return target
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def answer(services, model):
+    return services.thaw("predict", "I would watch it again", "--model", model, "--json").stdout.splitlines()[-1]
+
+
+def main():
+    trainer = thaw_services.BIN / "thaw-trainer"
+    with thaw_services.Services(trainer) as services:
+        model, dataset = whole_path.import_inputs(services, 120)
+        head = [{"name": "head", "selector": {"head_only": True}, "learning_rate": 1e-3, "epochs": 1}]
+        full_job, full = train(services, spec(model, dataset, "FULL", head))
+        delta_job, delta = train(services, spec(model, dataset, "DELTA", head))
+        stored, whole = fetch(services, delta_job), fetch(services, delta_job, "--as", "full")
+        expected = fetch(services, full_job)
+        size = (stored / "delta.safetensors").stat().st_size
+        assert size * 20 < (expected / "model.safetensors").stat().st_size, size
+        for name in ("model.safetensors", "config.json", "tokenizer.json"):
+            assert digest(whole / name) == digest(expected / name), name
+        assert not (whole / "delta.json").exists() and not (whole / ".parts").exists()
+        assert answer(services, delta) == answer(services, full)
+        print(f"ok delta: {size} bytes stand for {(expected / 'model.safetensors').stat().st_size}, the same bits")
+
+        # It can be gone on from, and its base stays for as long as it does.
+        top = [{"selector": {"last_blocks": 1}, "learning_rate": 1e-4, "steps": 2}]
+        again_full, _ = train(services, spec(full, dataset, "FULL", top))
+        again_delta, _ = train(services, spec(delta, dataset, "DELTA", top))
+        assert digest(fetch(services, again_full) / "model.safetensors") == \
+            digest(fetch(services, again_delta, "--as", "full") / "model.safetensors")
+        refused = services.thaw("model", "delete", model, check=False)
+        assert refused.returncode != 0 and "builds on" in refused.stderr, refused
+        print("ok chains: a training on a delta gives the bits of one on all weights; its base cannot be deleted")
+
+        compared = json.loads(services.thaw("reproduce", delta_job, "--json").stdout.splitlines()[-1])
+        assert compared["same"] and compared["compared"]["loss of every step, evaluations"], compared
+        assert compared["compared"]["file delta.safetensors"], compared
+        print("ok reproduce: losses, evaluations and every file are the same")
+
+
+if __name__ == "__main__":
+    main()
