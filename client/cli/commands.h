@@ -58,7 +58,7 @@ struct SubmitOptions {
   std::string validation;
   double validation_fraction = -1;
   double epochs = 0;
-  double epochs_per_block = 0;
+  double epochs_per_phase = 0;
   double learning_rate = 0;
   int last_blocks = 0;
   int batch = 0;

@@ -7,6 +7,7 @@
 #include "client/cli/job_view.h"
 #include "client/cli/loss_plot.h"
 #include "client/cli/output.h"
+#include "client/cli/thaw_view.h"
 #include "common/base/status.h"
 
 namespace thaw {
@@ -42,7 +43,9 @@ std::string Describe(const v1::Event& event) {
     case v1::Event::kPhaseStart:
       return absl::StrCat("phase ", event.phase_start().phase(), " ", event.phase_start().name(),
                           " begins: ", FormatCount(event.phase_start().trainable_parameters()),
-                          " parameters train, ", event.phase_start().steps(), " steps");
+                          " parameters train, ", event.phase_start().steps(), " steps",
+                          event.phase_start().newly_trainable_names().empty() ? "" : ", new: ",
+                          ShortNames(event.phase_start().newly_trainable_names(), 4));
     case v1::Event::kEvaluationEnd: {
       std::string text = absl::StrCat("evaluated at step ", event.evaluation_end().step(), ":");
       for (const auto& [name, value] : std::map<std::string, double>(

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/format.h"
+#include "client/cli/thaw_view.h"
 
 namespace thaw {
 namespace {
@@ -131,6 +132,10 @@ void JobView::ShowEvent(const v1::Event& event) {
       phases_.erase(std::remove_if(phases_.begin(), phases_.end(),
                                    [&](const PlotMark& mark) { return mark.step > step; }),
                     phases_.end());
+      thawed_.erase(
+          std::remove_if(thawed_.begin(), thawed_.end(),
+                         [&](const v1::PhaseStart& phase) { return phase.step() >= step; }),
+          thawed_.end());
       break;
     }
     case v1::Event::kCheckpointCommitted:
@@ -147,20 +152,15 @@ void JobView::ShowText(const v1::GeneratedText& piece) {
 }
 
 void JobView::ShowPhase(const v1::PhaseStart& phase) {
-  const double share = phase.total_parameters() > 0
-                           ? static_cast<double>(phase.trainable_parameters()) /
-                                 static_cast<double>(phase.total_parameters())
-                           : 0;
-  std::string rate;
-  if (phase.rates_size() > 0)
-    rate = absl::StrCat(", ", ShortRate(phase.rates().rbegin()->learning_rate()));
-  console_->Line(absl::StrCat("phase ", phase.phase(), " ", Printable(phase.name()), ": ",
-                              FormatCount(phase.trainable_parameters()), " parameters train (",
-                              FormatShare(share), "), ", FormatCount(phase.steps()), " steps",
-                              rate));
+  for (const std::string& line : PhaseLines(phase)) console_->Line(line);
   const std::string label = absl::StrCat(phase.phase());
-  if (phases_.empty() || phases_.back().label != label)
-    phases_.push_back({phase.step() + 1, label});
+  if (!phases_.empty() && phases_.back().label == label) return;
+  phases_.push_back({phase.step() + 1, label});
+  // The picture needs the groups and their rates alone.
+  v1::PhaseStart drawn = phase;
+  drawn.clear_trainable_names();
+  drawn.clear_newly_trainable_names();
+  thawed_.push_back(std::move(drawn));
 }
 
 void JobView::ShowEvaluation(const v1::EvaluationEnd& evaluation) {
@@ -198,6 +198,10 @@ void JobView::ShowEnd(const v1::Job& job) {
   const std::string plot =
       PlotCurve(Smoothed(losses_), phases_, std::min(console_->width(), 90), kPlotHeight);
   if (!plot.empty()) console_->Line(absl::StrCat("loss by step, smoothed; phases below\n", plot));
+  if (thawed_.size() > 1) {
+    console_->Line("what trained in each phase, from the embeddings to the head, by rate");
+    for (const std::string& line : ThawPicture(thawed_)) console_->Line(line);
+  }
   std::string line = absl::StrCat(job.id(), "  ", StateName(job.state()));
   if (job.start_time().seconds() > 0 && job.end_time().seconds() > 0) {
     const double seconds =

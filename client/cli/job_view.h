@@ -40,6 +40,7 @@ class JobView {
   Console* const console_;
   std::vector<PlotPoint> losses_;
   std::vector<PlotMark> phases_;
+  std::vector<v1::PhaseStart> thawed_;  // without the names of tensors
   int twentieth_ = -1;
 };
 

@@ -1,4 +1,7 @@
 #include <cstdio>
+#include <map>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -6,6 +9,7 @@
 #include "client/cli/format.h"
 #include "client/cli/job_view.h"
 #include "client/cli/output.h"
+#include "client/cli/thaw_view.h"
 #include "common/base/status.h"
 #include "common/spec/spec_json.h"
 
@@ -126,6 +130,22 @@ ExitCode RunGet(const Session& session, const std::string& job) {
   THAW_ASSIGN_OR_RETURN(const v1::Job found, session.client->jobs().GetJob(id));
   if (session.json) return PrintJob(session, found);
   ShowJob(found);
+  if (!found.resolved_spec().has_training() || found.progress().phase() == 0) return kExitOk;
+  THAW_ASSIGN_OR_RETURN(const std::vector<v1::Event> events,
+                        session.client->jobs().ListJobEvents(id, 0));
+  // Of each phase what began last: a later attempt may have begun it again.
+  std::map<int32_t, v1::PhaseStart> phases;
+  for (const v1::Event& event : events) {
+    if (event.has_phase_start()) phases[event.phase_start().phase()] = event.phase_start();
+  }
+  std::vector<v1::PhaseStart> begun;
+  for (auto& [number, phase] : phases) {
+    for (const std::string& line : PhaseLines(phase)) Print("%s\n", line.c_str());
+    begun.push_back(std::move(phase));
+  }
+  if (begun.size() < 2) return kExitOk;
+  Print("what trained in each phase, from the embeddings to the head, by rate\n");
+  for (const std::string& line : ThawPicture(begun)) Print("%s\n", line.c_str());
   return kExitOk;
 }
 

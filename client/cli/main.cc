@@ -1,5 +1,7 @@
 // Flags of `thaw`, and nothing else: each command lies in a file of its own.
+#include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
@@ -10,6 +12,7 @@
 #include "client/cli/output.h"
 #include "client/cli/task_names.h"
 #include "common/base/status.h"
+#include "common/spec/preset_program.h"
 
 namespace thaw {
 namespace {
@@ -160,12 +163,11 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
   app->add_option("--data", options->data, "dataset to train on, by id or name");
   app->add_option("--task", options->task,
                   "what to learn: " + TaskWords() + "; default: what the dataset was imported as");
-  app->add_option("--method", options->method,
-                  "head, partial, gradual (default) or full: writes the program of phases");
+  app->add_option("--method", options->method, "program by name; see below");
   app->add_option("--epochs", options->epochs, "passes over the data, of the last phase")
       ->check(AboveZero());
-  app->add_option("--epochs_per_block", options->epochs_per_block,
-                  "gradual: passes in each phase before the last")
+  app->add_option("--epochs_per_phase", options->epochs_per_phase,
+                  "gradual, head_then_full, chain_thaw: passes in each phase before the last")
       ->check(AboveZero());
   app->add_option("--learning_rate", options->learning_rate, "peak rate of the topmost group")
       ->check(AboveZero());
@@ -196,7 +198,14 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
   app->add_flag("--validate_only", options->validate_only,
                 "check and resolve only; submit nothing");
   app->add_flag("--watch", options->watch, "stay and watch it to its end");
-  app->footer(R"(
+  std::string methods;
+  for (const PresetWord& one : PresetWords()) {
+    if (!one.supported) continue;
+    methods += "  " + std::string(one.name) +
+               std::string(26 - std::min<size_t>(24, std::strlen(one.name)) - 2, ' ') +
+               one.description + "\n";
+  }
+  app->footer("\nMethods (--validate_only shows the phases that they become):\n" + methods + R"(
 Examples:
   thaw submit --model minilm --data reviews --method gradual --watch
   thaw submit --model minilm --data reviews --method full --epochs 3 --learning_rate 1e-4

@@ -2,8 +2,10 @@
 
 #include <cstdio>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "client/cli/format.h"
 #include "client/cli/job_view.h"
 #include "common/base/status.h"
@@ -33,6 +35,9 @@ int ExitCodeOf(const absl::Status& status) {
 
 std::string Trains(const v1::Selector& selector) {
   std::string text;
+  const auto lower = [](const std::string& name) {
+    return absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"_", " "}});
+  };
   switch (selector.include_case()) {
     case v1::Selector::kHeadOnly:
       text = "head";
@@ -47,12 +52,21 @@ std::string Trains(const v1::Selector& selector) {
       text = absl::StrCat("names like ", selector.name_pattern());
       break;
     case v1::Selector::kKind:
+      text = lower(v1::Selector::Kind_Name(selector.kind()));
+      break;
     case v1::Selector::kAnyOf:
+      for (const v1::Selector& one : selector.any_of().values()) {
+        absl::StrAppend(&text, text.empty() ? "" : " and ", Trains(one));
+      }
+      break;
     case v1::Selector::INCLUDE_NOT_SET:
       break;
   }
   for (const std::string& pattern : selector.exclude_patterns()) {
     absl::StrAppend(&text, ", not ", pattern);
+  }
+  for (const v1::Selector& one : selector.and_not()) {
+    absl::StrAppend(&text, ", not (", Trains(one), ")");
   }
   return Printable(text);
 }
@@ -67,7 +81,10 @@ std::string Until(const v1::Phase& phase) {
       return absl::StrCat("plateau, at most ", FormatNumber(phase.plateau().max_epochs()),
                           " epochs");
     case v1::Phase::kLossUnits:
+      return absl::StrCat(FormatCount(phase.loss_units()), " loss units");
     case v1::Phase::kWallTime:
+      return FormatDuration(static_cast<double>(phase.wall_time().seconds()) +
+                            1e-9 * phase.wall_time().nanos());
     case v1::Phase::UNTIL_NOT_SET:
       break;
   }
@@ -157,9 +174,12 @@ std::string ProgramTable(const v1::Training& training) {
   for (int i = 0; i < training.phases_size(); ++i) {
     const v1::Phase& phase = training.phases(i);
     rows.push_back({absl::StrCat(i + 1), Printable(phase.name()), Trains(phase.selector()),
-                    FormatNumber(phase.learning_rate()),
+                    absl::StrCat(FormatNumber(phase.learning_rate()),
+                                 phase.rate_overrides().empty() ? "" : " and others"),
                     FormatNumber(phase.has_learning_rate_decay() ? phase.learning_rate_decay() : 1),
-                    v1::Schedule::Shape_Name(phase.schedule().shape()), Until(phase)});
+                    v1::Schedule::Shape_Name(training.has_schedule() ? training.schedule().shape()
+                                                                     : phase.schedule().shape()),
+                    Until(phase)});
   }
   return Table(rows);
 }

@@ -8,7 +8,7 @@
 #include "client/cli/task_names.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
-#include "common/spec/method_program.h"
+#include "common/spec/preset_program.h"
 #include "common/spec/spec.h"
 #include "common/spec/spec_json.h"
 
@@ -63,8 +63,8 @@ absl::StatusOr<v1::JobSpec> WriteSpec(const Session& session, const SubmitOption
     return absl::InvalidArgumentError(
         "nothing to submit; give a JSON file, or --model, --data and --method");
   }
-  THAW_ASSIGN_OR_RETURN(const Method method,
-                        ParseMethod(options.method.empty() ? "gradual" : options.method));
+  THAW_ASSIGN_OR_RETURN(const v1::Preset::Name preset,
+                        ParsePreset(options.method.empty() ? "gradual" : options.method));
   ArtifactClient& artifacts = session.client->artifacts();
   THAW_ASSIGN_OR_RETURN(const v1::Artifact model, FindModel(session, options.model));
   THAW_ASSIGN_OR_RETURN(const v1::Artifact data,
@@ -84,23 +84,20 @@ absl::StatusOr<v1::JobSpec> WriteSpec(const Session& session, const SubmitOption
   if (options.per_document) {
     training->mutable_language_modeling()->set_layout(v1::LanguageModeling::PER_DOCUMENT);
   }
-  MethodOptions method_options;
-  method_options.epochs = options.epochs;
-  method_options.epochs_per_block = options.epochs_per_block;
-  method_options.learning_rate = options.learning_rate;
-  method_options.last_blocks = options.last_blocks;
-  for (const v1::Phase& phase : MethodProgram(method, model.model().blocks(), method_options)) {
-    *training->add_phases() = phase;
-  }
+  training->mutable_preset()->set_name(preset);
+  training->mutable_preset()->set_epochs(options.epochs);
+  training->mutable_preset()->set_epochs_per_phase(options.epochs_per_phase);
+  training->mutable_preset()->set_learning_rate(options.learning_rate);
+  training->mutable_preset()->set_last_blocks(options.last_blocks);
   return spec;
 }
 
 absl::StatusOr<v1::JobSpec> ReadSpec(const SubmitOptions& options) {
   if (!options.model.empty() || !options.data.empty() || !options.method.empty() ||
       !options.task.empty() || options.per_document || options.epochs != 0 ||
-      options.epochs_per_block != 0 || options.learning_rate != 0 || options.last_blocks != 0) {
+      options.epochs_per_phase != 0 || options.learning_rate != 0 || options.last_blocks != 0) {
     return absl::InvalidArgumentError(
-        "--model, --data, --task, --method, --per_document, --epochs, --epochs_per_block, "
+        "--model, --data, --task, --method, --per_document, --epochs, --epochs_per_phase, "
         "--learning_rate and --last_blocks write a program, and a file has its own; change it in "
         "the file");
   }

@@ -39,15 +39,34 @@ std::string UnknownLabels(const v1::Artifact& dataset, const Known& known) {
   return absl::StrJoin(unknown, ", ");
 }
 
+// Selectors that ask for more blocks than the model has, however deep they lie.
+void CheckBlocks(const std::string& field, const v1::Selector& selector, const v1::Artifact& model,
+                 SpecProblems* problems) {
+  if (selector.last_blocks() > model.model().blocks()) {
+    problems->Add(absl::StrCat(field, ".last_blocks"),
+                  absl::StrCat(selector.last_blocks(), " blocks; the model has ",
+                               model.model().blocks(), ", so give at most that, or everything"));
+  }
+  for (int i = 0; i < selector.any_of().values_size(); ++i) {
+    CheckBlocks(absl::StrCat(field, ".any_of.values[", i, "]"), selector.any_of().values(i), model,
+                problems);
+  }
+  for (int i = 0; i < selector.and_not_size(); ++i) {
+    CheckBlocks(absl::StrCat(field, ".and_not[", i, "]"), selector.and_not(i), model, problems);
+  }
+}
+
 void CheckPhases(const v1::Training& training, const v1::Artifact* model, int64_t rows,
                  SpecProblems* problems) {
   for (int i = 0; i < training.phases_size(); ++i) {
     const v1::Phase& phase = training.phases(i);
     const std::string field = absl::StrCat("spec.training.phases[", i, "]");
-    if (model != nullptr && phase.selector().last_blocks() > model->model().blocks()) {
-      problems->Add(absl::StrCat(field, ".selector.last_blocks"),
-                    absl::StrCat(phase.selector().last_blocks(), " blocks; the model has ",
-                                 model->model().blocks(), ", so give at most that, or everything"));
+    if (model != nullptr) {
+      CheckBlocks(field + ".selector", phase.selector(), *model, problems);
+      for (int j = 0; j < phase.rate_overrides_size(); ++j) {
+        CheckBlocks(absl::StrCat(field, ".rate_overrides[", j, "].selector"),
+                    phase.rate_overrides(j).selector(), *model, problems);
+      }
     }
     const int64_t warmup = phase.schedule().warmup_steps();
     if (rows > 0 && warmup > 0 && phase.epochs() > 0) {

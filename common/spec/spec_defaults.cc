@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
+#include "common/spec/auto_values.h"
 #include "common/spec/model_abilities.h"
+#include "common/spec/preset_program.h"
 #include "common/spec/ready_artifact.h"
+#include "common/spec/spec_problems.h"
 #include "common/spec/task_columns.h"
 
 namespace thaw {
@@ -25,15 +27,21 @@ void FillSchedule(v1::Schedule* schedule) {
   if (schedule->shape() == v1::Schedule::SHAPE_UNSPECIFIED) {
     schedule->set_shape(v1::Schedule::CONSTANT);
   }
-  if (schedule->shape() != v1::Schedule::SLANTED_TRIANGULAR) return;
-  SetDefault(schedule, &v1::Schedule::has_cut_fraction, &v1::Schedule::set_cut_fraction, 0.1);
-  SetDefault(schedule, &v1::Schedule::has_ratio, &v1::Schedule::set_ratio, 32.0);
+  const bool one_cycle = schedule->shape() == v1::Schedule::ONE_CYCLE;
+  if (!one_cycle && schedule->shape() != v1::Schedule::SLANTED_TRIANGULAR) return;
+  SetDefault(schedule, &v1::Schedule::has_cut_fraction, &v1::Schedule::set_cut_fraction,
+             one_cycle ? 0.25 : 0.1);
+  SetDefault(schedule, &v1::Schedule::has_ratio, &v1::Schedule::set_ratio, one_cycle ? 25.0 : 32.0);
+  if (!one_cycle) return;
+  SetDefault(schedule, &v1::Schedule::has_final_ratio, &v1::Schedule::set_final_ratio, 1e5);
 }
 
-void FillPhase(int number, v1::Phase* phase) {
-  if (phase->name().empty()) phase->set_name(absl::StrCat("phase ", number));
+void FillPhase(int number, const TrainingSize& size, bool has_own_schedule, v1::Phase* phase) {
+  phase->set_name(PhaseName(*phase, number));
   SetDefault(phase, &v1::Phase::has_learning_rate_decay, &v1::Phase::set_learning_rate_decay, 1.0);
-  FillSchedule(phase->mutable_schedule());
+  if (phase->learning_rate() == 0) phase->set_learning_rate(AutoLearningRate(*phase, size));
+  if (phase->until_case() == v1::Phase::UNTIL_NOT_SET) phase->set_epochs(AutoEpochs(size));
+  if (has_own_schedule) FillSchedule(phase->mutable_schedule());
   if (phase->has_plateau() && phase->plateau().patience() == 0) {
     phase->mutable_plateau()->set_patience(2);
   }
@@ -58,20 +66,35 @@ void FillTask(v1::Training* training) {
   }
 }
 
+void FillProgram(const v1::Artifact* model, const v1::Artifact* dataset, v1::Training* training) {
+  const TrainingSize size = SizeOf(*training, model, dataset);
+  // Beside phases it is refused.
+  if (training->has_preset() && training->phases().empty() && model != nullptr) {
+    ExpandPreset(model->model().blocks(), size, training);
+  }
+  for (int i = 0; i < training->phases_size(); ++i) {
+    FillPhase(i + 1, size, !training->has_schedule(), training->mutable_phases(i));
+  }
+  if (training->has_schedule()) FillSchedule(training->mutable_schedule());
+  if (training->batch().examples_per_step() == 0) {
+    training->mutable_batch()->set_examples_per_step(AutoExamplesPerStep(size));
+  }
+}
+
 void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Training* training) {
   if (training->validation_case() == v1::Training::VALIDATION_NOT_SET) {
     training->set_validation_fraction(0.1);
   }
-  FillColumns(FindArtifact(context, training->dataset()), training);
+  const v1::Artifact* dataset = FindArtifact(context, training->dataset());
+  FillColumns(dataset, training);
   FillTask(training);
-  for (int i = 0; i < training->phases_size(); ++i) FillPhase(i + 1, training->mutable_phases(i));
+  FillProgram(model, dataset, training);
   v1::Optimizer* optimizer = training->mutable_optimizer();
   SetDefault(optimizer, &v1::Optimizer::has_beta1, &v1::Optimizer::set_beta1, 0.9);
   SetDefault(optimizer, &v1::Optimizer::has_beta2, &v1::Optimizer::set_beta2, 0.999);
   SetDefault(optimizer, &v1::Optimizer::has_epsilon, &v1::Optimizer::set_epsilon, 1e-8);
   SetDefault(optimizer, &v1::Optimizer::has_weight_decay, &v1::Optimizer::set_weight_decay, 0.01);
   v1::Batch* batch = training->mutable_batch();
-  if (batch->examples_per_step() == 0) batch->set_examples_per_step(16);
   if (batch->tokens_per_micro_step() == 0) batch->set_tokens_per_micro_step(2048);
   if (training->max_length() == 0) {
     training->set_max_length(WithinPositions(kDefaultMaxLength, model));

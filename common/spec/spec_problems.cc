@@ -36,6 +36,17 @@ void SpecProblems::ExpectName(absl::string_view field, absl::string_view value, 
   if (control) Add(field, "holds a control character; use printable ones");
 }
 
+void SpecProblems::ExpectDuration(absl::string_view field, const google::protobuf::Duration& time) {
+  constexpr int64_t kMostSeconds = int64_t{30} * 24 * 3600;
+  const bool valid = time.nanos() >= 0 && time.nanos() < 1'000'000'000;
+  const bool too_long =
+      time.seconds() > kMostSeconds || (time.seconds() == kMostSeconds && time.nanos() > 0);
+  if (!valid || time.seconds() < 1 || too_long) {
+    Add(field, absl::StrCat(time.seconds(), " s ", time.nanos(),
+                            " ns is out of range; give 1 s to 30 days"));
+  }
+}
+
 absl::Status SpecProblems::ToStatus() const {
   return violations_.empty() ? absl::OkStatus() : InvalidFields(violations_);
 }

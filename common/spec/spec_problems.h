@@ -32,6 +32,9 @@ class SpecProblems {
   // character.
   void ExpectName(absl::string_view field, absl::string_view value, int limit);
 
+  // A time from 1 s to 30 days.
+  void ExpectDuration(absl::string_view field, const google::protobuf::Duration& time);
+
   // OK, or InvalidFields with all of them.
   absl::Status ToStatus() const;
 
@@ -42,8 +45,21 @@ class SpecProblems {
 // The parts of ValidateSpec. `field` names the message that is checked.
 void ValidateTraining(absl::string_view field, const v1::Training& training,
                       SpecProblems* problems);
+void ValidateProgram(absl::string_view field, const v1::Training& training, SpecProblems* problems);
+void ValidateOptimizer(absl::string_view field, const v1::Optimizer& optimizer,
+                       SpecProblems* problems);
 void ValidatePrediction(absl::string_view field, const v1::Prediction& prediction,
                         SpecProblems* problems);
 void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems);
+
+// Whether a training keeps rows back to evaluate on.
+bool Evaluates(const v1::Training& training);
+
+// Not given, or one of the metrics of the training's task.
+void ExpectMetric(absl::string_view field, v1::Evaluation::Metric metric,
+                  const v1::Training& training, SpecProblems* problems);
+
+// Its own, or the default: "phase 3".
+std::string PhaseName(const v1::Phase& phase, int number);
 
 }  // namespace thaw

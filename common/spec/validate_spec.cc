@@ -7,8 +7,6 @@
 namespace thaw {
 namespace {
 
-constexpr int64_t kMaxRuntimeSeconds = int64_t{30} * 24 * 3600;
-
 bool IsLabelKey(absl::string_view key) {
   if (key.empty() || key.size() > 63 || !absl::ascii_islower(key[0])) return false;
   for (const char c : key) {
@@ -59,16 +57,6 @@ void ValidateLabels(const v1::JobSpec& spec, SpecProblems* problems) {
   }
 }
 
-void ValidateMaxRuntime(const google::protobuf::Duration& runtime, SpecProblems* problems) {
-  const bool valid = runtime.nanos() >= 0 && runtime.nanos() < 1'000'000'000;
-  const bool too_long = runtime.seconds() > kMaxRuntimeSeconds ||
-                        (runtime.seconds() == kMaxRuntimeSeconds && runtime.nanos() > 0);
-  if (!valid || runtime.seconds() < 1 || too_long) {
-    problems->Add("spec.max_runtime", absl::StrCat(runtime.seconds(), " s ", runtime.nanos(),
-                                                   " ns is out of range; give 1 s to 30 days"));
-  }
-}
-
 }  // namespace
 
 void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems) {
@@ -96,7 +84,7 @@ void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems) {
   problems->ExpectWithin("spec.priority", int64_t{spec.priority()}, -100, 100);
   ValidateLabels(spec, problems);
   ValidateRetryLimits(spec.retry_limits(), problems);
-  if (spec.has_max_runtime()) ValidateMaxRuntime(spec.max_runtime(), problems);
+  if (spec.has_max_runtime()) problems->ExpectDuration("spec.max_runtime", spec.max_runtime());
   problems->ExpectName("spec.display_name", spec.display_name(), 120);
 }
 

@@ -4,13 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/spec/model_abilities.h"
+#include "common/spec/preset_program.h"
 #include "common/spec/spec_problems.h"
-#include "re2/re2.h"
 
 namespace thaw {
 namespace {
-
-constexpr int kMaxPatternBytes = 1024;
 
 // A column as a task names it.
 struct ColumnName {
@@ -20,176 +18,6 @@ struct ColumnName {
 
   absl::string_view name() const { return given.empty() ? absl::string_view(otherwise) : given; }
 };
-
-bool Evaluates(const v1::Training& training) {
-  return training.validation_case() != v1::Training::kValidationFraction ||
-         training.validation_fraction() != 0;
-}
-
-void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems) {
-  if (pattern.empty()) {
-    problems->Add(field, "is empty and would match nothing; give an RE2 expression");
-    return;
-  }
-  if (pattern.size() > kMaxPatternBytes) {
-    problems->Add(field,
-                  absl::StrCat("has ", pattern.size(), " bytes; give at most ", kMaxPatternBytes));
-    return;
-  }
-  RE2::Options options;
-  options.set_log_errors(false);
-  options.set_max_mem(1 << 20);
-  const RE2 compiled(pattern, options);
-  if (!compiled.ok()) {
-    problems->Add(field,
-                  absl::StrCat("\"", pattern, "\" is not an RE2 expression: ", compiled.error()));
-  }
-}
-
-void ValidateSelector(absl::string_view field, const v1::Selector& selector,
-                      SpecProblems* problems) {
-  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  switch (selector.include_case()) {
-    case v1::Selector::kHeadOnly:
-      if (!selector.head_only())
-        problems->Add(at("head_only"), "is false; set it true or leave it");
-      break;
-    case v1::Selector::kLastBlocks:
-      if (selector.last_blocks() < 0) {
-        problems->Add(at("last_blocks"),
-                      absl::StrCat(selector.last_blocks(), " is negative; give 0 or more blocks"));
-      }
-      break;
-    case v1::Selector::kEverything:
-      if (!selector.everything()) {
-        problems->Add(at("everything"), "is false; set it true or leave it");
-      }
-      break;
-    case v1::Selector::kNamePattern:
-      ValidatePattern(at("name_pattern"), selector.name_pattern(), problems);
-      break;
-    case v1::Selector::kKind:
-    case v1::Selector::kAnyOf:
-      problems->Add(field, "kind and any_of are not supported yet; give another selector");
-      break;
-    case v1::Selector::INCLUDE_NOT_SET:
-      problems->Add(field,
-                    "chooses nothing; give head_only, last_blocks, everything or name_pattern");
-      break;
-  }
-  if (selector.exclude_patterns_size() > 32) {
-    problems->Add(at("exclude_patterns"),
-                  absl::StrCat(selector.exclude_patterns_size(), " expressions; give at most 32"));
-  }
-  for (int i = 0; i < selector.exclude_patterns_size() && i < 32; ++i) {
-    ValidatePattern(absl::StrCat(at("exclude_patterns"), "[", i, "]"), selector.exclude_patterns(i),
-                    problems);
-  }
-}
-
-void ValidateSchedule(absl::string_view field, const v1::Phase& phase, SpecProblems* problems) {
-  const v1::Schedule& schedule = phase.schedule();
-  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  if (!v1::Schedule::Shape_IsValid(schedule.shape())) {
-    problems->Add(
-        at("shape"),
-        absl::StrCat(static_cast<int>(schedule.shape()),
-                     " is not known; give CONSTANT, LINEAR, COSINE or SLANTED_TRIANGULAR"));
-    return;
-  }
-  const bool slanted = schedule.shape() == v1::Schedule::SLANTED_TRIANGULAR;
-  const bool constant = schedule.shape() == v1::Schedule::CONSTANT ||
-                        schedule.shape() == v1::Schedule::SHAPE_UNSPECIFIED;
-  if (phase.until_case() == v1::Phase::kPlateau && !constant) {
-    problems->Add(at("shape"),
-                  absl::StrCat(v1::Schedule::Shape_Name(schedule.shape()),
-                               " needs to know where the phase ends, a plateau does not; "
-                               "give CONSTANT, or end the phase by steps or epochs"));
-  }
-  if (schedule.warmup_steps() < 0) {
-    problems->Add(at("warmup_steps"),
-                  absl::StrCat(schedule.warmup_steps(), " is negative; give 0 or more steps"));
-  } else if (slanted && schedule.warmup_steps() > 0) {
-    problems->Add(at("warmup_steps"), absl::StrCat(schedule.warmup_steps(),
-                                                   " is given with SLANTED_TRIANGULAR, which "
-                                                   "warms up by itself; set cut_fraction"));
-  } else if (phase.until_case() == v1::Phase::kSteps && phase.steps() > 0 &&
-             schedule.warmup_steps() >= phase.steps()) {
-    problems->Add(at("warmup_steps"), absl::StrCat(schedule.warmup_steps(), " of ", phase.steps(),
-                                                   " steps; give fewer than the phase has"));
-  }
-  for (const auto& [given, name] : {std::pair(schedule.has_cut_fraction(), "cut_fraction"),
-                                    std::pair(schedule.has_ratio(), "ratio")}) {
-    if (given && !slanted) {
-      problems->Add(at(name),
-                    "belongs to SLANTED_TRIANGULAR alone; leave it out or set that shape");
-    }
-  }
-  if (slanted && schedule.has_cut_fraction()) {
-    problems->ExpectWithin(at("cut_fraction"), schedule.cut_fraction(), {0, 1, true, true});
-  }
-  if (slanted && schedule.has_ratio()) {
-    problems->ExpectWithin(at("ratio"), schedule.ratio(), {1, 1e9, true});
-  }
-}
-
-void ValidatePlateau(absl::string_view field, const v1::Plateau& plateau, bool evaluates,
-                     SpecProblems* problems) {
-  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  if (!evaluates) {
-    problems->Add(field, "needs evaluations, and validation_fraction is 0; keep some rows back");
-  }
-  if (plateau.patience() != 0) {
-    problems->ExpectWithin(at("patience"), int64_t{plateau.patience()}, 1, 100);
-  }
-  problems->ExpectWithin(at("min_delta"), plateau.min_delta(), {0, 1e9});
-  problems->ExpectWithin(at("max_epochs"), plateau.max_epochs(), {0, 1000, true});
-}
-
-void ValidatePhase(absl::string_view field, const v1::Phase& phase, bool first, bool evaluates,
-                   SpecProblems* problems) {
-  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  problems->ExpectName(at("name"), phase.name(), 120);
-  ValidateSelector(at("selector"), phase.selector(), problems);
-  problems->ExpectWithin(at("learning_rate"), phase.learning_rate(), {0, 1, true});
-  if (phase.has_learning_rate_decay()) {
-    problems->ExpectWithin(at("learning_rate_decay"), phase.learning_rate_decay(), {1, 100});
-  }
-  ValidateSchedule(at("schedule"), phase, problems);
-  switch (phase.until_case()) {
-    case v1::Phase::kSteps:
-      problems->ExpectWithin(at("steps"), phase.steps(), 1, 10'000'000);
-      break;
-    case v1::Phase::kEpochs:
-      problems->ExpectWithin(at("epochs"), phase.epochs(), {0, 1000, true});
-      break;
-    case v1::Phase::kPlateau:
-      ValidatePlateau(at("plateau"), phase.plateau(), evaluates, problems);
-      break;
-    case v1::Phase::kLossUnits:
-    case v1::Phase::kWallTime:
-      problems->Add(at("until"),
-                    "loss_units and wall_time are not supported yet; give steps or epochs");
-      break;
-    case v1::Phase::UNTIL_NOT_SET:
-      problems->Add(at("until"),
-                    "is not set, so the phase would never end; give steps, epochs or "
-                    "plateau");
-      break;
-  }
-  if (phase.restore_best() && first) {
-    problems->Add(at("restore_best"),
-                  "is true in the first phase, which has no weights before it; "
-                  "leave it out");
-  } else if (phase.restore_best() && !evaluates) {
-    problems->Add(at("restore_best"),
-                  "needs evaluations, and validation_fraction is 0; keep some rows back");
-  }
-  if (!v1::OptimizerState_IsValid(phase.optimizer_state())) {
-    problems->Add(at("optimizer_state"), absl::StrCat(static_cast<int>(phase.optimizer_state()),
-                                                      " is not known; give KEEP or RESET"));
-  }
-}
 
 std::string MetricName(v1::Evaluation::Metric metric) {
   return v1::Evaluation::Metric_IsValid(metric) ? v1::Evaluation::Metric_Name(metric)
@@ -213,13 +41,7 @@ void ValidateEvaluation(absl::string_view field, const v1::Training& training,
                         SpecProblems* problems) {
   const v1::Evaluation& evaluation = training.evaluation();
   const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  const std::vector<v1::Evaluation::Metric> metrics = MetricsOf(training);
-  if (evaluation.metric() != v1::Evaluation::METRIC_UNSPECIFIED && !metrics.empty() &&
-      std::find(metrics.begin(), metrics.end(), evaluation.metric()) == metrics.end()) {
-    problems->Add(at("metric"),
-                  absl::StrCat(MetricName(evaluation.metric()), " is no metric of this task; give ",
-                               Alternatives(metrics)));
-  }
+  ExpectMetric(at("metric"), evaluation.metric(), training, problems);
   if (evaluation.has_every_epochs()) {
     problems->ExpectWithin(at("every_epochs"), evaluation.every_epochs(), {0, 1000, true});
   }
@@ -319,8 +141,9 @@ void RefuseUnsupported(absl::string_view field, const v1::Training& training,
   const auto refuse = [&](bool given, absl::string_view name) {
     if (given) problems->Add(absl::StrCat(field, ".", name), "is not supported yet; leave it out");
   };
-  refuse(training.has_preset(), "preset");
-  refuse(training.has_schedule(), "schedule");
+  for (const PresetWord& one : PresetWords()) {
+    refuse(!one.supported && training.preset().name() == one.preset, "preset");
+  }
   refuse(training.has_added_part(), "added_part");
   refuse(training.output() == v1::Training::ADAPTER || training.output() == v1::Training::MERGED,
          "output");
@@ -334,21 +157,25 @@ void RefuseUnsupported(absl::string_view field, const v1::Training& training,
   refuse(evaluation.also_size() > 0, "evaluation.also");
   refuse(evaluation.max_new_tokens() != 0, "evaluation.max_new_tokens");
   refuse(evaluation.generated_rows() != 0, "evaluation.generated_rows");
-  for (int i = 0; i < training.phases_size(); ++i) {
-    const v1::Phase& phase = training.phases(i);
-    const std::string at = absl::StrCat("phases[", i, "].");
-    refuse(phase.has_optimizer(), at + "optimizer");
-    refuse(phase.rate_overrides_size() > 0, at + "rate_overrides");
-    refuse(phase.frozen_dropout(), at + "frozen_dropout");
-    refuse(phase.selector().and_not_size() > 0, at + "selector.and_not");
-    refuse(phase.schedule().warmup_fraction() != 0, at + "schedule.warmup_fraction");
-    refuse(phase.schedule().has_final_ratio(), at + "schedule.final_ratio");
-    refuse(phase.schedule().shape() == v1::Schedule::ONE_CYCLE, at + "schedule.shape");
-    refuse(phase.plateau().metric() != v1::Evaluation::METRIC_UNSPECIFIED, at + "plateau.metric");
-  }
 }
 
 }  // namespace
+
+bool Evaluates(const v1::Training& training) {
+  return training.validation_case() != v1::Training::kValidationFraction ||
+         training.validation_fraction() != 0;
+}
+
+void ExpectMetric(absl::string_view field, v1::Evaluation::Metric metric,
+                  const v1::Training& training, SpecProblems* problems) {
+  const std::vector<v1::Evaluation::Metric> metrics = MetricsOf(training);
+  if (metric == v1::Evaluation::METRIC_UNSPECIFIED || metrics.empty() ||
+      std::find(metrics.begin(), metrics.end(), metric) != metrics.end()) {
+    return;
+  }
+  problems->Add(field, absl::StrCat(MetricName(metric), " is no metric of this task; give ",
+                                    Alternatives(metrics)));
+}
 
 void ValidateTraining(absl::string_view field, const v1::Training& training,
                       SpecProblems* problems) {
@@ -368,26 +195,8 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   }
   ValidateTask(field, training, problems);
   RefuseUnsupported(field, training, problems);
-  if (training.phases_size() < 1 || training.phases_size() > 64) {
-    problems->Add(at("phases"), absl::StrCat(training.phases_size(), " phases; give 1 to 64"));
-  }
-  for (int i = 0; i < training.phases_size() && i < 64; ++i) {
-    ValidatePhase(absl::StrCat(at("phases"), "[", i, "]"), training.phases(i), i == 0,
-                  Evaluates(training), problems);
-  }
-  const v1::Optimizer& optimizer = training.optimizer();
-  if (optimizer.has_beta1()) {
-    problems->ExpectWithin(at("optimizer.beta1"), optimizer.beta1(), {0, 1, false, true});
-  }
-  if (optimizer.has_beta2()) {
-    problems->ExpectWithin(at("optimizer.beta2"), optimizer.beta2(), {0, 1, false, true});
-  }
-  if (optimizer.has_epsilon()) {
-    problems->ExpectWithin(at("optimizer.epsilon"), optimizer.epsilon(), {0, 1, true});
-  }
-  if (optimizer.has_weight_decay()) {
-    problems->ExpectWithin(at("optimizer.weight_decay"), optimizer.weight_decay(), {0, 1});
-  }
+  ValidateProgram(field, training, problems);
+  ValidateOptimizer(at("optimizer"), training.optimizer(), problems);
   if (training.batch().examples_per_step() != 0) {
     problems->ExpectWithin(at("batch.examples_per_step"),
                            int64_t{training.batch().examples_per_step()}, 1, 65536);

@@ -70,21 +70,43 @@ class CliTest : public testing::Test {
   FakeThawServer server_;
 };
 
-TEST_F(CliTest, SubmitWritesAProgramAndPrintsIt) {
-  const ProgramRun run = Thaw({"submit", "--model", "minilm", "--data", "reviews", "--method",
-                               "gradual", "--name", "first", "--seed", "7", "--label", "team=a"});
+TEST_F(CliTest, SubmitAsksForAPreset) {
+  const ProgramRun run =
+      Thaw({"submit", "--model", "minilm", "--data", "reviews", "--method", "gradual",
+            "--epochs_per_phase", "0.5", "--name", "first", "--seed", "7", "--label", "team=a"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
-  EXPECT_THAT(run.out, AllOf(HasSubstr("head, last 6 blocks"), HasSubstr("everything"),
-                             HasSubstr("SLANTED_TRIANGULAR"), HasSubstr("job-1  QUEUED")));
+  EXPECT_THAT(run.out, HasSubstr("job-1  QUEUED"));
   ASSERT_EQ(server_.created().size(), 1u);
   const v1::JobSpec spec = server_.created()[0].spec();
   EXPECT_EQ(spec.base_model(), "model-1");
   EXPECT_EQ(spec.training().dataset(), "dataset-1");
   EXPECT_EQ(spec.training().text_classification().text_column(), "body");
-  EXPECT_EQ(spec.training().phases_size(), 8);
+  EXPECT_EQ(spec.training().preset().name(), v1::Preset::GRADUAL);
+  EXPECT_EQ(spec.training().preset().epochs_per_phase(), 0.5);
   EXPECT_EQ(spec.training().seed(), 7u);
   EXPECT_EQ(spec.display_name(), "first");
   EXPECT_EQ(spec.labels().at("team"), "a");
+}
+
+TEST_F(CliTest, SubmitPrintsTheProgram) {
+  const std::string path =
+      Leave("job.json", R"({"base_model": "minilm", "training": {"dataset": "reviews",
+      "phases": [{"name": "small", "learning_rate": 0.1, "loss_units": 1000, "schedule": {"shape": "ONE_CYCLE"},
+                  "selector": {"any_of": {"values": [{"kind": "BIASES"}, {"head_only": true}]},
+                               "and_not": [{"kind": "NORMS"}]},
+                  "rate_overrides": [{"selector": {"head_only": true}, "learning_rate": 0.2}]},
+                 {"selector": {"last_blocks": 6}, "learning_rate": 0.1, "wall_time": "90s"}]}})");
+  const ProgramRun run = Thaw({"submit", path});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, AllOf(HasSubstr("biases and head, not (norms)"), HasSubstr("0.1 and others"),
+                             HasSubstr("ONE_CYCLE"), HasSubstr("1,000 loss units"),
+                             HasSubstr("head, last 6 blocks"), HasSubstr("1:30")));
+}
+
+TEST_F(CliTest, SubmitsHelpHasALineForEveryMethod) {
+  const ProgramRun run = Thaw({"submit", "--help"});
+  EXPECT_THAT(run.out, AllOf(HasSubstr("\n  gradual  "), HasSubstr("\n  chain_thaw  "),
+                             HasSubstr("biases and the head"), Not(HasSubstr("\n  lora  "))));
 }
 
 TEST_F(CliTest, SubmitTakesAFileWithNamesInThePlaceOfIds) {

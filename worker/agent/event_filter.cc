@@ -14,7 +14,7 @@ constexpr size_t kLongestName = 64;
 constexpr int kMostValues = 256;
 // A Sync carries 512 KiB of events, and one event must fit beside others.
 constexpr size_t kLargestEvent = 384 << 10;
-constexpr size_t kNamesKept = 2000;
+constexpr int kNamesKept = 2000;
 constexpr int64_t kMostGeneratedBytes = 1 << 20;
 // 64 phases of 10,000,000 steps are the most that a job can ask for.
 constexpr int64_t kMostSteps = 1'000'000'000;
@@ -81,6 +81,12 @@ void CorrectTime(int64_t now_micros, google::protobuf::Timestamp* time) {
   time->set_nanos(static_cast<int32_t>(now_micros % 1'000'000 * 1000));
 }
 
+// Names of tensors. Those of huge models would not fit; the count of parameters stays exact.
+void CleanNames(google::protobuf::RepeatedPtrField<std::string>* names) {
+  if (names->size() > kNamesKept) names->DeleteSubrange(kNamesKept, names->size() - kNamesKept);
+  for (std::string& name : *names) Clean(&name);
+}
+
 }  // namespace
 
 absl::Status EventFilter::Check(v1::Event* event) {
@@ -95,13 +101,8 @@ absl::Status EventFilter::Check(v1::Event* event) {
     case v1::Event::kPhaseStart: {
       v1::PhaseStart* phase = event->mutable_phase_start();
       Clean(phase->mutable_name());
-      // Huge models would not fit; the count of parameters stays exact.
-      if (phase->trainable_names_size() > static_cast<int>(kNamesKept)) {
-        phase->mutable_trainable_names()->DeleteSubrange(
-            static_cast<int>(kNamesKept),
-            phase->trainable_names_size() - static_cast<int>(kNamesKept));
-      }
-      for (std::string& name : *phase->mutable_trainable_names()) Clean(&name);
+      CleanNames(phase->mutable_trainable_names());
+      CleanNames(phase->mutable_newly_trainable_names());
       for (v1::GroupRate& rate : *phase->mutable_rates()) {
         Clean(rate.mutable_group(), kLongestName);
         if (!std::isfinite(rate.learning_rate()))

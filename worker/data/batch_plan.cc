@@ -76,6 +76,20 @@ int64_t BatchPlan::StepsInEpoch(int64_t epoch) const {
   return steps;
 }
 
+int64_t BatchPlan::StepsToLossUnits(int64_t epoch, int64_t units) const {
+  int64_t in_epoch = 0;
+  for (int64_t row = 0; row < dataset_->rows(); ++row) in_epoch += dataset_->loss_units(row);
+  const int64_t whole = (units - 1) / std::max<int64_t>(in_epoch, 1);
+  int64_t steps = whole * StepsInEpoch(epoch);
+  int64_t left = units - whole * in_epoch;
+  const DataOrder order(dataset_->rows(), seed_, epoch + whole);
+  for (int64_t position = 0; left > 0 && position < dataset_->rows(); ++steps) {
+    const int64_t end = StepEnd(order, position);
+    for (; position < end; ++position) left -= dataset_->loss_units(RowAt(order, position));
+  }
+  return steps;
+}
+
 std::vector<StepRows> LaneSteps(const TokenizedDataset& dataset, int32_t lanes, int64_t tokens) {
   const auto most = static_cast<int64_t>(std::numeric_limits<int32_t>::max());
   const BatchPlan plan =

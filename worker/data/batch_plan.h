@@ -61,6 +61,11 @@ class BatchPlan {
   // over the rows.
   int64_t StepsInEpoch(int64_t epoch) const;
 
+  // With examples_per_step: optimizer steps from the beginning of `epoch` to the first one that
+  // brings their loss units to `units`, over as many epochs as that takes. Costs a pass over the
+  // rows, whatever `units` is.
+  int64_t StepsToLossUnits(int64_t epoch, int64_t units) const;
+
  private:
   BatchPlan(const TokenizedDataset* dataset, const BatchPolicy& policy, uint64_t seed)
       : dataset_(dataset), policy_(policy), seed_(seed) {}

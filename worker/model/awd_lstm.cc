@@ -152,6 +152,7 @@ void AwdLstmModel::LoadLstm(ModelLoader& loader, int64_t index) {
   const int64_t in = index == 0 ? config_.hidden_size : lstm_.lstm_size;
   const int64_t out = index + 1 == config_.num_layers ? config_.hidden_size : lstm_.lstm_size;
   loader.StartGroup(absl::StrCat("block.", index));
+  loader.StartKind(ParameterKind::kFeedForward);
   const std::string scope = absl::StrCat(encoder_, "rnns.", index, ".");
   uint64_t stream = 16 + 4 * static_cast<uint64_t>(index);
   const auto tensor = [&](const std::string& name, std::vector<int64_t> shape) {
@@ -160,11 +161,12 @@ void AwdLstmModel::LoadLstm(ModelLoader& loader, int64_t index) {
     return loader.Fresh(scope + name, UniformTensor(shape, 1 / std::sqrt(static_cast<double>(out)),
                                                     seed_, stream++));
   };
+  const auto bias = [&](const std::string& name) { return loader.AsBias(tensor(name, {4 * out})); };
   LstmWeights lstm;
   lstm.input = tensor("module.weight_ih_l0", {4 * out, in});
   lstm.hidden = tensor("weight_hh_l0_raw", {4 * out, out});
-  lstm.input_bias = tensor("module.bias_ih_l0", {4 * out});
-  lstm.hidden_bias = tensor("module.bias_hh_l0", {4 * out});
+  lstm.input_bias = bias("module.bias_ih_l0");
+  lstm.hidden_bias = bias("module.bias_hh_l0");
   lstms_.push_back(lstm);
 }
 
@@ -181,8 +183,7 @@ HeadLayer AwdLstmModel::LoadHeadLayer(ModelLoader& loader, int index, int64_t in
     layer.linear = loader.Linear(linear, out, in, false);
     return layer;
   }
-  layer.norm.weight = loader.Fresh(norm + ".weight", at::ones({in}));
-  layer.norm.bias = loader.Fresh(norm + ".bias", at::zeros({in}));
+  layer.norm = loader.FreshNorm(norm, in);
   layer.mean = loader.FreshBuffer(norm + ".running_mean", at::zeros({in}));
   layer.variance = loader.FreshBuffer(norm + ".running_var", at::ones({in}));
   layer.batches = loader.FreshBuffer(norm + ".num_batches_tracked", at::zeros({}, torch::kInt64));
@@ -210,6 +211,7 @@ absl::Status AwdLstmModel::Load(const std::string& directory, const std::optiona
   ModelLoader loader(&weights, this);
   const int64_t d = config_.hidden_size, labels = static_cast<int64_t>(config_.labels.size());
   loader.StartGroup("embeddings");
+  loader.StartKind(ParameterKind::kEmbedding);
   const std::string word = encoder_ + "encoder.weight";
   if (fresh()) {
     Tensor table = UniformTensor({config_.vocab_size, d}, 0.1, seed_, 1);
@@ -229,9 +231,10 @@ absl::Status AwdLstmModel::Load(const std::string& directory, const std::optiona
       second_ = LoadHeadLayer(loader, 1, lstm_.head_hidden_size, labels, keeps);
       break;
     case HeadKind::kLanguageModel:
-      output_bias_ = loader.Has("1.decoder.bias")
-                         ? loader.Tensor("1.decoder.bias", {config_.vocab_size})
-                         : loader.Fresh("1.decoder.bias", at::zeros({config_.vocab_size}));
+      output_bias_ =
+          loader.AsBias(loader.Has("1.decoder.bias")
+                            ? loader.Tensor("1.decoder.bias", {config_.vocab_size})
+                            : loader.Fresh("1.decoder.bias", at::zeros({config_.vocab_size})));
       output_ = loader.TiedOutput("1.decoder.weight", word_);
       if (loader.ok() && output_ != word_) {
         return absl::InvalidArgumentError(
@@ -290,7 +293,7 @@ Tensor AwdLstmModel::RunHeadLayer(const HeadLayer& layer, const Tensor& x, uint3
                                   double dropout, const RunContext& context) {
   const Path path = PathOf(context, x);
   // One example has no variance: it is normalised by what has been learnt so far.
-  const bool learns = context.training && x.size(0) > 1;
+  const bool learns = context.training && !context.frozen && x.size(0) > 1;
   Tensor mean = layer.mean->tensor, variance = layer.variance->tensor;
   if (learns) {
     mean = mean.clone();

@@ -94,9 +94,11 @@ void BloomModel::LoadBlock(ModelLoader& loader, int64_t index) {
   loader.StartGroup(absl::StrCat("block.", index));
   BloomBlock block;
   block.attention_norm = loader.Norm(scope + "input_layernorm", d);
+  loader.StartKind(ParameterKind::kAttention);
   block.qkv = loader.Linear(scope + "self_attention.query_key_value", 3 * d, d);
   block.attention_output = loader.Linear(scope + "self_attention.dense", d, d);
   block.mlp_norm = loader.Norm(scope + "post_attention_layernorm", d);
+  loader.StartKind(ParameterKind::kFeedForward);
   block.inner = loader.Linear(scope + "mlp.dense_h_to_4h", 4 * d, d);
   block.outer = loader.Linear(scope + "mlp.dense_4h_to_h", d, 4 * d);
   bloom_blocks_.push_back(block);
@@ -109,6 +111,7 @@ absl::Status BloomModel::Load(const std::string& directory, const std::optional<
                     {"word_embeddings.", "word_embeddings_layernorm.", "h.", "ln_f."}));
   ModelLoader loader(&weights, this);
   loader.StartGroup("embeddings");
+  loader.StartKind(ParameterKind::kEmbedding);
   word_ = loader.Tensor("transformer.word_embeddings.weight",
                         {config_.vocab_size, config_.hidden_size});
   embeddings_norm_ = loader.Norm("transformer.word_embeddings_layernorm", config_.hidden_size);

@@ -90,9 +90,11 @@ void Gpt2Model::LoadBlock(ModelLoader& loader, int64_t index) {
   loader.StartGroup(absl::StrCat("block.", index));
   Gpt2Block block;
   block.attention_norm = loader.Norm(scope + "ln_1", d);
+  loader.StartKind(ParameterKind::kAttention);
   block.qkv = loader.InputMajorLinear(scope + "attn.c_attn", d, 3 * d);
   block.attention_output = loader.InputMajorLinear(scope + "attn.c_proj", d, d);
   block.mlp_norm = loader.Norm(scope + "ln_2", d);
+  loader.StartKind(ParameterKind::kFeedForward);
   block.inner = loader.InputMajorLinear(scope + "mlp.c_fc", d, gpt2_.inner_size);
   block.outer = loader.InputMajorLinear(scope + "mlp.c_proj", gpt2_.inner_size, d);
   gpt2_blocks_.push_back(block);
@@ -103,6 +105,7 @@ absl::Status Gpt2Model::Load(const std::string& directory, const std::optional<H
                         Weights::Open(directory, "transformer.", {"wte.", "wpe.", "h.", "ln_f."}));
   ModelLoader loader(&weights, this);
   loader.StartGroup("embeddings");
+  loader.StartKind(ParameterKind::kEmbedding);
   word_ = loader.Tensor("transformer.wte.weight", {config_.vocab_size, config_.hidden_size});
   position_ = loader.Tensor("transformer.wpe.weight", {config_.max_positions, config_.hidden_size});
   for (int64_t i = 0; i < config_.num_layers; ++i) LoadBlock(loader, i);

@@ -209,6 +209,7 @@ void LlamaModel::LoadBlock(ModelLoader& loader, int64_t index) {
   loader.StartGroup(absl::StrCat("block.", index));
   LlamaBlock block;
   block.attention_norm = loader.Norm(scope + "input_layernorm", d, false);
+  loader.StartKind(ParameterKind::kAttention);
   block.query = loader.Linear(scope + "self_attn.q_proj", q, d, llama_.qkv_bias);
   block.key = loader.Linear(scope + "self_attn.k_proj", kv, d, llama_.qkv_bias);
   block.value = loader.Linear(scope + "self_attn.v_proj", kv, d, llama_.qkv_bias);
@@ -218,6 +219,7 @@ void LlamaModel::LoadBlock(ModelLoader& loader, int64_t index) {
   }
   block.output = loader.Linear(scope + "self_attn.o_proj", d, q, llama_.output_bias);
   block.mlp_norm = loader.Norm(scope + "post_attention_layernorm", d, false);
+  loader.StartKind(ParameterKind::kFeedForward);
   block.gate = loader.Linear(scope + "mlp.gate_proj", wide, d, llama_.mlp_bias);
   block.up = loader.Linear(scope + "mlp.up_proj", wide, d, llama_.mlp_bias);
   block.down = loader.Linear(scope + "mlp.down_proj", d, wide, llama_.mlp_bias);
@@ -230,6 +232,7 @@ absl::Status LlamaModel::Load(const std::string& directory, const std::optional<
   ModelLoader loader(&weights, this);
   const int64_t d = config_.hidden_size;
   loader.StartGroup("embeddings");
+  loader.StartKind(ParameterKind::kEmbedding);
   word_ = loader.Tensor("model.embed_tokens.weight", {config_.vocab_size, d});
   for (int64_t i = 0; i < config_.num_layers; ++i) LoadBlock(loader, i);
   LoadTop(loader, "model.norm", llama_.norm_epsilon, word_, head, NormKind::kRms);

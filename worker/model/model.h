@@ -43,6 +43,8 @@ struct DropoutKey {
 // caller.
 struct RunContext {
   bool training = false;  // dropout on
+  // With training: statistics that a group learns without a gradient stay as they are.
+  bool frozen = false;
   DropoutKey dropout = {};
   // Every row leaves the last block, not only those that a classifier reads (see Rows).
   bool all_rows = false;

@@ -21,7 +21,10 @@ std::string FirstNames(const std::vector<std::string>& names) {
 
 }  // namespace
 
-void ModelLoader::StartGroup(std::string name) { model_->groups_.push_back({std::move(name), {}}); }
+void ModelLoader::StartGroup(std::string name) {
+  model_->groups_.push_back({std::move(name), {}});
+  kind_ = ParameterKind::kOther;
+}
 
 const Parameter* ModelLoader::Tensor(const std::string& name, const std::vector<int64_t>& shape) {
   if (!status_.ok()) return nullptr;
@@ -33,16 +36,22 @@ const Parameter* ModelLoader::Tensor(const std::string& name, const std::vector<
   model_->groups_.back().parameters.push_back(name);
   Parameter parameter;
   parameter.name = name;
+  parameter.kind = kind_;
   parameter.group = parameter.first_use = group();
   parameter.tensor = source->loaded;
   parameter.source = *std::move(source);
   return model_->parameters_.Add(std::move(parameter));
 }
 
+const Parameter* ModelLoader::AsBias(const Parameter* parameter) {
+  if (parameter != nullptr) model_->parameters_.MarkBias(parameter);
+  return parameter;
+}
+
 WeightPair ModelLoader::Linear(const std::string& scope, int64_t out, int64_t in, bool bias) {
   WeightPair pair;
   pair.weight = Tensor(scope + ".weight", {out, in});
-  if (bias) pair.bias = Tensor(scope + ".bias", {out});
+  if (bias) pair.bias = AsBias(Tensor(scope + ".bias", {out}));
   return pair;
 }
 
@@ -50,14 +59,25 @@ WeightPair ModelLoader::InputMajorLinear(const std::string& scope, int64_t in, i
   WeightPair pair;
   pair.input_major = true;
   pair.weight = Tensor(scope + ".weight", {in, out});
-  pair.bias = Tensor(scope + ".bias", {out});
+  pair.bias = AsBias(Tensor(scope + ".bias", {out}));
   return pair;
 }
 
 WeightPair ModelLoader::Norm(const std::string& scope, int64_t width, bool bias) {
+  const ParameterKind around = std::exchange(kind_, ParameterKind::kNorm);
   WeightPair pair;
   pair.weight = Tensor(scope + ".weight", {width});
-  if (bias) pair.bias = Tensor(scope + ".bias", {width});
+  if (bias) pair.bias = AsBias(Tensor(scope + ".bias", {width}));
+  kind_ = around;
+  return pair;
+}
+
+WeightPair ModelLoader::FreshNorm(const std::string& scope, int64_t width) {
+  const ParameterKind around = std::exchange(kind_, ParameterKind::kNorm);
+  WeightPair pair;
+  pair.weight = Fresh(scope + ".weight", at::ones({width}));
+  pair.bias = AsBias(Fresh(scope + ".bias", at::zeros({width})));
+  kind_ = around;
   return pair;
 }
 
@@ -66,6 +86,7 @@ const Parameter* ModelLoader::Fresh(const std::string& name, torch::Tensor tenso
   model_->groups_.back().parameters.push_back(name);
   Parameter parameter;
   parameter.name = name;
+  parameter.kind = kind_;
   parameter.group = parameter.first_use = group();
   parameter.tensor = std::move(tensor);
   return model_->parameters_.Add(std::move(parameter));
@@ -108,7 +129,7 @@ WeightPair ModelLoader::FreshLinear(const std::string& scope, int64_t out, int64
   WeightPair pair;
   pair.weight = Fresh(scope + ".weight",
                       NormalTensor({out, in}, model_->config_.initializer_range, seed, stream));
-  if (bias) pair.bias = Fresh(scope + ".bias", at::zeros({out}));
+  if (bias) pair.bias = AsBias(Fresh(scope + ".bias", at::zeros({out})));
   return pair;
 }
 
@@ -121,7 +142,11 @@ const Parameter* ModelLoader::TiedOutput(const std::string& name, const Paramete
       status_ = own.status();
       return nullptr;
     }
-    if (!at::equal(own->loaded, word->tensor)) return Tensor(name, shape);
+    if (!at::equal(own->loaded, word->tensor)) {
+      const bool bias = word->bias;
+      const Parameter* output = Tensor(name, shape);
+      return bias ? AsBias(output) : output;
+    }
     model_->parameters_.AddAlias(word->name, own->info->name);
   }
   // The group of the embeddings gives it away to that of the head.

@@ -29,8 +29,10 @@ class ModelLoader {
   // `weights` must outlive the loader.
   ModelLoader(Weights* weights, Model* model) : weights_(weights), model_(model) {}
 
+  // What follows is of this group and of no kind yet.
   void StartGroup(std::string name);
-  // Of the group that was started last.
+  // What follows, norms aside, is of this kind; until another kind or group is started.
+  void StartKind(ParameterKind kind) { kind_ = kind; }
   const Parameter* Tensor(const std::string& name, const std::vector<int64_t>& shape);
   // A matrix [out, in] (or [in, out]) with a bias [out].
   WeightPair Linear(const std::string& scope, int64_t out, int64_t in, bool bias = true);
@@ -40,8 +42,12 @@ class ModelLoader {
   // Drawn anew: ~ N(0, initializer_range) by (seed, stream), biases 0.
   WeightPair FreshLinear(const std::string& scope, int64_t out, int64_t in, uint64_t seed,
                          uint64_t stream, bool bias = true);
+  // Drawn anew: weight [width] of ones, bias [width] of zeros.
+  WeightPair FreshNorm(const std::string& scope, int64_t width);
   // A tensor of the family's own making.
   const Parameter* Fresh(const std::string& name, torch::Tensor tensor);
+  // Marks what was just added as a bias, and gives it back.
+  const Parameter* AsBias(const Parameter* parameter);
 
   // What a model learns without a gradient, such as a batch norm's running mean: part of the model
   // and its files, but of nothing that can be selected for training.
@@ -83,6 +89,7 @@ class ModelLoader {
 
   Weights* const weights_;
   Model* const model_;
+  ParameterKind kind_ = ParameterKind::kOther;
   absl::Status status_;
 };
 

@@ -23,9 +23,21 @@ struct TensorSource {
   torch::Tensor loaded;              // what was made of it: fp32
 };
 
+// What a parameter is in its model.
+enum class ParameterKind {
+  kOther,        // of the head, for the most part
+  kNorm,         // weight or bias of a norm
+  kEmbedding,    // a table with a row for each token, position or token type
+  kAttention,    // a projection of attention with its bias, or a table of relative positions
+  kFeedForward,  // of a block's feed-forward layers, of AWD-LSTM's recurrent ones
+  kAddedPart,    // not of the base model: what Training.added_part trains
+};
+
 struct Parameter {
   std::string name;
-  int group = 0;  // index into Model::groups(): with what it freezes
+  ParameterKind kind = ParameterKind::kOther;
+  bool bias = false;  // of a linear layer or a norm
+  int group = 0;      // index into Model::groups(): with what it freezes
   int first_use =
       0;  // the lowest group that reads it: a tied output layer is read by the embeddings
   bool buffer = false;   // learnt without a gradient: a batch norm's running mean
@@ -58,6 +70,8 @@ class Parameters {
   // While a model is loaded: the named parameter freezes with another group than the one that reads
   // it first; its files hold a second copy of it under the name `alias`.
   void SetGroup(absl::string_view name, int group);
+  // While a model is loaded: `parameter` is a bias.
+  void MarkBias(const Parameter* parameter);
   void AddAlias(absl::string_view name, std::string alias);
 
   // Ordered as the architecture lists them; the order is part of no file format.

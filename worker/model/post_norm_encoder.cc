@@ -35,6 +35,7 @@ Tensor WithFrozenRow(const Tensor& table, int64_t row) {
 void PostNormEncoder::LoadEmbeddings(ModelLoader& loader) {
   const int64_t d = config_.hidden_size;
   loader.StartGroup("embeddings");
+  loader.StartKind(ParameterKind::kEmbedding);
   word_ = loader.Tensor(Base("embeddings.word_embeddings.weight"), {config_.vocab_size, d});
   position_ =
       loader.Tensor(Base("embeddings.position_embeddings.weight"), {spec_.position_rows, d});
@@ -49,11 +50,13 @@ void PostNormEncoder::LoadBlock(ModelLoader& loader, int64_t index) {
   const std::string scope = absl::StrCat(names_.prefix, names_.layers, index, ".");
   loader.StartGroup(absl::StrCat("block.", index));
   BlockWeights block;
+  loader.StartKind(ParameterKind::kAttention);
   block.query = loader.Linear(scope + names_.query, d, d);
   block.key = loader.Linear(scope + names_.key, d, d);
   block.value = loader.Linear(scope + names_.value, d, d);
   block.attention_output = loader.Linear(scope + names_.attention_output, d, d);
   block.attention_norm = loader.Norm(scope + names_.attention_norm, d);
+  loader.StartKind(ParameterKind::kFeedForward);
   block.intermediate = loader.Linear(scope + names_.intermediate, wide, d);
   block.output = loader.Linear(scope + names_.output, d, wide);
   block.output_norm = loader.Norm(scope + names_.output_norm, d);
@@ -85,7 +88,7 @@ void PostNormEncoder::LoadLanguageModel(ModelLoader& loader) {
   const std::string output = names_.language_model_output, bias = names_.language_model_bias;
   transform_ = loader.Linear(names_.transform, d, d);
   transform_norm_ = loader.Norm(names_.transform_norm, d);
-  output_bias_ = loader.Tensor(bias, {config_.vocab_size});
+  output_bias_ = loader.AsBias(loader.Tensor(bias, {config_.vocab_size}));
   // transformers' module has the bias twice, and so have some files.
   if (bias != output + ".bias") output_bias_ = loader.TiedOutput(output + ".bias", output_bias_);
   output_ = loader.TiedOutput(output + ".weight", word_);

@@ -185,6 +185,7 @@ void T5Model::LoadStack(ModelLoader& loader, const std::string& stack, int64_t l
     loader.StartGroup(absl::StrCat("block.", t5_blocks_.size()));
     const std::string layer = absl::StrCat(stack, ".block.", i, ".layer.");
     T5Block block;
+    loader.StartKind(ParameterKind::kAttention);
     block.self = LoadAttention(loader, layer + "0.", "SelfAttention");
     if (i == 0) {
       // The other blocks of the stack read it too.
@@ -195,6 +196,7 @@ void T5Model::LoadStack(ModelLoader& loader, const std::string& stack, int64_t l
     const std::string last = layer + (decoder ? "2." : "1.");
     block.norm = loader.Norm(last + "layer_norm", d, false);
     const std::string dense = last + "DenseReluDense.";
+    loader.StartKind(ParameterKind::kFeedForward);
     if (t5_.gated) {
       block.gate = loader.Linear(dense + "wi_0", wide, d, false);
       block.up = loader.Linear(dense + "wi_1", wide, d, false);
@@ -217,6 +219,7 @@ absl::Status T5Model::Load(const std::string& directory, const std::optional<Hea
   }
   ModelLoader loader(&weights, this);
   loader.StartGroup("embeddings");
+  loader.StartKind(ParameterKind::kEmbedding);
   shared_ = loader.Tensor("shared.weight", {config_.vocab_size, config_.hidden_size});
   LoadStack(loader, "encoder", config_.num_layers);
   // Of the last encoder block's group: it stands between that block and the decoder, whose blocks

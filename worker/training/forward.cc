@@ -15,7 +15,10 @@ torch::Tensor ViewOf(const std::vector<T>& values) {
 
 RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout, int group,
                         SequenceState* state = nullptr) {
-  return {.training = trained.Trained(group), .dropout = dropout, .state = state};
+  return {.training = trained.DropsOut(group),
+          .frozen = !trained.Trained(group),
+          .dropout = dropout,
+          .state = state};
 }
 
 // The rows that leave the last block.
@@ -46,8 +49,11 @@ Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& tra
 
 }  // namespace
 
-TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names)
-    : trained_(model.groups().size()), lowest_(static_cast<int>(model.groups().size())) {
+TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names,
+                             bool frozen_dropout)
+    : trained_(model.groups().size()),
+      lowest_(static_cast<int>(model.groups().size())),
+      frozen_dropout_(frozen_dropout) {
   for (const std::string& name : trainable_names) {
     const Parameter* parameter = model.parameters().Find(name);
     trained_[parameter->group] = true;

@@ -11,21 +11,26 @@
 namespace thaw {
 
 // Which groups of a model hold something trainable. Those that hold nothing run in evaluation mode,
-// without dropout; those below the first that does, without autograd too.
+// without dropout unless it is asked for; those below the first that does, without autograd too.
 class TrainedGroups {
  public:
   // Nothing is trained: evaluation and prediction.
   TrainedGroups() = default;
   // The names must be parameters of `model`.
-  TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names);
+  TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names,
+                bool frozen_dropout = false);
 
   bool Trained(int group) const { return !trained_.empty() && trained_[group]; }
+  bool DropsOut(int group) const {
+    return Trained(group) || (frozen_dropout_ && !trained_.empty());
+  }
   // Whether autograd has to see this group.
   bool NeedsGradient(int group) const { return !trained_.empty() && group >= lowest_; }
 
  private:
   std::vector<bool> trained_;  // by group; empty: none
   int lowest_ = 0;
+  bool frozen_dropout_ = false;
 };
 
 // `batch` must outlive the backward pass in all of these.

@@ -92,6 +92,7 @@ void Reporter::FlushPoint() {
   AddValue(point, "loss", newest_.loss_sum / static_cast<double>(newest_.loss_units));
   AddValue(point, "learning_rate", newest_.learning_rate);
   AddValue(point, "grad_norm", newest_.gradient_norm);
+  AddValue(point, "update_norm", newest_.update_norm);
   AddValue(point, "tokens_per_second", TokensPerSecond());
   AddValue(point, "tokens", static_cast<double>(newest_.tokens));
   AddValue(point, "loss_sum", pending_.loss_sum);
@@ -99,9 +100,10 @@ void Reporter::FlushPoint() {
   pending_ = {};
   if (last_groups_ < 0 || last_point_ - last_groups_ >= kGroupIntervals * point_interval_seconds_) {
     last_groups_ = last_point_;
-    const std::vector<GroupNorm>& norms = newest_.group_norms;
+    const std::vector<GroupNorms>& norms = newest_.group_norms;
     for (size_t i = norms.size() - std::min(norms.size(), kMostGroups); i < norms.size(); ++i) {
-      AddValue(point, "grad_norm", norms[i].norm, norms[i].group);
+      AddValue(point, "grad_norm", norms[i].gradient, norms[i].group);
+      AddValue(point, "update_norm", norms[i].update, norms[i].group);
     }
   }
   Emit(std::move(event));

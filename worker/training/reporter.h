@@ -13,10 +13,11 @@
 
 namespace thaw {
 
-// L2 norm of one group's gradients.
-struct GroupNorm {
+// L2 norms of one group.
+struct GroupNorms {
   std::string group;
-  double norm = 0;
+  double gradient = 0;  // before clipping
+  double update = 0;    // of what the step changed
 };
 
 // One optimizer step.
@@ -25,12 +26,13 @@ struct StepReport {
   int32_t phase = 0;  // from 1
   double loss_sum = 0;
   int64_t loss_units = 0;
-  double learning_rate = 0;                 // of the topmost trainable group
-  double gradient_norm = 0;                 // before clipping
-  std::vector<GroupNorm> group_norms = {};  // likewise, of what trains, topmost last
-  int64_t tokens = 0;                       // trained on so far, over all attempts
-  int64_t step_tokens = 0;                  // of this step
-  double seconds = 0;                       // that it took
+  double learning_rate = 0;                  // of the topmost trainable group
+  double gradient_norm = 0;                  // before clipping
+  double update_norm = 0;                    // of what the step changed
+  std::vector<GroupNorms> group_norms = {};  // of what trains, topmost last
+  int64_t tokens = 0;                        // trained on so far, over all attempts
+  int64_t step_tokens = 0;                   // of this step
+  double seconds = 0;                        // that it took
 };
 
 // The exact sums of steps that no metric point has told of yet; checkpoints keep them.

@@ -13,8 +13,6 @@
 #include "worker/training/receipt.h"
 #include "worker/training/result.h"
 #include "worker/tuning/metric.h"
-#include "worker/tuning/schedule.h"
-#include "worker/tuning/selector.h"
 
 namespace thaw {
 namespace {
@@ -31,13 +29,19 @@ std::string NameLines(const TokenizedDataset& dataset, const std::vector<int64_t
   return names;
 }
 
-std::vector<GroupNorm> NamedNorms(const std::vector<Group>& groups, const GradientNorms& norms) {
-  std::vector<GroupNorm> named;
-  for (const auto& [group, norm] : norms.groups) named.push_back({groups[group].name, norm});
+// Of each group: both have the same ones.
+std::vector<GroupNorms> NamedNorms(const std::vector<Group>& groups, const Norms& gradients,
+                                   const Norms& updates) {
+  std::vector<GroupNorms> named;
+  for (const auto& [group, norm] : gradients.groups) {
+    named.push_back({groups[group].name, norm, updates.groups.at(group)});
+  }
   return named;
 }
 
-AdamWStep AdamWOptions(const v1::Optimizer& optimizer) {
+AdamWStep AdamWOptions(const v1::Training& training, const v1::Phase& phase) {
+  v1::Optimizer optimizer = training.optimizer();
+  optimizer.MergeFrom(phase.optimizer());  // what is given there
   AdamWStep options;
   if (optimizer.has_beta1()) options.beta1 = optimizer.beta1();
   if (optimizer.has_beta2()) options.beta2 = optimizer.beta2();
@@ -105,23 +109,23 @@ absl::Status TrainingLoop::TrainStep() {
   const double begin = reporter_.SecondsSinceStart();
   const StepRows rows = plan_->Step(cursor_);
   THAW_ASSIGN_OR_RETURN(const double loss_sum, AccumulateGradients(rows));
-  const GradientNorms norms = trainables_->Norms();
-  const double norm = norms.all;
+  const Norms gradients = trainables_->GradientNorms();
+  const double norm = gradients.all;
   if (!std::isfinite(norm)) {
     return WithReason(
         absl::InvalidArgumentError(absl::StrCat("the gradients of optimizer step ", step() + 1,
                                                 " are not finite: lower the learning rate")),
         "NON_FINITE_GRADIENT");
   }
-  AdamWStep options = AdamWOptions(training_.optimizer());
+  AdamWStep options = AdamWOptions(training_, program_->phase());
   const double max_norm = training_.has_max_grad_norm() ? training_.max_grad_norm() : 1.0;
   // The small number is that of torch.nn.utils.clip_grad_norm_.
   if (max_norm > 0) options.gradient_scale = std::min(1.0, max_norm / (norm + 1e-6));
-  const double share = RateShare(program_->phase().schedule(), program_->state().phase_step(),
-                                 program_->phase_length().steps);
+  const double share = program_->rate_share();
   THAW_RETURN_IF_ERROR(trainables_->CheckComplete());
-  trainables_->Update(share, options);
+  const Norms updates = trainables_->Update(share, options);
 
+  CountTime();
   program_->StepDone();
   cursor_ = rows.next;
   tokens_ += rows.tokens;
@@ -132,9 +136,10 @@ absl::Status TrainingLoop::TrainStep() {
                       .phase = program_->state().phase() + 1,
                       .loss_sum = loss_sum,
                       .loss_units = rows.loss_units,
-                      .learning_rate = peak_rate_ * share,
+                      .learning_rate = parameters_.peak_rate() * share,
                       .gradient_norm = norm,
-                      .group_norms = NamedNorms(model_->groups(), norms),
+                      .update_norm = updates.all,
+                      .group_norms = NamedNorms(model_->groups(), gradients, updates),
                       .tokens = tokens_,
                       .step_tokens = rows.tokens,
                       .seconds = reporter_.SecondsSinceStart() - begin});
@@ -186,7 +191,6 @@ absl::Status TrainingLoop::Evaluate() {
   // Given up for a pause or a stop, which the boundary sees to; it is still due.
   if (!values) return absl::OkStatus();
   newest_values_ = *values;
-  const double metric = newest_values_.at(MetricName(DecidingMetric(training_)));
   if (!std::isfinite(newest_values_.at("loss"))) {
     return WithReason(
         absl::InvalidArgumentError(absl::StrCat("the evaluation loss after optimizer step ", step(),
@@ -199,7 +203,7 @@ absl::Status TrainingLoop::Evaluate() {
   evaluation.set_phase(program_->state().phase() + 1);
   evaluation.set_epoch(program_->phase_epoch());
   evaluation.mutable_values()->insert(newest_values_.begin(), newest_values_.end());
-  if (program_->EvaluationDone(metric)) {
+  if (program_->EvaluationDone(newest_values_)) {
     evaluation.set_best(true);
     best_values_ = newest_values_;
     if (program_->needs_best()) {
@@ -244,7 +248,13 @@ absl::StatusOr<std::optional<internal::Ended>> TrainingLoop::Boundary() {
   return std::nullopt;
 }
 
+void TrainingLoop::CountTime() {
+  const double now = reporter_.SecondsSinceStart();
+  program_->SecondsPassed(now - std::exchange(time_mark_, now));
+}
+
 absl::Status TrainingLoop::Checkpoint() {
+  if (trainables_) CountTime();
   const internal::ProgramState& state = program_->state();
   CheckpointContents contents;
   internal::Checkpoint& saved = contents.state;
@@ -290,10 +300,8 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
     trainables_.reset();
   }
   moments_.clear();
-  THAW_ASSIGN_OR_RETURN(
-      const std::vector<std::string> trainable_names,
-      SelectParameters(training_.phases(reporter_.progress().phase() - 1).selector(),
-                       model_->groups()));
+  THAW_ASSIGN_OR_RETURN(const PhaseParameters last,
+                        PhaseParametersOf(reporter_.progress().phase() - 1));
   const bool best = KeepsBest() && changed_->has_best();
   if (best) THAW_RETURN_IF_ERROR(changed_->RestoreBest());
   internal::Ended ended = End(v1::AttemptEnd::SUCCEEDED);
@@ -320,7 +328,7 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   metrics["steps"] = static_cast<double>(step());
   if (best) metrics["best_step"] = static_cast<double>(program_->state().best_step());
   metrics["tokens"] = static_cast<double>(tokens_);
-  metrics["trainable_parameters"] = static_cast<double>(CountNumbers(trainable_names));
+  metrics["trainable_parameters"] = static_cast<double>(CountNumbers(last.names));
   metrics["seconds"] = reporter_.SecondsSinceStart();
   return ended;
 }

@@ -23,6 +23,7 @@
 #include "worker/training/training_inputs.h"
 #include "worker/training/training_run.h"
 #include "worker/training/training_task.h"
+#include "worker/tuning/phase_parameters.h"
 #include "worker/tuning/program.h"
 #include "worker/tuning/trainables.h"
 
@@ -51,7 +52,8 @@ class TrainingLoop {
   void WarnOfInputs();
   absl::Status SetUpTrainables();  // of the present phase, with the moments that it keeps
   absl::Status EnterPhase();
-  void AnnouncePhase();
+  absl::Status AnnouncePhase();
+  absl::StatusOr<PhaseParameters> PhaseParametersOf(int phase) const;
   int64_t CountNumbers(const std::vector<std::string>& names) const;
 
   // training_loop.cc
@@ -62,6 +64,7 @@ class TrainingLoop {
   absl::Status EndPhase();
   // Handles what was asked for and what is due; an end ends the attempt.
   absl::StatusOr<std::optional<internal::Ended>> Boundary();
+  void CountTime();  // of the phase, up to now
   absl::Status Checkpoint();
   absl::StatusOr<internal::Ended> Finish();
   internal::Ended End(v1::AttemptEnd::Outcome outcome) const;
@@ -86,7 +89,8 @@ class TrainingLoop {
   std::unique_ptr<Trainables> trainables_;  // in a phase only
   MomentsByName moments_;                   // between phases: those of the phase before
   TrainedGroups trained_groups_;
-  double peak_rate_ = 0;  // of the topmost trainable group
+  PhaseParameters parameters_;  // of the present phase
+  double time_mark_ = 0;        // since the start: up to where the phase's seconds are counted
 
   DataCursor cursor_;
   History history_;

@@ -1,7 +1,7 @@
 // What lies before the steps: inputs, a checkpoint to go on from, the beginning of a phase.
 #include <ATen/Parallel.h>
 
-#include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,8 +10,6 @@
 #include "common/base/status.h"
 #include "worker/training/model_directory.h"
 #include "worker/training/training_loop.h"
-#include "worker/tuning/rate_groups.h"
-#include "worker/tuning/selector.h"
 
 namespace thaw {
 namespace {
@@ -55,16 +53,20 @@ absl::Status TrainingLoop::Prepare() {
                                 .in_lanes = inputs_.carries_state},
                                training_.seed()));
   const bool has_validation = inputs_.validation.rows() > 0;
-  for (const v1::Phase& phase : training_.phases()) {
-    if (phase.has_plateau() && !has_validation) {
+  for (int i = 0; i < training_.phases_size(); ++i) {
+    if (training_.phases(i).has_plateau() && !has_validation) {
       return absl::FailedPreconditionError(
           "a phase ends at a plateau, but there are no validation rows: give a validation dataset "
           "or a larger validation_fraction");
     }
     // What a later phase cannot do is better known now than after hours.
-    THAW_RETURN_IF_ERROR(SelectParameters(phase.selector(), model_->groups()).status());
+    THAW_RETURN_IF_ERROR(PhaseParametersOf(i).status());
   }
-  program_.emplace(training_, plan_->StepsInEpoch(0), has_validation);
+  const DataSteps steps{.in_epoch = plan_->StepsInEpoch(0),
+                        .to_loss_units = [this](int64_t epoch, int64_t units) {
+                          return plan_->StepsToLossUnits(epoch, units);
+                        }};
+  program_.emplace(training_, steps, has_validation);
   changed_.emplace(&model_->parameters());
   if (!run_.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(RestoreCheckpoint());
   WarnOfInputs();
@@ -94,7 +96,7 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
   for (const auto& [name, tensor] : contents.weights) {
     THAW_RETURN_IF_ERROR(model_->parameters().SetTensor(name, tensor));
   }
-  program_->set_state(state.program());
+  program_->GoOnFrom(state.program(), state.data().epoch());
   if (state.best_weights() == internal::OWN_FILE) {
     changed_->set_best(std::move(contents.best));
   } else if (state.best_weights() == internal::CURRENT_WEIGHTS) {
@@ -154,11 +156,15 @@ void TrainingLoop::WarnOfInputs() {
   }
 }
 
+absl::StatusOr<PhaseParameters> TrainingLoop::PhaseParametersOf(int phase) const {
+  return ParametersOf(absl::StrCat("spec.training.phases[", phase, "]"), training_.phases(phase),
+                      model_->groups(), model_->parameters());
+}
+
 absl::Status TrainingLoop::SetUpTrainables() {
-  const v1::Phase& phase = program_->phase();
-  THAW_ASSIGN_OR_RETURN(const std::vector<std::string> names,
-                        SelectParameters(phase.selector(), model_->groups()));
-  trained_groups_ = TrainedGroups(*model_, names);
+  THAW_ASSIGN_OR_RETURN(parameters_, PhaseParametersOf(program_->state().phase()));
+  const std::vector<std::string>& names = parameters_.names;
+  trained_groups_ = TrainedGroups(*model_, names, program_->phase().frozen_dropout());
   std::vector<std::string> changing = names;
   for (const Parameter& parameter : model_->parameters().all()) {
     // A batch norm's statistics, say: they change without an optimizer.
@@ -167,14 +173,10 @@ absl::Status TrainingLoop::SetUpTrainables() {
     }
   }
   changed_->Track(changing);
-  const GroupRates rates = PeakRates(phase, static_cast<int>(model_->groups().size()));
-  THAW_ASSIGN_OR_RETURN(trainables_,
-                        Trainables::Create(&model_->parameters(), names, rates, moments_));
+  THAW_ASSIGN_OR_RETURN(
+      trainables_, Trainables::Create(&model_->parameters(), names, parameters_.rates, moments_));
   moments_.clear();
-  peak_rate_ = 0;
-  for (const std::string& name : names) {
-    peak_rate_ = std::max(peak_rate_, rates[model_->parameters().Find(name)->group]);
-  }
+  time_mark_ = reporter_.SecondsSinceStart();
   reporter_.progress().set_trainable_share(
       static_cast<double>(CountNumbers(names)) /
       static_cast<double>(CountNumbers(AllNames(model_->groups()))));
@@ -192,9 +194,8 @@ absl::Status TrainingLoop::EnterPhase() {
   if (cursor_.position > 0) cursor_ = {.epoch = cursor_.epoch + 1, .position = 0};
   THAW_RETURN_IF_ERROR(SetUpTrainables());
   history_.PhaseBegins(program_->state().phase() + 1);
-  program_->PhaseEntered();
-  AnnouncePhase();
-  return absl::OkStatus();
+  program_->PhaseEntered(cursor_.epoch);
+  return AnnouncePhase();
 }
 
 int64_t TrainingLoop::CountNumbers(const std::vector<std::string>& names) const {
@@ -203,31 +204,35 @@ int64_t TrainingLoop::CountNumbers(const std::vector<std::string>& names) const 
   return count;
 }
 
-void TrainingLoop::AnnouncePhase() {
+absl::Status TrainingLoop::AnnouncePhase() {
   const internal::ProgramState& state = program_->state();
-  const v1::Phase& phase = program_->phase();
+  std::set<std::string> trained_before;
+  if (state.phase() > 0) {
+    THAW_ASSIGN_OR_RETURN(const PhaseParameters before, PhaseParametersOf(state.phase() - 1));
+    trained_before.insert(before.names.begin(), before.names.end());
+  }
   v1::Event event;
   v1::PhaseStart* start = event.mutable_phase_start();
   start->set_phase(state.phase() + 1);
-  start->set_name(phase.name());
+  start->set_name(program_->phase().name());
   start->set_step(state.step());
   start->set_steps(program_->phase_length().steps);
   start->set_trainable_parameters(CountNumbers(trainables_->names()));
   start->set_total_parameters(CountNumbers(AllNames(model_->groups())));
-  const GroupRates rates = PeakRates(phase, static_cast<int>(model_->groups().size()));
-  std::vector<bool> trained(model_->groups().size());
   for (const Parameter& parameter : model_->parameters().all()) {
     if (!parameter.tensor.requires_grad()) continue;
     start->add_trainable_names(parameter.name);
-    trained[parameter.group] = true;
+    if (trained_before.count(parameter.name) == 0) {
+      start->add_newly_trainable_names(parameter.name);
+    }
   }
-  for (size_t group = 0; group < trained.size(); ++group) {
-    if (!trained[group]) continue;
+  for (const auto& [group, highest] : parameters_.group_rates) {
     v1::GroupRate* rate = start->add_rates();
     rate->set_group(model_->groups()[group].name);
-    rate->set_learning_rate(rates[group]);
+    rate->set_learning_rate(highest);
   }
   reporter_.Emit(std::move(event));
+  return absl::OkStatus();
 }
 
 }  // namespace thaw

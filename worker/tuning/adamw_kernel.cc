@@ -8,10 +8,17 @@
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 
 namespace thaw {
+namespace {
+
+constexpr int kLanes = 16;
+// Short enough runs that fp32 lanes lose nothing that matters in a sum, then double.
+constexpr int64_t kRun = 2048;
+
+}  // namespace
 
 THAW_VECTOR_CLONES
-void UpdateAdamW(const AdamWStep& step, int64_t count, float* __restrict parameters,
-                 float* __restrict gradients, float* __restrict m, float* __restrict v) {
+double UpdateAdamW(const AdamWStep& step, int64_t count, float* __restrict parameters,
+                   float* __restrict gradients, float* __restrict m, float* __restrict v) {
   const double update = static_cast<double>(step.update);
   const float keep = static_cast<float>(1 - step.learning_rate * step.weight_decay);
   const float rate = static_cast<float>(step.learning_rate / (1 - std::pow(step.beta1, update)));
@@ -22,21 +29,33 @@ void UpdateAdamW(const AdamWStep& step, int64_t count, float* __restrict paramet
   const float gain2 = static_cast<float>(1 - step.beta2);
   const float epsilon = static_cast<float>(step.epsilon);
   const float scale = static_cast<float>(step.gradient_scale);
-  for (int64_t i = 0; i < count; ++i) {
-    const float g = gradients[i] * scale;
-    m[i] = beta1 * m[i] + gain1 * g;
-    v[i] = beta2 * v[i] + gain2 * (g * g);
-    parameters[i] =
-        parameters[i] * keep - rate * (m[i] / (std::sqrt(v[i]) * root_correction + epsilon));
-    gradients[i] = 0;
+  double changed = 0;
+  for (int64_t begin = 0; begin < count; begin += kRun) {
+    const int64_t end = std::min(begin + kRun, count);
+    float lanes[kLanes] = {};
+    for (int64_t at = begin; at < end; at += kLanes) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int64_t i = at + lane;
+        const float g = gradients[i] * scale;
+        m[i] = beta1 * m[i] + gain1 * g;
+        v[i] = beta2 * v[i] + gain2 * (g * g);
+        const float before = parameters[i];
+        const float after =
+            before * keep - rate * (m[i] / (std::sqrt(v[i]) * root_correction + epsilon));
+        parameters[i] = after;
+        gradients[i] = 0;
+        lanes[lane] += (after - before) * (after - before);
+      }
+    }
+    double run = 0;
+    for (int lane = 0; lane < kLanes; ++lane) run += static_cast<double>(lanes[lane]);
+    changed += run;
   }
+  return changed;
 }
 
 THAW_VECTOR_CLONES
 double SumOfSquares(int64_t count, const float* values) {
-  constexpr int kLanes = 16;
-  // Short enough runs that fp32 lanes lose nothing that matters, then double.
-  constexpr int64_t kRun = 2048;
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kRun) {
     const int64_t end = std::min(begin + kRun, count);

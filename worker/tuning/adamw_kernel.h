@@ -24,9 +24,10 @@ struct AdamWStep {
 //   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g²
 //   parameters -= learning_rate / (1 - beta1^update) * m / (sqrt(v / (1 - beta2^update)) + epsilon)
 //   gradients = 0
+// Gives back the sum of the squares of what the parameters changed by, summed in a fixed order.
 // `count` is a multiple of 16; the arrays do not overlap.
-void UpdateAdamW(const AdamWStep& step, int64_t count, float* parameters, float* gradients,
-                 float* m, float* v);
+double UpdateAdamW(const AdamWStep& step, int64_t count, float* parameters, float* gradients,
+                   float* m, float* v);
 
 // Sum of squares of `count` values, a multiple of 16, summed in a fixed order.
 double SumOfSquares(int64_t count, const float* values);

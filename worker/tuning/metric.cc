@@ -12,6 +12,11 @@ v1::Evaluation::Metric DecidingMetric(const v1::Training& training) {
   return known.empty() ? v1::Evaluation::ACCURACY : known.front();
 }
 
+v1::Evaluation::Metric PlateauMetric(const v1::Training& training, const v1::Phase& phase) {
+  const v1::Evaluation::Metric own = phase.plateau().metric();
+  return own == v1::Evaluation::METRIC_UNSPECIFIED ? DecidingMetric(training) : own;
+}
+
 const char* MetricName(v1::Evaluation::Metric metric) {
   switch (metric) {
     case v1::Evaluation::ACCURACY:

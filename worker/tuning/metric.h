@@ -8,6 +8,9 @@ namespace thaw {
 // That of the spec, or the task's default.
 v1::Evaluation::Metric DecidingMetric(const v1::Training& training);
 
+// That of a phase's plateau, or the deciding one.
+v1::Evaluation::Metric PlateauMetric(const v1::Training& training, const v1::Phase& phase);
+
 // Its name among the values of an evaluation: "macro_f1".
 const char* MetricName(v1::Evaluation::Metric metric);
 

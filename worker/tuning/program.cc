@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "worker/tuning/metric.h"
+#include "worker/tuning/schedule.h"
 
 namespace thaw {
 namespace {
@@ -16,27 +17,52 @@ int64_t StepsOfEpochs(double epochs, int64_t steps_in_epoch) {
   return std::max<int64_t>(static_cast<int64_t>(steps), 1);
 }
 
+double Seconds(const google::protobuf::Duration& time) {
+  return static_cast<double>(time.seconds()) + 1e-9 * static_cast<double>(time.nanos());
+}
+
+bool Better(v1::Evaluation::Metric metric, double value, double than, double by) {
+  const double gain = LessIsBetter(metric) ? than - value : value - than;
+  return by > 0 ? gain >= by : gain > 0;
+}
+
 }  // namespace
 
-Program::Program(const v1::Training& training, int64_t steps_in_epoch, bool has_validation)
-    : training_(&training), steps_in_epoch_(steps_in_epoch), has_validation_(has_validation) {
+Program::Program(const v1::Training& training, const DataSteps& data, bool has_validation)
+    : training_(&training), data_(data), has_validation_(has_validation) {
   const v1::Evaluation& evaluation = training.evaluation();
   const double every = evaluation.has_every_epochs() ? evaluation.every_epochs() : 1.0;
+  int64_t epoch = 0;
   for (const v1::Phase& phase : training.phases()) {
     PhaseLength length;
     switch (phase.until_case()) {
       case v1::Phase::kEpochs:
-        length.steps = StepsOfEpochs(phase.epochs(), steps_in_epoch);
+        length.steps = StepsOfEpochs(phase.epochs(), data_.in_epoch);
         break;
       case v1::Phase::kPlateau:
-        length.steps = StepsOfEpochs(phase.plateau().max_epochs(), steps_in_epoch);
+        length.steps = StepsOfEpochs(phase.plateau().max_epochs(), data_.in_epoch);
+        break;
+      case v1::Phase::kLossUnits:
+        length.steps = data_.to_loss_units(epoch, phase.loss_units());
         break;
       default:
         length.steps = phase.steps();
     }
-    length.evaluation_interval = every * static_cast<double>(steps_in_epoch);
+    length.evaluation_interval = every * static_cast<double>(data_.in_epoch);
     lengths_.push_back(length);
+    // Every phase sees whole passes.
+    epoch += (length.steps + data_.in_epoch - 1) / data_.in_epoch;
   }
+}
+
+void Program::GoOnFrom(const internal::ProgramState& state, int64_t epoch) {
+  state_ = state;
+  if (state_.in_phase()) BeginAt(epoch - state_.phase_step() / data_.in_epoch);
+}
+
+void Program::BeginAt(int64_t epoch) {
+  if (!phase().has_loss_units()) return;
+  lengths_[state_.phase()].steps = data_.to_loss_units(epoch, phase().loss_units());
 }
 
 Program::Action Program::Next() const {
@@ -49,32 +75,46 @@ Program::Action Program::Next() const {
   return PhaseOver() ? Action::kEndPhase : Action::kTrainStep;
 }
 
-void Program::PhaseEntered() {
+void Program::PhaseEntered(int64_t epoch) {
   state_.set_in_phase(true);
   state_.set_phase_step(0);
   state_.set_evaluated(false);
   state_.set_phase_has_best(false);
   state_.set_phase_best(0);
   state_.set_phase_stale(0);
+  state_.set_phase_seconds(0);
+  state_.set_out_of_time(false);
+  BeginAt(epoch);
+}
+
+void Program::SecondsPassed(double seconds) {
+  state_.set_phase_seconds(state_.phase_seconds() + seconds);
 }
 
 void Program::StepDone() {
   state_.set_step(state_.step() + 1);
   state_.set_phase_step(state_.phase_step() + 1);
   state_.set_evaluated(false);
+  if (phase().has_wall_time() && state_.phase_seconds() >= Seconds(phase().wall_time())) {
+    state_.set_out_of_time(true);
+  }
 }
 
-bool Program::EvaluationDone(double metric) {
+bool Program::EvaluationDone(const std::map<std::string, double>& values) {
   state_.set_evaluated(true);
+  const v1::Evaluation::Metric watched = PlateauMetric(*training_, phase());
+  const double plateau = values.at(MetricName(watched));
   if (!state_.phase_has_best() ||
-      Better(metric, state_.phase_best(), phase().plateau().min_delta())) {
+      Better(watched, plateau, state_.phase_best(), phase().plateau().min_delta())) {
     state_.set_phase_has_best(true);
-    state_.set_phase_best(metric);
+    state_.set_phase_best(plateau);
     state_.set_phase_stale(0);
   } else {
     state_.set_phase_stale(state_.phase_stale() + 1);
   }
-  const bool best = !state_.has_best() || Better(metric, state_.best(), 0);
+  const v1::Evaluation::Metric deciding = DecidingMetric(*training_);
+  const double metric = values.at(MetricName(deciding));
+  const bool best = !state_.has_best() || Better(deciding, metric, state_.best(), 0);
   if (best) {
     state_.set_has_best(true);
     state_.set_best(metric);
@@ -96,14 +136,21 @@ void Program::PhaseEnded() {
 int64_t Program::total_steps() const {
   int64_t total = 0;
   for (int i = 0; i < training_->phases_size(); ++i) {
-    if (training_->phases(i).has_plateau()) return 0;
+    if (training_->phases(i).has_plateau() || training_->phases(i).has_wall_time()) return 0;
     total += lengths_[i].steps;
   }
   return total;
 }
 
+double Program::rate_share() const {
+  if (training_->has_schedule()) {
+    return RateShare(training_->schedule(), state_.step(), total_steps());
+  }
+  return RateShare(phase().schedule(), state_.phase_step(), phase_length().steps);
+}
+
 double Program::phase_epoch() const {
-  return static_cast<double>(state_.phase_step()) / static_cast<double>(steps_in_epoch_);
+  return static_cast<double>(state_.phase_step()) / static_cast<double>(data_.in_epoch);
 }
 
 bool Program::needs_best() const {
@@ -116,15 +163,14 @@ bool Program::needs_best() const {
   return false;
 }
 
-bool Program::Better(double metric, double than, double by) const {
-  const bool less = LessIsBetter(DecidingMetric(*training_));
-  const double gain = less ? than - metric : metric - than;
-  return by > 0 ? gain >= by : gain > 0;
+bool Program::StepsDone() const {
+  return phase().has_wall_time() ? state_.out_of_time()
+                                 : state_.phase_step() >= phase_length().steps;
 }
 
 bool Program::EvaluationDue() const {
   if (!has_validation_ || state_.phase_step() == 0) return false;
-  if (state_.phase_step() >= phase_length().steps) return true;
+  if (StepsDone()) return true;
   const double interval = phase_length().evaluation_interval;
   const auto intervals_done = [interval](int64_t steps) {
     return std::floor(static_cast<double>(steps) / interval + kStepRounding);
@@ -133,7 +179,7 @@ bool Program::EvaluationDue() const {
 }
 
 bool Program::PhaseOver() const {
-  if (state_.phase_step() >= phase_length().steps || state_.out_of_patience()) return true;
+  if (StepsDone() || state_.out_of_patience()) return true;
   return phase().has_plateau() && state_.phase_stale() >= std::max(phase().plateau().patience(), 1);
 }
 

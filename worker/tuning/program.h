@@ -1,20 +1,23 @@
 // The state machine of a training program: which phase, when to evaluate, when a phase ends, what
 // is best. Pure: no clock, no data, no tensors; its whole state is one message.
 //
-//   Program program(training, steps_in_epoch, has_validation);
+//   Program program(training, plan, has_validation);
 //   while (true) switch (program.Next()) {
-//     case Program::Action::kEnterPhase: … program.PhaseEntered(); break;
+//     case Program::Action::kEnterPhase: … program.PhaseEntered(epoch); break;
 //     case Program::Action::kTrainStep:  … program.StepDone(); break;
-//     case Program::Action::kEvaluate:   best = program.EvaluationDone(metric); break;
+//     case Program::Action::kEvaluate:   best = program.EvaluationDone(values); break;
 //     case Program::Action::kEndPhase:   program.PhaseEnded(); … break;
 //     case Program::Action::kFinish:     return;
 //   }
 //
-// Between any two of these calls state() can be saved; a program with that state goes on as this
+// Between any two of these calls state() can be saved; a program that is given it goes on as this
 // one would.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "thaw/internal/checkpoint.pb.h"
@@ -22,9 +25,16 @@
 
 namespace thaw {
 
+// How the data is cut into steps.
+struct DataSteps {
+  int64_t in_epoch = 0;  // above 0
+  // Steps from the beginning of `epoch` to the first one that brings the loss units to `units`.
+  std::function<int64_t(int64_t epoch, int64_t units)> to_loss_units;
+};
+
 // Steps of one phase and when it evaluates.
 struct PhaseLength {
-  int64_t steps = 0;               // for a plateau the bound
+  int64_t steps = 0;               // for a plateau the bound, for wall_time 0
   double evaluation_interval = 0;  // steps between evaluations, not necessarily whole
 };
 
@@ -32,37 +42,50 @@ class Program {
  public:
   enum class Action { kEnterPhase, kTrainStep, kEvaluate, kEndPhase, kFinish };
 
-  // `training` is resolved and must outlive the program; `steps_in_epoch` > 0.
-  Program(const v1::Training& training, int64_t steps_in_epoch, bool has_validation);
+  // `training` is resolved and must outlive the program.
+  Program(const v1::Training& training, const DataSteps& data, bool has_validation);
 
   const internal::ProgramState& state() const { return state_; }
-  void set_state(const internal::ProgramState& state) { state_ = state; }
+  // `epoch` is the pass over the data that the state lies in.
+  void GoOnFrom(const internal::ProgramState& state, int64_t epoch);
 
   Action Next() const;
 
-  void PhaseEntered();
+  // The phase's data begins with this pass over it, from 0.
+  void PhaseEntered(int64_t epoch);
+  // So much more of the phase's time has passed; to be called before a step is done and before the
+  // state is saved.
+  void SecondsPassed(double seconds);
   void StepDone();
-  // Takes the value of the deciding metric; returns whether these are the best weights so far.
-  bool EvaluationDone(double metric);
+  // Takes what an evaluation has found, by metric names; returns whether these are the best weights
+  // so far.
+  bool EvaluationDone(const std::map<std::string, double>& values);
   void PhaseEnded();
 
   // The phase that Next() speaks of; not after kFinish.
   const v1::Phase& phase() const { return training_->phases(state_.phase()); }
   const PhaseLength& phase_length() const { return lengths_[state_.phase()]; }
-  // Steps of all phases; 0 when one of them ends at a plateau.
+  // Steps of all phases; 0 when one of them ends by plateau or wall_time.
   int64_t total_steps() const;
+  // The share of the peak rate at which the next step is taken: by the schedule of the job, or of
+  // the phase.
+  double rate_share() const;
   // Passes over the data in this phase.
   double phase_epoch() const;
   // The best weights are needed later on: by the result or by a phase that begins from them.
   bool needs_best() const;
 
  private:
-  bool Better(double metric, double than, double by) const;
   bool EvaluationDue() const;
   bool PhaseOver() const;
 
+  bool StepsDone() const;
+  // Sets the present phase's steps, where loss units make them depend on the pass over the data
+  // that it begins with.
+  void BeginAt(int64_t epoch);
+
   const v1::Training* training_;
-  int64_t steps_in_epoch_;
+  DataSteps data_;
   bool has_validation_;
   std::vector<PhaseLength> lengths_;
   internal::ProgramState state_;

@@ -22,13 +22,32 @@ double SlantedTriangular(const v1::Schedule& schedule, int64_t step, int64_t ste
   return (1 + std::max(p, 0.0) * (ratio - 1)) / ratio;
 }
 
+// Half a cosine from `from` to `to`; `done` is 0 to 1.
+double HalfCosine(double from, double to, double done) {
+  return to + (from - to) * (1 + std::cos(std::numbers::pi * done)) / 2;
+}
+
+double OneCycle(const v1::Schedule& schedule, int64_t step, int64_t steps) {
+  const double first = 1 / (schedule.has_ratio() ? schedule.ratio() : 25.0);
+  const double last = 1 / (schedule.has_final_ratio() ? schedule.final_ratio() : 1e5);
+  const double cut =
+      static_cast<double>(steps) * (schedule.has_cut_fraction() ? schedule.cut_fraction() : 0.25);
+  const double at = static_cast<double>(step);
+  return at < cut ? HalfCosine(first, 1, at / cut)
+                  : HalfCosine(1, last, (at - cut) / (static_cast<double>(steps) - cut));
+}
+
 }  // namespace
 
 double RateShare(const v1::Schedule& schedule, int64_t step, int64_t steps) {
   if (schedule.shape() == v1::Schedule::SLANTED_TRIANGULAR) {
     return SlantedTriangular(schedule, step, steps);
   }
-  const int64_t warmup = schedule.warmup_steps();
+  if (schedule.shape() == v1::Schedule::ONE_CYCLE) return OneCycle(schedule, step, steps);
+  const int64_t warmup =
+      schedule.warmup_fraction() > 0
+          ? static_cast<int64_t>(schedule.warmup_fraction() * static_cast<double>(steps) + 1e-9)
+          : schedule.warmup_steps();
   if (step < warmup) return static_cast<double>(step) / static_cast<double>(warmup);
   // At least 1: a warm-up as long as the phase leaves no steps to come down in.
   const double length = static_cast<double>(std::max<int64_t>(steps - warmup, 1));
@@ -37,7 +56,7 @@ double RateShare(const v1::Schedule& schedule, int64_t step, int64_t steps) {
     case v1::Schedule::LINEAR:
       return 1 - done;
     case v1::Schedule::COSINE:
-      return (1 + std::cos(std::numbers::pi * done)) / 2;
+      return HalfCosine(1, 0, done);
     default:
       return 1;
   }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,8 +13,8 @@
 namespace thaw {
 namespace {
 
-constexpr int64_t kSegmentAlignment = 16;           // fp32 numbers: 64 bytes
-constexpr int64_t kUpdateChunk = int64_t{1} << 16;  // numbers; also what norms are summed in
+constexpr int64_t kSegmentAlignment = 16;     // fp32 numbers: 64 bytes
+constexpr int64_t kChunk = int64_t{1} << 16;  // numbers, padding included
 
 int64_t Padded(int64_t count) {
   return (count + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
@@ -24,10 +23,11 @@ int64_t Padded(int64_t count) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
-    Parameters* parameters, const std::vector<std::string>& names, const GroupRates& rates,
+    Parameters* parameters, const std::vector<std::string>& names, const std::vector<double>& rates,
     const MomentsByName& moments) {
   std::unique_ptr<Trainables> result(new Trainables(parameters));
-  for (const std::string& name : names) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    const std::string& name = names[i];
     const Parameter* parameter = parameters->Find(name);
     if (parameter == nullptr) return absl::NotFoundError(absl::StrCat("no parameter ", name));
     const torch::Tensor& tensor = parameter->tensor;
@@ -38,21 +38,19 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
     result->segments_.push_back({.parameter = parameter,
                                  .offset = 0,
                                  .count = tensor.numel(),
-                                 .rate = rates[parameter->group],
+                                 .rate = rates[i],
                                  .decayed = tensor.dim() >= 2,
                                  .updates = found == moments.end() ? 0 : found->second.updates});
   }
-  std::stable_sort(
-      result->segments_.begin(), result->segments_.end(), [](const Segment& a, const Segment& b) {
-        return std::tie(a.rate, a.decayed, a.updates) < std::tie(b.rate, b.decayed, b.updates);
-      });
-  for (Segment& segment : result->segments_) {
+  for (size_t i = 0; i < result->segments_.size(); ++i) {
+    Segment& segment = result->segments_[i];
     segment.offset = result->size_;
-    result->size_ += Padded(segment.count);
-    for (int64_t begin = 0; begin < segment.count; begin += kUpdateChunk) {
-      result->chunks_.push_back({.offset = segment.offset + begin,
-                                 .count = std::min(kUpdateChunk, segment.count - begin),
-                                 .group = segment.parameter->group});
+    const int64_t padded = Padded(segment.count);
+    result->size_ += padded;
+    for (int64_t begin = 0; begin < padded; begin += kChunk) {
+      result->chunks_.push_back({.segment = i,
+                                 .offset = segment.offset + begin,
+                                 .count = std::min(kChunk, padded - begin)});
     }
   }
   torch::NoGradGuard no_grad;
@@ -123,7 +121,18 @@ absl::Status Trainables::CheckComplete() const {
   return absl::OkStatus();
 }
 
-GradientNorms Trainables::Norms() const {
+Norms Trainables::RootsOf(const std::vector<double>& sums) const {
+  Norms norms;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    norms.all += sums[i];
+    norms.groups[segments_[chunks_[i].segment].parameter->group] += sums[i];
+  }
+  norms.all = std::sqrt(norms.all);
+  for (auto& [group, norm] : norms.groups) norm = std::sqrt(norm);
+  return norms;
+}
+
+Norms Trainables::GradientNorms() const {
   std::vector<double> sums(chunks_.size());
   const auto* gradients = gradients_.const_data_ptr<float>();
   at::parallel_for(0, static_cast<int64_t>(chunks_.size()), 1, [&](int64_t begin, int64_t end) {
@@ -131,44 +140,29 @@ GradientNorms Trainables::Norms() const {
       sums[i] = SumOfSquares(chunks_[i].count, gradients + chunks_[i].offset);
     }
   });
-  GradientNorms norms;
-  for (size_t i = 0; i < sums.size(); ++i) {
-    norms.all += sums[i];
-    norms.groups[chunks_[i].group] += sums[i];
-  }
-  norms.all = std::sqrt(norms.all);
-  for (auto& [group, norm] : norms.groups) norm = std::sqrt(norm);
-  return norms;
+  return RootsOf(sums);
 }
 
-void Trainables::Update(double rate_share, const AdamWStep& options) {
+Norms Trainables::Update(double rate_share, const AdamWStep& options) {
+  std::vector<double> sums(chunks_.size());
   auto* values = values_.mutable_data_ptr<float>();
   auto* gradients = gradients_.mutable_data_ptr<float>();
   auto* first = first_.mutable_data_ptr<float>();
   auto* second = second_.mutable_data_ptr<float>();
-  for (size_t i = 0; i < segments_.size();) {
-    const Segment run = segments_[i];
-    int64_t run_end = run.offset;
-    for (; i < segments_.size(); ++i) {
-      Segment& segment = segments_[i];
-      if (segment.rate != run.rate || segment.decayed != run.decayed ||
-          segment.updates != run.updates) {
-        break;
-      }
-      run_end = segment.offset + Padded(segment.count);
-      ++segment.updates;
+  at::parallel_for(0, static_cast<int64_t>(chunks_.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Chunk& chunk = chunks_[i];
+      const Segment& segment = segments_[chunk.segment];
+      AdamWStep step = options;
+      step.learning_rate = segment.rate * rate_share;
+      step.weight_decay = segment.decayed ? options.weight_decay : 0;
+      step.update = segment.updates + 1;
+      sums[i] = UpdateAdamW(step, chunk.count, values + chunk.offset, gradients + chunk.offset,
+                            first + chunk.offset, second + chunk.offset);
     }
-    AdamWStep step = options;
-    step.learning_rate = run.rate * rate_share;
-    step.weight_decay = run.decayed ? options.weight_decay : 0;
-    step.update = run.updates + 1;
-    const int64_t chunks = (run_end - run.offset + kUpdateChunk - 1) / kUpdateChunk;
-    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      const int64_t from = run.offset + begin * kUpdateChunk;
-      const int64_t to = std::min(run.offset + end * kUpdateChunk, run_end);
-      UpdateAdamW(step, to - from, values + from, gradients + from, first + from, second + from);
-    });
-  }
+  });
+  for (Segment& segment : segments_) ++segment.updates;
+  return RootsOf(sums);
 }
 
 torch::Tensor Trainables::View(const torch::Tensor& buffer, const Segment& segment) const {

@@ -24,30 +24,27 @@ struct Moments {
 };
 using MomentsByName = std::map<std::string, Moments>;
 
-// The peak learning rate of each of a model's groups.
-using GroupRates = std::vector<double>;
-
-// L2 norms of the gradients of one optimizer step.
-struct GradientNorms {
+// L2 norms, of the gradients of one optimizer step or of what it changed.
+struct Norms {
   double all = 0;
   std::map<int, double> groups;  // of each group that trains, by its index in the model
 };
 
 // Parameters, gradients and both moments lie in four flat fp32 buffers, each tensor in a segment
-// padded to 64 bytes. Segments that share rate, decay and number of updates lie side by side and
-// are updated in one run. Biases and norms (tensors of less than two dimensions) are never decayed.
+// padded to 64 bytes. Biases and norms (tensors of less than two dimensions) are never decayed.
 //
 // Owns nothing of the model but replaces its tensors: after Create the named ones are leaves that
 // require grad, and their .grad is preset to a view of the gradient buffer into which autograd
 // adds. Not thread-safe. CPU, fp32.
 class Trainables {
  public:
-  // Takes the named parameters over, with their present values. Tensors with an entry in `moments`
-  // go on from it, the others start fresh. NOT_FOUND for an unknown name, INVALID_ARGUMENT for a
-  // tensor that is not fp32 on the CPU. `parameters` must outlive this.
+  // Takes the named parameters over, with their present values and each at its peak rate. Tensors
+  // with an entry in `moments` go on from it, the others start fresh. NOT_FOUND for an unknown
+  // name, INVALID_ARGUMENT for a tensor that is not fp32 on the CPU. `parameters` must outlive
+  // this.
   static absl::StatusOr<std::unique_ptr<Trainables>> Create(Parameters* parameters,
                                                             const std::vector<std::string>& names,
-                                                            const GroupRates& rates,
+                                                            const std::vector<double>& rates,
                                                             const MomentsByName& moments);
 
   // The model keeps the present values, which no longer require grad. Nothing else may be called
@@ -62,12 +59,13 @@ class Trainables {
   // these buffers, or autograd has put a gradient elsewhere: an update would pass it by.
   absl::Status CheckComplete() const;
 
-  // Summed in a fixed order, whatever the number of threads.
-  GradientNorms Norms() const;
+  // Of the gradients; summed in a fixed order, whatever the number of threads.
+  Norms GradientNorms() const;
 
-  // One update of every segment at `rate_share` of its group's rate, which sets the gradients to 0.
-  // Of `options` learning_rate and update are not read, and weight_decay only where it applies.
-  void Update(double rate_share, const AdamWStep& options);
+  // One update of every segment at `rate_share` of its rate, which sets the gradients to 0. Of
+  // `options` learning_rate and update are not read, and weight_decay only where it applies. Gives
+  // back the norms of what has changed, summed likewise.
+  Norms Update(double rate_share, const AdamWStep& options);
 
  private:
   struct Segment {
@@ -81,12 +79,14 @@ class Trainables {
 
   // A piece of one segment.
   struct Chunk {
+    size_t segment;
     int64_t offset;
     int64_t count;
-    int group;
   };
 
   explicit Trainables(Parameters* parameters) : parameters_(parameters) {}
+  // The roots of the chunks' sums, by group and of all.
+  Norms RootsOf(const std::vector<double>& sums) const;
   torch::Tensor View(const torch::Tensor& buffer, const Segment& segment) const;
 
   Parameters* const parameters_;

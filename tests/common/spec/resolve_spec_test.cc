@@ -33,7 +33,7 @@ TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
         {"name": "phase 2", "selector": {"last_blocks": 2}, "learning_rate": 0.0001, "learning_rate_decay": 1,
          "schedule": {"shape": "CONSTANT"}, "steps": 100, "optimizer_state": "KEEP"}],
       "optimizer": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01},
-      "batch": {"examples_per_step": 16, "tokens_per_micro_step": 2048},
+      "batch": {"examples_per_step": 8, "tokens_per_micro_step": 2048},
       "max_length": 256, "seed": 42, "max_grad_norm": 1,
       "evaluation": {"metric": "ACCURACY", "every_epochs": 1, "keep_best": true},
       "checkpoint": {"every_steps": 200}, "output": "FULL"},
@@ -69,6 +69,22 @@ TEST(ResolveSpecTest, KeepsWhatIsGivenEvenWhereItIsZero) {
   EXPECT_EQ(resolved->training().phases(1).schedule().cut_fraction(), 0.1);
   EXPECT_EQ(resolved->training().phases(1).schedule().ratio(), 32);
   EXPECT_EQ(resolved->retry_limits().crashes(), 0);
+}
+
+TEST(ResolveSpecTest, WhatIsLeftOutOfAPhaseFollowsTheRule) {
+  v1::JobSpec spec = TrainingExample();
+  spec.mutable_training()->mutable_phases(0)->clear_learning_rate();
+  spec.mutable_training()->mutable_phases(1)->clear_until();
+  v1::Schedule* schedule = spec.mutable_training()->mutable_phases(1)->mutable_schedule();
+  schedule->set_shape(v1::Schedule::ONE_CYCLE);
+  const auto resolved = ResolveSpec(spec, ContextExample());
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->training().phases(0).learning_rate(), 5e-3);
+  EXPECT_EQ(resolved->training().phases(1).epochs(), 10);
+  const v1::Schedule& filled = resolved->training().phases(1).schedule();
+  EXPECT_EQ(filled.cut_fraction(), 0.25);
+  EXPECT_EQ(filled.ratio(), 25);
+  EXPECT_EQ(filled.final_ratio(), 1e5);
 }
 
 TEST(ResolveSpecTest, MaxLengthFollowsAShortModel) {
@@ -142,17 +158,32 @@ TEST(ResolveSpecTest, RefusesATrainingThatItsArtifactsDoNotCarry) {
         [](auto* s, auto*) {
           s->mutable_training()->mutable_phases(1)->mutable_selector()->set_last_blocks(7);
         }},
-       {"spec.training.phases[0].schedule.warmup_steps", "7 of at most 7", [](auto* s, auto*) {
-          s->mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(7);
+       {"spec.training.phases[1].selector.and_not[0].last_blocks", "8 blocks; the model has 6",
+        [](auto* s, auto*) {
+          s->mutable_training()
+              ->mutable_phases(1)
+              ->mutable_selector()
+              ->add_and_not()
+              ->set_last_blocks(8);
+        }},
+       {"spec.training.phases[1].rate_overrides[0].selector.any_of.values[0].last_blocks",
+        "9 blocks",
+        [](auto* s, auto*) {
+          v1::RateOverride* one = s->mutable_training()->mutable_phases(1)->add_rate_overrides();
+          one->set_learning_rate(0.1);
+          one->mutable_selector()->mutable_any_of()->add_values()->set_last_blocks(9);
+        }},
+       {"spec.training.phases[0].schedule.warmup_steps", "13 of at most 13", [](auto* s, auto*) {
+          s->mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(13);
         }}});
 }
 
 TEST(ResolveSpecTest, CountsTheShorterLastStepOfEveryEpochBeforeItRefusesAWarmUp) {
   v1::JobSpec spec = TrainingExample();
-  spec.mutable_training()->mutable_phases(0)->set_epochs(3);  // of 100 rows by 16: 7 steps each
-  spec.mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(20);
+  spec.mutable_training()->mutable_phases(0)->set_epochs(3);  // of 100 rows by 8: 13 steps each
+  spec.mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(38);
   EXPECT_TRUE(ResolveSpec(spec, ContextExample()).ok());
-  spec.mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(21);
+  spec.mutable_training()->mutable_phases(0)->mutable_schedule()->set_warmup_steps(39);
   EXPECT_FALSE(ResolveSpec(spec, ContextExample()).ok());
 }
 

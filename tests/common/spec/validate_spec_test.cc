@@ -127,14 +127,13 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInAPhase) {
   const std::string first = "spec.training.phases[0].", second = "spec.training.phases[1].";
   ExpectRefused(
       TrainingExample(),
-      {{first + "learning_rate", "0 is out of range",
-        [](auto* s) { FirstPhase(s)->clear_learning_rate(); }},
+      {{first + "learning_rate", "-1 is out of range",
+        [](auto* s) { FirstPhase(s)->set_learning_rate(-1); }},
        {first + "learning_rate", "nan", [](auto* s) { FirstPhase(s)->set_learning_rate(kNan); }},
        {first + "learning_rate", "at most 1",
         [](auto* s) { FirstPhase(s)->set_learning_rate(1.5); }},
        {first + "learning_rate_decay", "0.5",
         [](auto* s) { FirstPhase(s)->set_learning_rate_decay(0.5); }},
-       {first + "until", "never end", [](auto* s) { FirstPhase(s)->clear_until(); }},
        {first + "epochs", "inf", [](auto* s) { FirstPhase(s)->set_epochs(kInfinity); }},
        {second + "steps", "0 is out", [](auto* s) { SecondPhase(s)->set_steps(0); }},
        {second + "plateau.max_epochs", "above 0",
@@ -209,6 +208,141 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInAPhase) {
         }}});
 }
 
+TEST(ValidateSpecTest, RefusesWhatIsWrongInASelector) {
+  const std::string at = "spec.training.phases[1].selector";
+  const auto selector = [](auto* s) { return SecondPhase(s)->mutable_selector(); };
+  const auto nest = [](v1::Selector* outer, int levels) {
+    for (int i = 0; i < levels; ++i) {
+      outer = outer->add_and_not();
+      outer->set_head_only(true);
+    }
+  };
+  ExpectRefused(
+      TrainingExample(),
+      {{at + ".kind", "0 is not known",
+        [&](auto* s) { selector(s)->set_kind(v1::Selector::KIND_UNSPECIFIED); }},
+       {at + ".kind", "9 is not known",
+        [&](auto* s) { selector(s)->set_kind(static_cast<v1::Selector::Kind>(9)); }},
+       {at + ".kind", "give added_part",
+        [&](auto* s) { selector(s)->set_kind(v1::Selector::ADDED_PARTS); }},
+       {at + ".any_of.values", "is empty", [&](auto* s) { selector(s)->mutable_any_of(); }},
+       {at + ".any_of.values[1]", "chooses nothing",
+        [&](auto* s) {
+          selector(s)->mutable_any_of()->add_values()->set_head_only(true);
+          selector(s)->mutable_any_of()->add_values();
+        }},
+       {at + ".any_of.values", "33 selectors",
+        [&](auto* s) {
+          while (selector(s)->any_of().values_size() < 33) {
+            selector(s)->mutable_any_of()->add_values()->set_head_only(true);
+          }
+        }},
+       {at + ".and_not", "33 selectors",
+        [&](auto* s) {
+          while (selector(s)->and_not_size() < 33) selector(s)->add_and_not()->set_head_only(true);
+        }},
+       {at + ".and_not[0].name_pattern", "not an RE2 expression",
+        [&](auto* s) { selector(s)->add_and_not()->set_name_pattern("("); }},
+       {at + ".and_not[0].and_not[0].and_not[0].and_not[0]", "5 deep; nest at most 4",
+        [&](auto* s) { nest(selector(s), 4); }}});
+  v1::JobSpec deep = TrainingExample();
+  nest(selector(&deep), 3);
+  EXPECT_TRUE(ValidateSpec(deep).ok()) << ValidateSpec(deep);
+}
+
+TEST(ValidateSpecTest, RefusesWhatIsWrongInRatesAndEnds) {
+  const std::string second = "spec.training.phases[1].";
+  const auto schedule = [](auto* s) { return SecondPhase(s)->mutable_schedule(); };
+  ExpectRefused(
+      TrainingExample(),
+      {{second + "rate_overrides[0].learning_rate", "0 is out of range",
+        [](auto* s) {
+          SecondPhase(s)->add_rate_overrides()->mutable_selector()->set_head_only(true);
+        }},
+       {second + "rate_overrides[0].selector", "chooses nothing",
+        [](auto* s) { SecondPhase(s)->add_rate_overrides()->set_learning_rate(0.1); }},
+       {second + "rate_overrides", "33",
+        [](auto* s) {
+          while (SecondPhase(s)->rate_overrides_size() < 33) {
+            v1::RateOverride* one = SecondPhase(s)->add_rate_overrides();
+            one->set_learning_rate(0.1);
+            one->mutable_selector()->set_head_only(true);
+          }
+        }},
+       {second + "optimizer.beta2", "below 1",
+        [](auto* s) { SecondPhase(s)->mutable_optimizer()->set_beta2(1); }},
+       {second + "loss_units", "0 is out", [](auto* s) { SecondPhase(s)->set_loss_units(0); }},
+       {second + "wall_time", "1 s to 30 days",
+        [](auto* s) { SecondPhase(s)->mutable_wall_time()->set_nanos(7); }},
+       {second + "schedule.shape", "a wall_time does not",
+        [&](auto* s) {
+          SecondPhase(s)->mutable_wall_time()->set_seconds(60);
+          schedule(s)->set_shape(v1::Schedule::ONE_CYCLE);
+        }},
+       {second + "schedule.warmup_fraction", "a wall_time does not know",
+        [&](auto* s) {
+          SecondPhase(s)->mutable_wall_time()->set_seconds(60);
+          schedule(s)->set_warmup_fraction(0.1);
+        }},
+       {second + "schedule.warmup_fraction", "below 1",
+        [&](auto* s) { schedule(s)->set_warmup_fraction(1); }},
+       {second + "schedule.warmup_fraction", "beside warmup_steps",
+        [&](auto* s) {
+          schedule(s)->set_warmup_fraction(0.1);
+          schedule(s)->set_warmup_steps(5);
+        }},
+       {second + "schedule.warmup_fraction", "by itself",
+        [&](auto* s) {
+          schedule(s)->set_shape(v1::Schedule::ONE_CYCLE);
+          schedule(s)->set_warmup_fraction(0.1);
+        }},
+       {second + "schedule.final_ratio", "belongs to ONE_CYCLE alone",
+        [&](auto* s) {
+          schedule(s)->set_shape(v1::Schedule::SLANTED_TRIANGULAR);
+          schedule(s)->set_final_ratio(7);
+        }},
+       {second + "schedule.final_ratio", "above 1",
+        [&](auto* s) {
+          schedule(s)->set_shape(v1::Schedule::ONE_CYCLE);
+          schedule(s)->set_final_ratio(1);
+        }},
+       {second + "plateau.metric", "PERPLEXITY is no metric of this task; give ACCURACY",
+        [](auto* s) {
+          SecondPhase(s)->mutable_plateau()->set_max_epochs(3);
+          SecondPhase(s)->mutable_plateau()->set_metric(v1::Evaluation::PERPLEXITY);
+        }},
+       {second + "schedule", "beside the training's schedule",
+        [&](auto* s) {
+          s->mutable_training()->mutable_schedule();
+          schedule(s)->set_warmup_steps(1);
+        }},
+       {"spec.training.schedule", "phase \"phase 2\" ends by plateau",
+        [](auto* s) {
+          s->mutable_training()->mutable_schedule()->set_shape(v1::Schedule::LINEAR);
+          SecondPhase(s)->mutable_plateau()->set_max_epochs(3);
+        }},
+       {"spec.training.schedule.warmup_steps", "150 of 150", [](auto* s) {
+          s->mutable_training()->mutable_schedule()->set_warmup_steps(150);
+          FirstPhase(s)->set_steps(50);
+        }}});
+}
+
+TEST(ValidateSpecTest, RefusesPhasesThatCannotBeToldApart) {
+  const std::string second = "spec.training.phases[1]";
+  ExpectRefused(
+      TrainingExample(),
+      {{second + ".name", "\"top\" is the name of spec.training.phases[0] too",
+        [](auto* s) {
+          FirstPhase(s)->set_name("top");
+          SecondPhase(s)->set_name("top");
+        }},
+       {second + ".name", "\"phase 2\"", [](auto* s) { FirstPhase(s)->set_name("phase 2"); }},
+       {second, "\"again\" is in everything the same as \"phase 1\"", [](auto* s) {
+          *SecondPhase(s) = *FirstPhase(s);
+          SecondPhase(s)->set_name("again");
+        }}});
+}
+
 TEST(ValidateSpecTest, RefusesWhatIsWrongInAPrediction) {
   ExpectRefused(
       PredictionExample(),
@@ -232,8 +366,8 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInAPrediction) {
 TEST(ValidateSpecTest, NamesEveryViolationAtOnce) {
   v1::JobSpec spec = TrainingExample();
   spec.set_priority(-101);
-  FirstPhase(&spec)->clear_learning_rate();
-  SecondPhase(&spec)->clear_until();
+  FirstPhase(&spec)->set_learning_rate(7);
+  SecondPhase(&spec)->set_steps(-1);
   EXPECT_EQ(ViolationsOf(ValidateSpec(spec)).size(), 3u);
 }
 

@@ -139,6 +139,22 @@ TEST(EventFilterTest, PassesGeneratedTextOnWithinBounds) {
   EXPECT_LE(passed, 1 << 20);
 }
 
+TEST(EventFilterTest, CleansAndBoundsTheNamesOfAPhase) {
+  FakeClock clock;
+  EventFilter filter(clock);
+  v1::Event event;
+  v1::PhaseStart* phase = event.mutable_phase_start();
+  for (int i = 0; i < 3000; ++i) {
+    phase->add_trainable_names("a\x1b[31m");
+    phase->add_newly_trainable_names("b\x1b[31m");
+  }
+  EXPECT_TRUE(filter.Check(&event).ok());
+  EXPECT_EQ(phase->trainable_names_size(), 2000);
+  EXPECT_EQ(phase->newly_trainable_names_size(), 2000);
+  EXPECT_EQ(phase->trainable_names(1999), "a [31m");
+  EXPECT_EQ(phase->newly_trainable_names(1999), "b [31m");
+}
+
 TEST(EventFilterTest, CleansProgress) {
   FakeClock clock;
   EventFilter filter(clock);

@@ -42,6 +42,29 @@ BatchPlan Plan(const TokenizedDataset& dataset, const BatchPolicy& policy, uint6
   return *plan;
 }
 
+TEST(BatchPlanTest, StepsToLossUnitsAreThoseOfTheSteps) {
+  std::mt19937 random(11);
+  TokenizedDataset dataset;  // texts with other texts as their answers
+  for (int r = 0; r < 50; ++r) {
+    dataset.token_ids.push_back(r);
+    dataset.offsets.push_back(r + 1);
+    dataset.targets.Append(std::vector<int32_t>(1 + random() % 9, 7));
+  }
+  const BatchPlan plan = Plan(dataset, {.examples_per_step = 8});
+  for (const int64_t epoch : {0, 3}) {
+    int64_t units = 0, steps = 0;
+    for (DataCursor cursor{.epoch = epoch, .position = 0}; cursor.epoch < epoch + 3; ++steps) {
+      const StepRows step = plan.Step(cursor);
+      // The first and the last number that this step is needed for.
+      EXPECT_EQ(plan.StepsToLossUnits(epoch, units + 1), steps + 1);
+      units += step.loss_units;
+      EXPECT_EQ(plan.StepsToLossUnits(epoch, units), steps + 1);
+      cursor = step.next;
+    }
+  }
+  EXPECT_GT(plan.StepsToLossUnits(0, int64_t{1'000'000'000'000}), int64_t{10'000'000});
+}
+
 TEST(BatchPlanTest, EpochsVisitEveryRowOnceAndStepsAreCounted) {
   const TokenizedDataset dataset = RandomRows(103);
   for (const BatchPolicy& policy : std::vector<BatchPolicy>{

@@ -63,8 +63,8 @@ TEST_P(Parity, TenStepsAreThoseOfTransformers) {
   everything.set_everything(true);
   v1::Schedule linear;
   linear.set_shape(v1::Schedule::LINEAR);
-  const auto names = *SelectParameters(everything, model.groups());
-  const GroupRates rates(model.groups().size(), 5e-4);
+  const auto names = *SelectParameters("selector", everything, model.groups(), model.parameters());
+  const std::vector<double> rates(names.size(), 5e-4);
   auto trainables = *Trainables::Create(&model.parameters(), names, rates, {});
   const TrainedGroups trained(model, names);
   double worst_loss = 0, worst_norm = 0;
@@ -77,7 +77,7 @@ TEST_P(Parity, TenStepsAreThoseOfTransformers) {
                                                                             : batch.rows.size());
     const torch::Tensor loss = task->LossSum(&model, batch, trained, DropoutKey(), nullptr) / units;
     loss.backward();
-    const double norm = trainables->Norms().all;
+    const double norm = trainables->GradientNorms().all;
     ASSERT_TRUE(trainables->CheckComplete().ok());
     trainables->Update(RateShare(linear, step, kSteps),
                        {.weight_decay = 0.01, .gradient_scale = std::min(1.0, 1 / (norm + 1e-6))});

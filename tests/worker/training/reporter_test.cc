@@ -53,7 +53,7 @@ TEST(Reporter, EveryTenthPointHasTheNormsOfGroups) {
   for (int64_t step = 1; step <= 1000; ++step) {
     clock.AdvanceSeconds(0.01);
     StepReport report = Step(step, 1);
-    report.group_norms = {{"block.0", 0.25}, {"head", static_cast<double>(step)}};
+    report.group_norms = {{"block.0", 0.25, 0.5}, {"head", static_cast<double>(step), -1.0}};
     reporter.StepDone(report);
   }
   const std::map<int64_t, double> norms = sink.Series("grad_norm", "head");
@@ -62,6 +62,9 @@ TEST(Reporter, EveryTenthPointHasTheNormsOfGroups) {
   EXPECT_EQ(norms.begin()->first, 1);
   for (const auto& [step, norm] : norms) EXPECT_EQ(norm, static_cast<double>(step));
   EXPECT_EQ(sink.Series("grad_norm", "block.0").size(), norms.size());
+  EXPECT_EQ(sink.Series("update_norm", "block.0").size(), norms.size());
+  EXPECT_EQ(sink.Series("update_norm", "block.0").begin()->second, 0.5);
+  EXPECT_EQ(sink.Series("update_norm").size(), sink.Series("grad_norm").size());
   EXPECT_GE(sink.Series("grad_norm").size(), 90u) << "the whole model's is in every point";
 }
 
@@ -71,12 +74,12 @@ TEST(Reporter, TheTopmostOfManyGroupsAreTold) {
   Reporter reporter(&sink, &clock, 0.1);
   StepReport report = Step(1, 1);
   for (int group = 0; group < 300; ++group) {
-    report.group_norms.push_back({"block." + std::to_string(group), 1});
+    report.group_norms.push_back({"block." + std::to_string(group), 1, 2});
   }
   reporter.StepDone(report);
   ASSERT_EQ(sink.events.size(), 1u);
   // A worker takes 256 values in a point.
-  EXPECT_LT(sink.events[0].metric_points().points(0).values_size(), 80);
+  EXPECT_LT(sink.events[0].metric_points().points(0).values_size(), 144);
   EXPECT_EQ(sink.Series("grad_norm", "block.299").size(), 1u);
   EXPECT_TRUE(sink.Series("grad_norm", "block.0").empty());
 }

@@ -33,7 +33,13 @@ TEST(AdamWKernel, FollowsTheFormulaInDouble) {
         const double bias2 = 1 - std::pow(0.999, static_cast<double>(update));
         dp[i] -= 1e-2 / bias1 * dm[i] / (std::sqrt(dv[i]) / std::sqrt(bias2) + 1e-8);
       }
-      UpdateAdamW(step, kCount, p.data(), g.data(), m.data(), v.data());
+      const std::vector<float> before = p;
+      const double changed = UpdateAdamW(step, kCount, p.data(), g.data(), m.data(), v.data());
+      double expected = 0;
+      for (int i = 0; i < kCount; ++i) {
+        expected += std::pow(static_cast<double>(p[i] - before[i]), 2);
+      }
+      ASSERT_NEAR(changed, expected, 1e-5 * expected);
       for (const float value : g) ASSERT_EQ(value, 0.0f);
     }
     for (int i = 0; i < kCount; ++i) {

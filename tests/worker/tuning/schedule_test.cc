@@ -64,8 +64,37 @@ TEST(Schedule, SlantedTriangleHonoursItsOptions) {
   EXPECT_NEAR(RateShare(schedule, 6, 8), 0.625, 1e-12);
 }
 
+TEST(Schedule, WarmUpAsAShareIsRoundedDown) {
+  v1::Schedule schedule;
+  schedule.set_shape(v1::Schedule::LINEAR);
+  schedule.set_warmup_fraction(0.29);
+  EXPECT_NEAR(RateShare(schedule, 28, 100), 28 / 29.0, 1e-12) << "29, not 28.999 cut to 28";
+  EXPECT_NEAR(RateShare(schedule, 29, 100), 1, 1e-12);
+  EXPECT_NEAR(RateShare(schedule, 1, 10), 0.5, 1e-12) << "2 of 10";
+  EXPECT_NEAR(RateShare(schedule, 0, 3), 1, 1e-12) << "none of 3";
+}
+
+TEST(Schedule, OneCycleRisesThenFallsInHalvesOfCosines) {
+  v1::Schedule schedule;
+  schedule.set_shape(v1::Schedule::ONE_CYCLE);
+  // fastai: from 1/25 up over a quarter, then down to 1/100,000, which the last step nearly
+  // reaches.
+  EXPECT_NEAR(RateShare(schedule, 0, 100), 0.04, 1e-12);
+  EXPECT_NEAR(RateShare(schedule, 10, 100), 0.04 + 0.96 * (1 - std::cos(0.4 * M_PI)) / 2, 1e-12);
+  EXPECT_NEAR(RateShare(schedule, 25, 100), 1, 1e-12);
+  EXPECT_NEAR(RateShare(schedule, 55, 100), 1e-5 + (1 - 1e-5) * (1 + std::cos(0.4 * M_PI)) / 2,
+              1e-12);
+  schedule.set_cut_fraction(0.5);
+  schedule.set_ratio(10);
+  schedule.set_final_ratio(100);
+  EXPECT_NEAR(RateShare(schedule, 0, 8), 0.1, 1e-12);
+  EXPECT_NEAR(RateShare(schedule, 2, 8), 0.55, 1e-12);
+  EXPECT_NEAR(RateShare(schedule, 4, 8), 1, 1e-12);
+  EXPECT_NEAR(RateShare(schedule, 6, 8), 0.505, 1e-12);
+}
+
 TEST(Schedule, NeverLeavesZeroToOne) {
-  for (int shape = v1::Schedule::CONSTANT; shape <= v1::Schedule::SLANTED_TRIANGULAR; ++shape) {
+  for (int shape = v1::Schedule::CONSTANT; shape <= v1::Schedule::ONE_CYCLE; ++shape) {
     for (int64_t steps = 1; steps <= 40; ++steps) {
       for (int64_t warmup = 0; warmup <= steps + 1; ++warmup) {
         v1::Schedule schedule;

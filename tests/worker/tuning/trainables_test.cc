@@ -37,41 +37,53 @@ class TrainablesTest : public ::testing::Test {
   torch::Tensor Value(const std::string& name) { return parameters_.Find(name)->tensor.detach(); }
 
   Parameters parameters_;
-  const GroupRates rates_ = {0.01, 0.1, 0.2};
 };
 
 TEST_F(TrainablesTest, UpdatesByGroupRateAndDecaysMatricesOnly) {
-  auto trainables =
-      *Trainables::Create(&parameters_, {"mid.weight", "mid.bias", "top.weight"}, rates_, {});
+  auto trainables = *Trainables::Create(&parameters_, {"mid.weight", "mid.bias", "top.weight"},
+                                        {0.1, 0.1, 0.2}, {});
   ASSERT_TRUE(trainables->CheckComplete().ok());
   Backward(4.0f);
   ASSERT_TRUE(trainables->CheckComplete().ok());
-  const GradientNorms norms = trainables->Norms();
+  const Norms norms = trainables->GradientNorms();
   EXPECT_NEAR(norms.all, 4.0 * std::sqrt(9 + 3 + 6), 1e-6);
   ASSERT_EQ(norms.groups.size(), 2u) << "of what trains";
   EXPECT_NEAR(norms.groups.at(1), 4.0 * std::sqrt(9 + 3), 1e-6);
   EXPECT_NEAR(norms.groups.at(2), 4.0 * std::sqrt(6), 1e-6);
-  trainables->Update(0.5, {.weight_decay = 0.1});
+  const Norms updates = trainables->Update(0.5, {.weight_decay = 0.1});
+  // What the assertions below say of each tensor, summed up.
+  const double matrix = 0.05 * 0.1 + 0.05, bias = 0.05, top = 0.5 * 0.01 + 0.1;
+  EXPECT_NEAR(updates.groups.at(1), std::sqrt(9 * matrix * matrix + 3 * bias * bias), 1e-6);
+  EXPECT_NEAR(updates.groups.at(2), std::sqrt(6 * top * top), 1e-6);
+  EXPECT_NEAR(updates.all, std::hypot(updates.groups.at(1), updates.groups.at(2)), 1e-9);
   // The first update of Adam is the rate itself, against the gradient's sign.
   EXPECT_TRUE(torch::allclose(Value("mid.weight"), torch::full({3, 3}, 1 - 0.05f * 0.1f - 0.05f)));
   EXPECT_TRUE(torch::allclose(Value("mid.bias"), torch::full({3}, 2 - 0.05f)));
   EXPECT_TRUE(torch::allclose(Value("top.weight"), torch::full({2, 3}, 0.5f * (1 - 0.01f) - 0.1f)));
   EXPECT_TRUE(torch::equal(Value("low.weight"), torch::arange(35, torch::kFloat32).view({5, 7})));
-  EXPECT_EQ(trainables->Norms().all, 0);
+  EXPECT_EQ(trainables->GradientNorms().all, 0);
   for (const auto& [name, moments] : trainables->moments()) EXPECT_EQ(moments.updates, 1) << name;
+}
+
+TEST_F(TrainablesTest, EveryTensorHasARateOfItsOwn) {
+  auto trainables = *Trainables::Create(&parameters_, {"mid.weight", "mid.bias"}, {0.1, 0.4}, {});
+  Backward(1.0f);
+  trainables->Update(0.5, {.weight_decay = 0});
+  EXPECT_TRUE(torch::allclose(Value("mid.weight"), torch::full({3, 3}, 1 - 0.05f)));
+  EXPECT_TRUE(torch::allclose(Value("mid.bias"), torch::full({3}, 2 - 0.2f)));
 }
 
 TEST_F(TrainablesTest, NormsAddUpOverPiecesOfLargeTensors) {
   Add("top.large", 2, torch::zeros({300, 1000}));  // several pieces, the last one short
-  auto trainables = *Trainables::Create(&parameters_, {"mid.bias", "top.large"}, rates_, {});
+  auto trainables = *Trainables::Create(&parameters_, {"mid.bias", "top.large"}, {0.1, 0.2}, {});
   Backward(0.5f);
-  const GradientNorms norms = trainables->Norms();
+  const Norms norms = trainables->GradientNorms();
   EXPECT_NEAR(norms.all, 0.5 * std::sqrt(300'003), 1e-6);
   EXPECT_NEAR(norms.groups.at(2), 0.5 * std::sqrt(300'000), 1e-6);
 }
 
 TEST_F(TrainablesTest, KeepsMomentsOfThoseThatStayAndStartsOthersFresh) {
-  auto first = *Trainables::Create(&parameters_, {"top.weight"}, rates_, {});
+  auto first = *Trainables::Create(&parameters_, {"top.weight"}, {0.2}, {});
   for (int i = 0; i < 3; ++i) {
     Backward(1.0f);
     first->Update(1, {});
@@ -79,7 +91,8 @@ TEST_F(TrainablesTest, KeepsMomentsOfThoseThatStayAndStartsOthersFresh) {
   const MomentsByName moments = first->moments();
   first->Release();
   EXPECT_FALSE(parameters_.Find("top.weight")->tensor.requires_grad());
-  auto second = *Trainables::Create(&parameters_, {"low.weight", "top.weight"}, rates_, moments);
+  auto second =
+      *Trainables::Create(&parameters_, {"low.weight", "top.weight"}, {0.01, 0.2}, moments);
   const MomentsByName kept = second->moments();
   EXPECT_EQ(kept.at("top.weight").updates, 3);
   EXPECT_EQ(kept.at("low.weight").updates, 0);
@@ -93,7 +106,7 @@ TEST_F(TrainablesTest, KeepsMomentsOfThoseThatStayAndStartsOthersFresh) {
 }
 
 TEST_F(TrainablesTest, SeesWhatTheOptimizerWouldMiss) {
-  auto trainables = *Trainables::Create(&parameters_, {"top.weight"}, rates_, {});
+  auto trainables = *Trainables::Create(&parameters_, {"top.weight"}, {0.2}, {});
   ASSERT_TRUE(trainables->CheckComplete().ok());
   torch::Tensor stray = torch::ones({3});
   stray.set_requires_grad(true);
@@ -108,10 +121,10 @@ TEST_F(TrainablesTest, SeesWhatTheOptimizerWouldMiss) {
 }
 
 TEST_F(TrainablesTest, RefusesWhatItCannotTrain) {
-  EXPECT_EQ(Trainables::Create(&parameters_, {"no.such"}, rates_, {}).status().code(),
+  EXPECT_EQ(Trainables::Create(&parameters_, {"no.such"}, {0.1}, {}).status().code(),
             absl::StatusCode::kNotFound);
   Add("ids", 0, torch::zeros({3}, torch::kInt64));
-  EXPECT_EQ(Trainables::Create(&parameters_, {"ids"}, rates_, {}).status().code(),
+  EXPECT_EQ(Trainables::Create(&parameters_, {"ids"}, {0.1}, {}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 
