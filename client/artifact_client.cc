@@ -20,6 +20,7 @@
 #include "common/rpc/artifact_transfer.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
+#include "common/spec/artifact_digest.h"
 #include "thaw/v1/artifact_service.grpc.pb.h"
 
 namespace thaw {
@@ -38,16 +39,6 @@ bool BelongsToModel(absl::string_view path) {
     if (absl::EndsWith(path, suffix)) return path.find('/') == path.npos;
   }
   return false;
-}
-
-std::string DigestOf(v1::CreateUploadRequest request) {
-  std::sort(request.mutable_files()->begin(), request.mutable_files()->end(),
-            [](const v1::File& a, const v1::File& b) { return a.path() < b.path(); });
-  std::string lines;
-  for (const v1::File& file : request.files()) {
-    absl::StrAppend(&lines, file.sha256(), "  ", file.path(), "\n");
-  }
-  return Sha256Hex(lines);
 }
 
 // Whether importing `request` again would only make another of the same.
@@ -117,7 +108,7 @@ absl::StatusOr<v1::Artifact> ArtifactClient::Import(const ImportRequest& request
     THAW_ASSIGN_OR_RETURN(*upload.add_files(), DescribeFile(file.local_path, file.path));
     local_paths.push_back(file.local_path);
   }
-  const std::string digest = DigestOf(upload);
+  const std::string digest = DigestOfFiles(upload.files());
   THAW_ASSIGN_OR_RETURN(const std::vector<v1::Artifact> artifacts, ListArtifacts(request.kind));
   for (const v1::Artifact& artifact : artifacts) {
     if (IsSame(artifact, upload, digest)) return GetArtifact(artifact.id());
@@ -224,6 +215,10 @@ absl::Status ArtifactClient::FetchFull(const v1::Artifact& artifact, const std::
   THAW_RETURN_IF_ERROR(Fetch(base, base_dir, progress_from(artifact.size_bytes())));
   THAW_RETURN_IF_ERROR(RebuildWeights(delta_dir, base_dir, directory + "/model.safetensors"));
   for (const v1::File& file : artifact.files()) {
+    if (file.path() == "model.safetensors") {
+      return absl::DataLossError(
+          absl::StrCat(artifact.id(), " holds other weights beside a delta"));
+    }
     if (file.path() == kDeltaFile || file.path() == kDeltaWeightsFile) continue;
     std::error_code error;
     const std::filesystem::path target = directory + "/" + file.path();
@@ -253,7 +248,10 @@ absl::StatusOr<std::string> ArtifactClient::ReadFile(const v1::Artifact& artifac
     bytes.clear();
     const auto reader = stubs_->artifacts->Read(context, request);
     v1::ReadResponse response;
-    while (reader->Read(&response)) bytes += response.data();
+    while (reader->Read(&response) && static_cast<int64_t>(bytes.size()) <= limit) {
+      bytes += response.data();
+    }
+    if (static_cast<int64_t>(bytes.size()) > limit) context->TryCancel();
     return reader->Finish();
   }));
   if (Sha256Hex(bytes) != file->sha256()) {

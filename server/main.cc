@@ -33,7 +33,6 @@
 namespace thaw {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
 
 struct ServerFlags {
   std::string data_dir;
@@ -58,7 +57,7 @@ std::string DefaultDataDir() {
 }
 
 void DefineFlags(CLI::App& app, ServerFlags& flags) {
-  app.set_version_flag("--version", std::string("thawd ") + kVersion);
+  app.set_version_flag("--version", std::string("thawd ") + THAW_VERSION);
   app.add_option("--data_dir", flags.data_dir,
                  "jobs, events and access tokens; must be on a local disk. At the first start an "
                  "admin's token is written to DIR/access_token and the workers' to "
@@ -185,7 +184,7 @@ absl::Status Announce(const ServerFlags& flags, const std::string& address,
     THAW_RETURN_IF_ERROR(WriteFileAtomically(flags.port_file, ports.dump() + "\n"));
   }
   THAW_LOG(kInfo, "ready", {"listen", address}, {"metrics_listen", metrics_address},
-           {"data_dir", flags.data_dir}, {"version", kVersion});
+           {"data_dir", flags.data_dir}, {"version", THAW_VERSION});
   return absl::OkStatus();
 }
 
@@ -271,7 +270,7 @@ absl::Status Serve(ServerFlags flags, const sigset_t& signals) {
   std::string metrics_address;
   if (!flags.metrics_listen.empty()) {
     const auto state = std::make_shared<StateMetrics>(*store, dispatcher, *artifacts, guard,
-                                                      flags.data_dir, kVersion);
+                                                      flags.data_dir, THAW_VERSION);
     THAW_ASSIGN_OR_RETURN(
         metrics_server,
         MetricsServer::Start(flags.metrics_listen, {metrics.collectable(), state, jobs}));

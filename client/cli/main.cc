@@ -17,7 +17,6 @@
 namespace thaw {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
 constexpr char kFooter[] = R"(
 Examples:
   thaw up                                                   a server and a worker on this machine
@@ -102,7 +101,8 @@ void AddArtifactCommands(CLI::App* root, CommandLine* line, v1::Artifact::Kind k
   AddCommand(group, line, "list", "newest first", with_kind(RunListArtifacts));
   for (const auto& [name, description, run] :
        {std::tuple("show", "everything that is known of one", &RunShowArtifact),
-        std::tuple("delete", "remove one that no unfinished job uses", &RunDeleteArtifact)}) {
+        std::tuple("delete", "remove one that no unfinished job uses and nothing builds on",
+                   &RunDeleteArtifact)}) {
     AddCommand(group, line, name, description, with_kind(run))
         ->add_option(word, line->artifacts.artifact, "its id or name")
         ->required();
@@ -437,7 +437,7 @@ int Main(int argc, char** argv) {
   CLI::App app("Fine-tunes language models through a Thaw server.", "thaw");
   app.require_subcommand(1);
   app.footer(kFooter);
-  app.set_version_flag("--version", kVersion);
+  app.set_version_flag("--version", THAW_VERSION);
   app.get_formatter()->column_width(26);
   AddGlobalFlags(&app, &line);
   AddOperatorCommands(&app, &line);

@@ -5,6 +5,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
+#include "common/base/clean_text.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
 
@@ -12,6 +13,7 @@ namespace thaw {
 namespace {
 
 constexpr char kReceiptFile[] = "receipt.json";
+constexpr int kReceiptVersion = 1;
 constexpr int64_t kMaxReceiptBytes = 4 << 20;
 
 // What two results of the same spec have in common.
@@ -31,6 +33,12 @@ absl::StatusOr<nlohmann::json> ReadReceipt(const Session& session, const v1::Art
   if (!receipt.ok() || !receipt->is_object()) {
     return absl::DataLossError(absl::StrCat(kReceiptFile, " of ", result.id(), " is no receipt"));
   }
+  const auto version = receipt->value("format_version", nlohmann::json());
+  if (version != kReceiptVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        kReceiptFile, " of ", result.id(), " has format version ", CleanText(version.dump(), 20),
+        "; this thaw reads ", kReceiptVersion, ": use a newer one"));
+  }
   return *receipt;
 }
 
@@ -49,8 +57,9 @@ absl::StatusOr<std::vector<Comparison>> Compare(const Session& session, const v1
   std::vector<Comparison> all;
   for (const auto& [what, field] :
        {std::pair("contents of model, data and tokenizer", "inputs"),
-        std::pair("version of Thaw", "version"),
-        std::pair("threads and instructions", "fingerprint"),
+        std::pair("versions, threads and instructions", "fingerprint"),
+        std::pair("micro-steps after memory ran out", "micro_step_divisor"),
+        std::pair("end by max_runtime", "ran_out_of_time_at"),
         std::pair("loss of every step, evaluations", "history_sha256")}) {
     all.push_back({what, a.value(field, nlohmann::json()) == b.value(field, nlohmann::json())});
   }
@@ -81,13 +90,16 @@ ExitCode RunReproduce(const Session& session, const std::string& name) {
   (*request.mutable_spec()->mutable_labels())["reproduces"] = id;
   THAW_ASSIGN_OR_RETURN(const v1::Job again, session.client->jobs().CreateJob(request));
   if (!session.json) session.console->Line(absl::StrCat(again.id(), " runs ", id, " again"));
-  THAW_ASSIGN_OR_RETURN(const v1::Job ended, AwaitJob(session, again.id()));
-  if (ended.result().empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        again.id(), " has ended ", v1::Job::State_Name(ended.state()), ": ", ended.state_reason()));
+  const absl::StatusOr<v1::Job> ended = AwaitJob(session, again.id());
+  if (absl::IsCancelled(ended.status())) return kExitInterrupted;
+  THAW_RETURN_IF_ERROR(ended.status());
+  if (ended->result().empty()) {
+    return absl::AbortedError(absl::StrCat(again.id(), " has ended ",
+                                           v1::Job::State_Name(ended->state()), ": ",
+                                           ended->state_reason()));
   }
   THAW_ASSIGN_OR_RETURN(const v1::Artifact second,
-                        session.client->artifacts().GetArtifact(ended.result()));
+                        session.client->artifacts().GetArtifact(ended->result()));
   THAW_ASSIGN_OR_RETURN(const std::vector<Comparison> all, Compare(session, first, second));
   bool same = true;
   nlohmann::json shown = nlohmann::json::object();

@@ -15,6 +15,7 @@ namespace thaw {
 namespace {
 
 constexpr int kFormatVersion = 1;
+constexpr int kMostTensors = 100'000;
 
 absl::Status NoDelta(const std::string& path, absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", why));
@@ -22,7 +23,7 @@ absl::Status NoDelta(const std::string& path, absl::string_view why) {
 
 absl::StatusOr<internal::Delta> ReadDeltaFile(const std::string& directory) {
   const std::string path = absl::StrCat(directory, "/", kDeltaFile);
-  THAW_ASSIGN_OR_RETURN(const std::string json, ReadFile(path));
+  THAW_ASSIGN_OR_RETURN(const std::string json, ReadFile(path, kMaxDeltaFileBytes));
   internal::Delta delta;
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = true;  // the version says whether that misleads
@@ -31,6 +32,10 @@ absl::StatusOr<internal::Delta> ReadDeltaFile(const std::string& directory) {
   if (delta.format_version() != kFormatVersion) {
     return NoDelta(path, absl::StrCat("has format version ", delta.format_version(),
                                       "; this Thaw reads ", kFormatVersion, ": use a newer one"));
+  }
+  if (delta.tensors_size() > kMostTensors) {
+    return NoDelta(path, absl::StrCat("names ", delta.tensors_size(), " tensors; at most ",
+                                      kMostTensors, " are taken"));
   }
   for (int i = 1; i < delta.tensors_size(); ++i) {
     if (delta.tensors(i - 1).name() < delta.tensors(i).name()) continue;
@@ -50,6 +55,12 @@ FoundTensors ByName(const std::vector<std::shared_ptr<const SafetensorsFile>>& f
   return found;
 }
 
+int64_t BytesIn(const FoundTensors& tensors) {
+  int64_t bytes = 0;
+  for (const auto& [name, tensor] : tensors) bytes += tensor.info->end - tensor.info->begin;
+  return bytes;
+}
+
 absl::StatusOr<std::vector<TensorOfModel>> FindTensors(const internal::Delta& delta,
                                                        const std::string& directory,
                                                        const std::string& base_directory) {
@@ -59,6 +70,9 @@ absl::StatusOr<std::vector<TensorOfModel>> FindTensors(const internal::Delta& de
   const FoundTensors own = ByName({own_file}), base = ByName(base_files);
   std::vector<TensorOfModel> tensors;
   size_t from_own = 0;
+  // Copies of a tensor under several names are tied weights, of which a model has few: a file that
+  // names one again and again is no model.
+  int64_t left = 2 * (BytesIn(own) + BytesIn(base));
   for (const internal::DeltaTensor& tensor : delta.tensors()) {
     const bool in_base = !tensor.base_name().empty();
     const FoundTensors& place = in_base ? base : own;
@@ -70,6 +84,11 @@ absl::StatusOr<std::vector<TensorOfModel>> FindTensors(const internal::Delta& de
                                : own_file->path()));
     }
     from_own += in_base ? 0 : 1;
+    left -= found->second.info->end - found->second.info->begin;
+    if (left < 0) {
+      return NoDelta(absl::StrCat(directory, "/", kDeltaFile),
+                     "names tensors of more than twice the bytes that there are");
+    }
     tensors.push_back({tensor.name(), found->second.file, found->second.info});
   }
   if (from_own != own.size()) {

@@ -15,6 +15,7 @@ namespace thaw {
 
 inline constexpr char kDeltaFile[] = "delta.json";
 inline constexpr char kDeltaWeightsFile[] = "delta.safetensors";
+inline constexpr int64_t kMaxDeltaFileBytes = 16 << 20;  // of delta.json
 
 // A tensor of a model, wherever its bytes lie.
 struct TensorOfModel {

@@ -63,6 +63,7 @@ class SafetensorsFile {
   const std::string& path() const { return path_; }
   const std::vector<TensorInfo>& tensors() const { return header_.tensors; }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+  int64_t header_bytes() const { return header_.data_offset; }
   // nullptr if there is none of that name.
   const TensorInfo* Find(absl::string_view name) const;
   const void* Data(const TensorInfo& tensor) const;

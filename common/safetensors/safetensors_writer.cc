@@ -41,9 +41,11 @@ std::string HeaderText(const std::vector<TensorToWrite>& tensors,
   int64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
     const int64_t end = offset + DataBytes(tensor);
-    header[tensor.name] = {{"dtype", std::string(ElementTypeName(tensor.type))},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {offset, end}}};
+    const nlohmann::ordered_json info = {{"dtype", std::string(ElementTypeName(tensor.type))},
+                                         {"shape", tensor.shape},
+                                         {"data_offsets", {offset, end}}};
+    // Looking for the name, as operator[] does, would take the square of their number.
+    header.get_ref<nlohmann::ordered_json::object_t&>().push_back({tensor.name, info});
     offset = end;
   }
   std::string text = header.dump();

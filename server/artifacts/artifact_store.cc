@@ -14,6 +14,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/dataset/dataset_columns.h"
+#include "common/spec/artifact_digest.h"
 #include "google/protobuf/util/json_util.h"
 #include "server/artifacts/based_model.h"
 #include "server/artifacts/dataset_check.h"
@@ -21,6 +22,7 @@
 #include "server/artifacts/upload_rules.h"
 #include "server/jobs/artifact_table.h"
 #include "server/jobs/attempt_table.h"
+#include "server/jobs/job_row.h"
 #include "thaw/internal/manifest.pb.h"
 
 namespace thaw {
@@ -46,6 +48,18 @@ std::vector<std::string> NamesIn(const std::string& directory) {
     names.push_back(entry.path().filename().string());
   }
   return names;
+}
+
+// What an attempt leaves is known by its job.
+absl::Status NameAfterJob(Reader& reader, const UploadRecord& upload, v1::Artifact* artifact) {
+  THAW_ASSIGN_OR_RETURN(const AttemptRecord attempt,
+                        GetAttempt(reader, upload.request.attempt_id()));
+  THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, "", attempt.job));
+  THAW_ASSIGN_OR_RETURN(const JobSpecs specs, LoadSpecs(reader, row.number));
+  artifact->set_job(attempt.job);
+  artifact->set_owner(attempt.owner);
+  artifact->set_display_name(specs.spec.display_name());
+  return absl::OkStatus();
 }
 
 absl::Status WriteManifest(const std::string& directory, const v1::Artifact& artifact) {
@@ -142,6 +156,7 @@ absl::Status ArtifactStore::Recover() {
 }
 
 absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
+                                                     const v1::FinishUploadRequest& request,
                                                      const std::string& directory) const {
   v1::Artifact artifact;
   artifact.set_id(ArtifactIdOf(upload));
@@ -149,13 +164,18 @@ absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
   artifact.set_state(v1::Artifact::READY);
   artifact.set_owner(upload.owner);
   artifact.set_display_name(upload.request.display_name());
+  if (!upload.request.attempt_id().empty()) {
+    THAW_RETURN_IF_ERROR(
+        store_.Read([&](Reader& reader) { return NameAfterJob(reader, upload, &artifact); }));
+    *artifact.mutable_metrics() = request.result().metrics();
+  }
   *artifact.mutable_files() = upload.request.files();
   std::sort(artifact.mutable_files()->begin(), artifact.mutable_files()->end(),
             [](const v1::File& a, const v1::File& b) { return a.path() < b.path(); });
   int64_t size = 0;
   for (const v1::File& file : artifact.files()) size += file.size();
   artifact.set_size_bytes(size);
-  artifact.set_digest(DigestOfFiles(artifact));
+  artifact.set_digest(DigestOfFiles(artifact.files()));
   const int64_t now = clock_.WallMicros();
   artifact.mutable_create_time()->set_seconds(now / 1'000'000);
   artifact.mutable_create_time()->set_nanos(static_cast<int32_t>(now % 1'000'000) * 1000);
@@ -217,7 +237,7 @@ absl::StatusOr<v1::Artifact> ArtifactStore::FinishUpload(const v1::FinishUploadR
     return InvalidField("outcome", absl::StrCat("does not fit an upload of kind ", KindName(kind)));
   }
   THAW_RETURN_IF_ERROR(publication->Verify());
-  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact, Describe(upload, publication->directory()));
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact, Describe(upload, request, publication->directory()));
   THAW_RETURN_IF_ERROR(WriteManifest(publication->directory(), artifact));
   THAW_RETURN_IF_ERROR(FsyncTree(publication->directory()));
   const std::string published = DirectoryOf(options_.directory, artifact.id());

@@ -90,6 +90,7 @@ class ArtifactStore {
   // Moves `id`'s directory into the trash if it is there.
   absl::Status Discard(const std::string& id);
   absl::StatusOr<v1::Artifact> Describe(const UploadRecord& upload,
+                                        const v1::FinishUploadRequest& request,
                                         const std::string& directory) const;
   absl::StatusOr<v1::Artifact> Commit(const UploadRecord& upload, const v1::Artifact& artifact,
                                       const v1::FinishUploadRequest& request);

@@ -4,6 +4,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "common/base/clean_text.h"
 #include "common/base/status.h"
 #include "common/delta/delta.h"
 #include "common/safetensors/safetensors.h"
@@ -27,21 +29,34 @@ bool HasFile(const Artifact& artifact, absl::string_view path) {
 
 bool HasAllWeights(const Artifact& artifact) { return artifact.base_model().empty(); }
 
+// What a reader says of a file of the directory, without the directory.
+absl::Status Refused(const std::string& directory, absl::string_view file,
+                     const absl::Status& status) {
+  std::string why = CleanText(status.message(), 400);
+  absl::StrReplaceAll({{directory + "/", ""}}, &why);
+  return InvalidField("files", absl::StrCat("hold a ", file, " that cannot be used: ", why));
+}
+
 // An adapter without a config.json of its own answers as its base does, but for a classifier that
 // it brings along: of that it knows the number of labels and not their names.
 absl::Status SummarizeBareAdapter(const std::string& directory, v1::ModelSummary* summary) {
-  THAW_ASSIGN_OR_RETURN(const auto file,
-                        SafetensorsFile::Open(absl::StrCat(directory, "/", kAdapterWeightsFile)));
-  for (const TensorInfo& tensor : file->tensors()) {
+  const auto file = SafetensorsFile::Open(absl::StrCat(directory, "/", kAdapterWeightsFile));
+  if (!file.ok()) return Refused(directory, kAdapterWeightsFile, file.status());
+  for (const TensorInfo& tensor : (*file)->tensors()) {
     const bool classifies = absl::EndsWith(tensor.name, "classifier.weight") ||
                             absl::EndsWith(tensor.name, "classifier.out_proj.weight") ||
                             absl::EndsWith(tensor.name, ".score.weight");
-    if (!classifies || tensor.shape.size() != 2 || tensor.shape[0] < 1 || tensor.shape[0] > 10'000)
-      continue;
-    if (summary->labels_size() == tensor.shape[0]) return absl::OkStatus();
+    if (!classifies || tensor.shape.size() != 2) continue;
+    const int64_t labels = tensor.shape[0];
+    if (labels < 1 || labels > 10'000) {
+      return InvalidField("files", absl::StrCat("hold a ", kAdapterWeightsFile,
+                                                " with a classifier of ", labels, " labels"));
+    }
+    if (summary->labels_size() == labels) return absl::OkStatus();
     summary->set_head(v1::ModelSummary::CLASSIFIER);
     summary->clear_labels();
-    for (int64_t i = 0; i < tensor.shape[0]; ++i) summary->add_labels(absl::StrCat("LABEL_", i));
+    for (int64_t i = 0; i < labels; ++i) summary->add_labels(absl::StrCat("LABEL_", i));
+    return absl::OkStatus();
   }
   return absl::OkStatus();
 }
@@ -95,8 +110,9 @@ absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
                             Artifact* artifact) {
   const bool delta = artifact->form() == Artifact::DELTA;
   if (delta) {
-    THAW_ASSIGN_OR_RETURN(const std::string digest, DeltaBaseDigest(directory));
-    if (digest != base.digest()) {
+    const auto digest = DeltaBaseDigest(directory);
+    if (!digest.ok()) return Refused(directory, kDeltaFile, digest.status());
+    if (*digest != base.digest()) {
       return InvalidField(
           "base_model", absl::StrCat("\"", base.id(), "\" has the digest ", base.digest(),
                                      ", the delta was made for the model with the digest ", digest,
@@ -114,8 +130,11 @@ absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
   }
   // A delta has some of the base's tensors again, an adapter none.
   const int64_t of_base = base.model().parameters();
-  summary->set_parameters(delta ? std::max(of_base, summary->parameters())
-                                : of_base + summary->parameters());
+  int64_t parameters = std::max(of_base, summary->parameters());
+  if (!delta && __builtin_add_overflow(of_base, summary->parameters(), &parameters)) {
+    return InvalidField("files", "and the base together have more numbers than fit into 63 bits");
+  }
+  summary->set_parameters(parameters);
   return absl::OkStatus();
 }
 

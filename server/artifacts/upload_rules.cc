@@ -97,19 +97,28 @@ bool HasPickle(const v1::CreateUploadRequest& request) {
 void CheckModelFiles(const v1::CreateUploadRequest& request,
                      std::vector<FieldViolation>* violations) {
   const bool adapter = HasFile(request, "adapter_config.json", true);
-  for (const char* name : {"config.json", "tokenizer.json"}) {
-    if (!adapter && !HasFile(request, name, true)) {
-      violations->push_back(
-          {"files", absl::StrCat("lack ", name, ": upload a whole Hugging Face directory")});
-    }
+  const bool delta = HasFile(request, kDeltaFile, true);
+  const auto need = [&](const char* name, const char* remedy) {
+    if (HasFile(request, name, true)) return;
+    violations->push_back({"files", absl::StrCat("lack ", name, ": ", remedy)});
+  };
+  if (adapter) {
+    need("adapter_model.safetensors", "save the adapter as safetensors and upload both files");
+  } else {
+    need("config.json", "upload a whole Hugging Face directory");
+    need("tokenizer.json", "upload a whole Hugging Face directory");
+  }
+  if (delta) need(kDeltaWeightsFile, "upload the whole directory of the result");
+  if (adapter && delta) {
+    violations->push_back({"files", "hold both adapter_config.json and delta.json: give one"});
   }
   // A pickled file has its own complaint, with the same remedy.
-  if (!HasFile(request, ".safetensors", false) && !HasPickle(request)) {
+  if (!adapter && !delta && !HasFile(request, ".safetensors", false) && !HasPickle(request)) {
     violations->push_back({"files",
                            "hold no .safetensors: save the weights as safetensors "
                            "(save_pretrained(..., safe_serialization=True))"});
   }
-  const bool builds_on = adapter || HasFile(request, kDeltaFile, true);
+  const bool builds_on = adapter || delta;
   if (builds_on == request.base_model().empty()) {
     violations->push_back(
         {"base_model", builds_on ? "is empty: an adapter or a delta needs the id of the model that "
@@ -119,11 +128,23 @@ void CheckModelFiles(const v1::CreateUploadRequest& request,
   }
 }
 
+// Whoever puts a delta together with its base writes these.
+void CheckDeltaFiles(const v1::CreateUploadRequest& request,
+                     std::vector<FieldViolation>* violations) {
+  if (!HasFile(request, kDeltaFile, true)) return;
+  for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
+    if (!HasFile(request, name, true)) continue;
+    violations->push_back(
+        {"files", absl::StrCat("hold both delta.json and ", name, ": leave one of them out")});
+  }
+}
+
 }  // namespace
 
 absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
   std::vector<FieldViolation> violations;
   CheckFiles(request, &violations);
+  CheckDeltaFiles(request, &violations);
   const bool from_attempt =
       request.kind() == v1::Artifact::RESULT || request.kind() == v1::Artifact::CHECKPOINT;
   switch (request.kind()) {
@@ -179,17 +200,6 @@ absl::string_view KindName(v1::Artifact::Kind kind) {
     default:
       return "unknown";
   }
-}
-
-std::string DigestOfFiles(const v1::Artifact& artifact) {
-  std::vector<std::string> lines;
-  for (const v1::File& file : artifact.files()) {
-    lines.push_back(absl::StrCat(file.sha256(), "  ", file.path(), "\n"));
-  }
-  std::sort(lines.begin(), lines.end());
-  Sha256 hash;
-  for (const std::string& line : lines) hash.Update(line);
-  return hash.HexDigest();
 }
 
 }  // namespace thaw

@@ -16,7 +16,4 @@ absl::Status ValidateUpload(const v1::CreateUploadRequest& request);
 // "model", "dataset", "result" or "checkpoint": the prefix of ids; directories are its plural.
 absl::string_view KindName(v1::Artifact::Kind kind);
 
-// Artifact.digest over its files.
-std::string DigestOfFiles(const v1::Artifact& artifact);
-
 }  // namespace thaw

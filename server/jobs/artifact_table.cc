@@ -44,20 +44,19 @@ absl::StatusOr<Artifact> InsertArtifact(Transaction& transaction, const Artifact
     return absl::FailedPreconditionError(
         absl::StrCat(row.base_model(), ", which ", row.id(), " builds on, has been deleted"));
   }
-  THAW_RETURN_IF_ERROR(Annotate(
-      transaction.connection()
-          .Prepare(
-              "INSERT INTO artifacts(id, owner, kind, state, job, base, body) "
-              "VALUES(?, ?, ?, ?, ?, ?, ?)")
-          .Text(row.id())
-          .Text(row.owner())
-          .Int(row.kind())
-          .Int(row.state())
-          .Text(row.job())
-          .Text(row.base_model())
-          .Blob(row.SerializeAsString())
-          .Run(),
-      row.id()));
+  THAW_RETURN_IF_ERROR(
+      Annotate(transaction.connection()
+                   .Prepare("INSERT INTO artifacts(id, owner, kind, state, job, base, body) "
+                            "VALUES(?, ?, ?, ?, ?, ?, ?)")
+                   .Text(row.id())
+                   .Text(row.owner())
+                   .Int(row.kind())
+                   .Int(row.state())
+                   .Text(row.job())
+                   .Text(row.base_model())
+                   .Blob(row.SerializeAsString())
+                   .Run(),
+               row.id()));
   return row;
 }
 
@@ -136,12 +135,13 @@ absl::Status DeleteArtifact(Transaction& transaction, const std::string& owner,
   }
   {
     Statement builds_on =
-        transaction.connection().Prepare("SELECT id FROM artifacts WHERE base = ? LIMIT 1");
+        transaction.connection().Prepare("SELECT id, owner FROM artifacts WHERE base = ? LIMIT 1");
     builds_on.Text(id);
     if (builds_on.Step()) {
+      const bool visible = owner.empty() || builds_on.GetText(1) == owner;
       return WithReason(
           absl::FailedPreconditionError(absl::StrCat(
-              builds_on.GetText(0), " builds on ", id,
+              visible ? builds_on.GetText(0) : "another owner's model", " builds on ", id,
               ": delete that first (thaw fetch --as full gives it with all its weights)")),
           "ARTIFACT_IN_USE");
     }

@@ -100,6 +100,18 @@ TEST_F(ArtifactClientTest, ImportsThroughBreaksAndWaitsForTheReport) {
   EXPECT_GT(server_.CallsOf("Write"), writes) << "other columns make another dataset";
 }
 
+TEST_F(ArtifactClientTest, ADirectoryThatIsThereIsNotSentAgain) {
+  ImportRequest request;
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt"}) {
+    Leave(name, std::string("content of ") + name);
+    request.files.push_back({directory_ + "/" + name, name});
+  }
+  ASSERT_TRUE(artifacts().Import(request, nullptr).ok());
+  const int writes = server_.CallsOf("Write");
+  ASSERT_TRUE(artifacts().Import(request, nullptr).ok());
+  EXPECT_EQ(server_.CallsOf("Write"), writes);
+}
+
 TEST_F(ArtifactClientTest, FetchesThroughBreaksAndKeepsWhatIsThere) {
   const std::string weights(10'000, 'w');
   const v1::Artifact result =

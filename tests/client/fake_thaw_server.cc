@@ -10,6 +10,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/rpc/status.h"
+#include "common/spec/artifact_digest.h"
 #include "gtest/gtest.h"
 
 namespace thaw {
@@ -290,21 +291,17 @@ grpc::Status FakeThawServer::FinishUpload(grpc::ServerContext* context,
                                           const v1::FinishUploadRequest*, v1::Artifact* artifact) {
   if (const auto status = Enter(context, "FinishUpload"); !status.ok()) return status;
   MutexLock lock(mutex_);
-  std::map<std::string, std::string> digests;
   for (const v1::File& file : upload_.files()) {
     if (Sha256Hex(uploaded_[file.path()]) != file.sha256()) {
       return ToGrpcStatus(absl::DataLossError(absl::StrCat(file.path(), " came damaged")));
     }
-    digests[file.path()] = file.sha256();
     artifact->set_size_bytes(artifact->size_bytes() + file.size());
   }
-  std::string lines;
-  for (const auto& [path, digest] : digests) absl::StrAppend(&lines, digest, "  ", path, "\n");
   const bool dataset = upload_.kind() == v1::Artifact::DATASET;
   artifact->set_id(dataset ? "dataset-up" : "model-up");
   artifact->set_kind(upload_.kind());
   artifact->set_display_name(upload_.display_name());
-  artifact->set_digest(Sha256Hex(lines));
+  artifact->set_digest(DigestOfFiles(upload_.files()));
   artifact->set_state(dataset ? v1::Artifact::VALIDATING : upload_state);
   if (dataset) {
     artifact->mutable_dataset()->set_text_column("text");

@@ -48,6 +48,11 @@ const Parameter* ModelLoader::AsBias(const Parameter* parameter) {
   return parameter;
 }
 
+const Parameter* ModelLoader::WithoutDecay(const Parameter* parameter) {
+  if (parameter != nullptr) model_->parameters_.KeepFromDecay(parameter);
+  return parameter;
+}
+
 WeightPair ModelLoader::Linear(const std::string& scope, int64_t out, int64_t in, bool bias) {
   WeightPair pair;
   pair.weight = Tensor(scope + ".weight", {out, in});
@@ -147,7 +152,7 @@ const Parameter* ModelLoader::TiedOutput(const std::string& name, const Paramete
       const Parameter* output = Tensor(name, shape);
       return bias ? AsBias(output) : output;
     }
-    model_->parameters_.AddAlias(word->name, own->info->name);
+    model_->parameters_.AddAlias(word->name, own->name);
   }
   // The group of the embeddings gives it away to that of the head.
   for (Group& group : model_->groups_) std::erase(group.parameters, word->name);
@@ -176,7 +181,7 @@ void ModelLoader::Copy(const std::string& name, const Parameter* parameter) {
         absl::StrCat(copy->file->path(), ": tensor \"", name, "\": expected the values of \"",
                      parameter->name, "\", which the model shares, found others"));
   } else {
-    model_->parameters_.AddAlias(parameter->name, copy->info->name);
+    model_->parameters_.AddAlias(parameter->name, copy->name);
   }
 }
 

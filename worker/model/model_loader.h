@@ -49,6 +49,9 @@ class ModelLoader {
   // Marks what was just added as a bias, and gives it back.
   const Parameter* AsBias(const Parameter* parameter);
 
+  // Weight decay leaves the parameter alone, though it is a table. Null is given back as it came.
+  const Parameter* WithoutDecay(const Parameter* parameter);
+
   // What a model learns without a gradient, such as a batch norm's running mean: part of the model
   // and its files, but of nothing that can be selected for training.
   const Parameter* Buffer(const std::string& name, const std::vector<int64_t>& shape,

@@ -1,12 +1,24 @@
 #include "worker/model/parameters.h"
 
 #include <algorithm>
+#include <cstring>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 
 namespace thaw {
+
+bool Parameter::as_loaded() const {
+  if (source.file == nullptr || tensor.is_same(source.loaded)) return source.file != nullptr;
+  const torch::Tensor& loaded = source.loaded;
+  if (!tensor.is_cpu() || !tensor.is_contiguous() || !loaded.is_contiguous() ||
+      tensor.scalar_type() != loaded.scalar_type() || tensor.sizes() != loaded.sizes()) {
+    return false;
+  }
+  return std::memcmp(tensor.const_data_ptr(), loaded.const_data_ptr(),
+                     static_cast<size_t>(loaded.nbytes())) == 0;
+}
 
 const Parameter* Parameters::Add(Parameter parameter) {
   THAW_CHECK(index_.emplace(parameter.name, all_.size()).second);

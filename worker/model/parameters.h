@@ -10,8 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "torch/types.h"
 #include "common/safetensors/safetensors.h"
+#include "torch/types.h"
 
 namespace thaw {
 
@@ -40,13 +40,14 @@ struct Parameter {
   int group = 0;      // index into Model::groups(): with what it freezes
   int first_use =
       0;  // the lowest group that reads it: a tied output layer is read by the embeddings
+  bool decays = true;    // weight decay acts on it, unless it is a bias or a norm
   bool buffer = false;   // learnt without a gradient: a batch norm's running mean
   torch::Tensor tensor;  // what layers read, each time anew
   TensorSource source;
   std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers
 
-  // Still the very tensor that was loaded, never replaced.
-  bool as_loaded() const { return source.file != nullptr && tensor.is_same(source.loaded); }
+  // Has the bits that were loaded, whatever happened in between.
+  bool as_loaded() const;
 };
 
 // Addresses of its entries stay valid for its lifetime: a layer keeps `const Parameter*` and sees
@@ -66,6 +67,11 @@ class Parameters {
   // Puts `tensor` in the place of the named one: the tuning layer's views into its flat buffers,
   // say. NOT_FOUND for an unknown name, INVALID_ARGUMENT for another shape or element type.
   absl::Status SetTensor(absl::string_view name, torch::Tensor tensor);
+
+  // While a model is loaded: weight decay leaves the parameter alone.
+  void KeepFromDecay(const Parameter* parameter) {
+    all_[index_.at(parameter->name)].decays = false;
+  }
 
   // While a model is loaded: the named parameter freezes with another group than the one that reads
   // it first; its files hold a second copy of it under the name `alias`.

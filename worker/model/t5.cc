@@ -189,8 +189,8 @@ void T5Model::LoadStack(ModelLoader& loader, const std::string& stack, int64_t l
     block.self = LoadAttention(loader, layer + "0.", "SelfAttention");
     if (i == 0) {
       // The other blocks of the stack read it too.
-      (decoder ? decoder_bias_ : encoder_bias_) = loader.Tensor(
-          layer + "0.SelfAttention.relative_attention_bias.weight", {t5_.buckets, t5_.heads});
+      (decoder ? decoder_bias_ : encoder_bias_) = loader.WithoutDecay(loader.Tensor(
+          layer + "0.SelfAttention.relative_attention_bias.weight", {t5_.buckets, t5_.heads}));
     }
     if (decoder) block.cross = LoadAttention(loader, layer + "1.", "EncDecAttention");
     const std::string last = layer + (decoder ? "2." : "1.");

@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
-#include "torch/types.h"
 #include "common/safetensors/safetensors.h"
+#include "torch/types.h"
 
 namespace thaw {
 

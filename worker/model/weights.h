@@ -15,10 +15,10 @@
 
 namespace thaw {
 
-// In a model directory without weights of its own: a delta, and the base that it builds on, as
-// directories or links to them.
-inline constexpr char kDeltaPart[] = "delta";
-inline constexpr char kBasePart[] = "base";
+// In a model directory that a trainer has joined: a delta, and the base that it builds on, as
+// directories or links to them. Nothing that is uploaded has such names.
+inline constexpr char kDeltaPart[] = ".delta";
+inline constexpr char kBasePart[] = ".base";
 
 // The tensors of a model directory: of model.safetensors or its shards, or of these two parts.
 absl::StatusOr<std::vector<TensorOfModel>> TensorsIn(const std::string& directory);

@@ -155,6 +155,7 @@ internal::Fingerprint CurrentFingerprint() {
   }
   result.set_libtorch_instruction_set(at::get_cpu_capability());
   result.set_libtorch_version(TORCH_VERSION);
+  result.set_thaw_version(THAW_VERSION);
   return result;
 }
 
@@ -170,6 +171,7 @@ std::string FingerprintDifference(const internal::Fingerprint& then,
   compare("LibTorch's instruction set", then.libtorch_instruction_set(),
           now.libtorch_instruction_set());
   compare("LibTorch", then.libtorch_version(), now.libtorch_version());
+  compare("Thaw", then.thaw_version(), now.thaw_version());
   return std::string(absl::StripPrefix(result, "; "));
 }
 

@@ -20,7 +20,6 @@ constexpr int64_t kMostNewTokens = 256;
 
 absl::StatusOr<GenerationOptions> OptionsFor(const PredictionTask& task) {
   const v1::Generate& generate = task.prediction().generate();
-  const ModelConfig& config = task.loaded.model->config();
   GenerationOptions options;
   options.max_new_tokens =
       generate.max_new_tokens() > 0 ? generate.max_new_tokens() : kMostNewTokens;
@@ -33,10 +32,9 @@ absl::StatusOr<GenerationOptions> OptionsFor(const PredictionTask& task) {
       .seed = generate.has_seed() ? generate.seed() : 42};
   options.stop = {generate.stop().begin(), generate.stop().end()};
   options.ignore_end = generate.ignore_end();
-  THAW_ASSIGN_OR_RETURN(const SpecialTokens special,
-                        ReadSpecialTokens(task.loaded.tokenizer_dir, *task.loaded.tokenizer));
-  options.ends = special.stops;
-  THAW_ASSIGN_OR_RETURN(options.decoder_start, DecoderStart(task.loaded.tokenizer_dir, config));
+  THAW_RETURN_IF_ERROR(task.loaded.special.status());
+  options.ends = task.loaded.special->stops;
+  THAW_ASSIGN_OR_RETURN(options.decoder_start, task.loaded.decoder_start);
   options.most_rows = task.Halved(kRowsAtATime);
   options.prompt_tokens = task.Halved(kPromptTokensAtATime);
   options.cache_bytes = task.Halved(kCacheBytes);

@@ -1,6 +1,7 @@
 #include "worker/training/history.h"
 
 #include <bit>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/sha256.h"
@@ -24,7 +25,13 @@ void History::Evaluated(int64_t step, const std::map<std::string, double>& value
   Add(entry);
 }
 
+void History::GoOnFrom(std::string digest, int64_t step) {
+  digest_ = std::move(digest);
+  known_ = step == 0 || !digest_.empty();
+}
+
 void History::Add(const std::string& entry) {
+  if (!known_) return;
   digest_ = Sha256Hex(absl::StrCat(digest_, "\n", entry));
 }
 

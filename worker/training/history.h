@@ -11,9 +11,11 @@ namespace thaw {
 // keep one digest.
 class History {
  public:
-  // 64 hex digits; empty before the first entry.
+  // 64 hex digits; empty before the first entry, and if it is not known.
   const std::string& digest() const { return digest_; }
-  void set_digest(std::string digest) { digest_ = std::move(digest); }
+  // Goes on from `digest`, the one after optimizer step `step`. An empty one after the first step,
+  // of a checkpoint without it, cannot be gone on from: the history is then not known.
+  void GoOnFrom(std::string digest, int64_t step);
 
   void PhaseBegins(int phase);
   void StepDone(int64_t step, double loss_sum, int64_t loss_units);
@@ -23,6 +25,7 @@ class History {
   void Add(const std::string& entry);
 
   std::string digest_;
+  bool known_ = true;
 };
 
 }  // namespace thaw

@@ -278,10 +278,8 @@ absl::StatusOr<ScoreInputs> ReadScoreInputs(const ReadingContext& context) {
   }
   std::optional<int32_t> end;
   if (context.loaded.model->config().encoder_decoder) {
-    THAW_ASSIGN_OR_RETURN(
-        const SpecialTokens special,
-        ReadSpecialTokens(context.loaded.tokenizer_dir, *context.loaded.tokenizer));
-    end = special.eos;
+    THAW_RETURN_IF_ERROR(context.loaded.special.status());
+    end = context.loaded.special->eos;
   }
   ScoreInputs inputs;
   THAW_RETURN_IF_ERROR(ForEachExample(context, schema, [&](const Example& example) {
@@ -309,7 +307,7 @@ absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context)
   }
   const Tokenizer& tokenizer = *context.loaded.tokenizer;
   const std::string& directory = context.loaded.tokenizer_dir;
-  THAW_ASSIGN_OR_RETURN(const SpecialTokens special, ReadSpecialTokens(directory, tokenizer));
+  THAW_ASSIGN_OR_RETURN(const SpecialTokens special, context.loaded.special);
   std::unique_ptr<ChatTemplate> chat;
   const auto render = [&](const Example& example) -> absl::StatusOr<std::string> {
     if (chat == nullptr) {

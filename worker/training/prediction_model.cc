@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "worker/model/decoder_start.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
@@ -54,6 +55,15 @@ absl::Status UseCheckpoint(const internal::Run& run, Model* model) {
   return put(takes_best ? contents.best : contents.weights);
 }
 
+// `directory` says which tokens are special: with another tokenizer its own files may not.
+absl::Status ReadText(const std::string& directory, PredictionModel* loaded) {
+  const ModelConfig& config = loaded->model->config();
+  THAW_ASSIGN_OR_RETURN(loaded->tokenizer, LoadTokenizer(loaded->tokenizer_dir, config));
+  loaded->special = ReadSpecialTokens(directory, *loaded->tokenizer);
+  loaded->decoder_start = DecoderStart(directory, config);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
@@ -70,8 +80,7 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
   loaded.tokenizer_dir = run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
   if (!run.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(UseCheckpoint(run, loaded.model.get()));
-  THAW_ASSIGN_OR_RETURN(loaded.tokenizer,
-                        LoadTokenizer(loaded.tokenizer_dir, loaded.model->config()));
+  THAW_RETURN_IF_ERROR(ReadText(directory, &loaded));
   return loaded;
 }
 
@@ -79,7 +88,7 @@ absl::StatusOr<PredictionModel> LoadModelAsIs(const std::string& directory) {
   PredictionModel loaded;
   THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, std::nullopt));
   loaded.tokenizer_dir = directory;
-  THAW_ASSIGN_OR_RETURN(loaded.tokenizer, LoadTokenizer(directory, loaded.model->config()));
+  THAW_RETURN_IF_ERROR(ReadText(directory, &loaded));
   return loaded;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "thaw/internal/trainer.pb.h"
 #include "worker/model/model.h"
+#include "worker/text/special_tokens.h"
 #include "worker/text/tokenizer.h"
 
 namespace thaw {
@@ -17,6 +18,9 @@ struct PredictionModel {
   std::unique_ptr<Tokenizer> tokenizer;
   // Of the tokenizer's files: those of the model, or of the artifact that replaced its tokenizer.
   std::string tokenizer_dir;
+  // As the training behind the model has them, if there is one.
+  absl::StatusOr<SpecialTokens> special = absl::UnknownError("not loaded");
+  absl::StatusOr<int32_t> decoder_start = absl::UnknownError("not loaded");
 };
 
 // Loads what `run`, a prediction, asks for: a model as it is, or, with a training behind it, the

@@ -10,7 +10,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "google/protobuf/util/json_util.h"
-#include "worker/data/packed_batch.h"
+#include "worker/data/batch_plan.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/forward.h"
 
@@ -36,34 +36,42 @@ torch::Tensor Answers(Model* model, const PackedBatch& batch) {
 
 }  // namespace
 
-absl::StatusOr<internal::ProbeCheck> CheckProbes(Model* model, const TokenizedDataset& dataset,
-                                                 const std::string& saved_directory) {
+absl::StatusOr<ProbeAnswers> AnswerProbes(Model* model, const TokenizedDataset& dataset,
+                                          int64_t tokens) {
   std::vector<int64_t> rows(static_cast<size_t>(std::min(kProbes, dataset.rows())));
   std::iota(rows.begin(), rows.end(), 0);
-  const PackedBatch batch = Pack(dataset, rows);
-  const torch::Tensor answers = Answers(model, batch).contiguous();
+  ProbeAnswers answers;
+  answers.batch = Pack(dataset, CutByTokens(dataset, rows, tokens).front());
+  answers.values = Answers(model, answers.batch).contiguous();
+  if (answers.values.isfinite().all().item<bool>()) return answers;
+  return WithReason(absl::InvalidArgumentError(
+                        "the trained model's answers are not finite: lower the learning rate"),
+                    "NON_FINITE_WEIGHTS");
+}
+
+absl::StatusOr<internal::ProbeCheck> CheckProbes(const ProbeAnswers& answers,
+                                                 const std::string& saved_directory) {
   THAW_ASSIGN_OR_RETURN(const auto saved, LoadModel(saved_directory, std::nullopt));
+  const torch::Tensor& values = answers.values;
   const double difference =
-      (Answers(saved.get(), batch) - answers).abs().max().to(torch::kFloat64).item<double>();
-  const double greatest = answers.abs().max().to(torch::kFloat64).item<double>();
+      (Answers(saved.get(), answers.batch) - values).abs().max().to(torch::kFloat64).item<double>();
+  const double greatest = values.abs().max().to(torch::kFloat64).item<double>();
   if (!(difference <= kExplained * std::max(greatest, 1.0))) {
     return absl::InternalError(
         absl::StrCat("the result's files give other answers than the trainer, by ", difference,
                      " of ", greatest, ": they cannot be trusted"));
   }
   internal::ProbeCheck check;
-  check.set_rows(static_cast<int32_t>(rows.size()));
-  check.set_numbers(answers.numel());
-  check.set_sha256(
-      Sha256Hex({static_cast<const char*>(answers.const_data_ptr()), answers.nbytes()}));
+  check.set_rows(static_cast<int32_t>(answers.batch.sequences()));
+  check.set_numbers(values.numel());
+  check.set_sha256(Sha256Hex({static_cast<const char*>(values.const_data_ptr()), values.nbytes()}));
   check.set_greatest_difference(difference);
   return check;
 }
 
-absl::Status WriteReceipt(const internal::Run& run, const std::string& history_sha256,
-                          const internal::ProbeCheck& probes, const std::string& directory) {
+absl::Status WriteReceipt(const internal::Run& run, internal::Receipt receipt,
+                          const std::string& directory) {
   const v1::Assignment& assignment = run.assignment();
-  internal::Receipt receipt;
   receipt.set_format_version(1);
   receipt.set_job(assignment.job());
   receipt.set_attempt(assignment.attempt());
@@ -80,10 +88,10 @@ absl::Status WriteReceipt(const internal::Run& run, const std::string& history_s
   add("spec.training.dataset", assignment.dataset());
   add("spec.training.validation_dataset", assignment.validation_dataset());
   add("spec.training.tokenizer", assignment.tokenizer());
-  receipt.set_version(THAW_VERSION);
   *receipt.mutable_fingerprint() = CurrentFingerprint();
-  receipt.set_history_sha256(history_sha256);
-  *receipt.mutable_probes() = probes;
+  if (assignment.micro_step_divisor() > 1) {
+    receipt.set_micro_step_divisor(assignment.micro_step_divisor());
+  }
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = true;
   options.preserve_proto_field_names = true;

@@ -7,18 +7,31 @@
 #include "absl/status/statusor.h"
 #include "thaw/internal/receipt.pb.h"
 #include "thaw/internal/trainer.pb.h"
+#include "torch/types.h"
+#include "worker/data/packed_batch.h"
 #include "worker/data/tokenized_dataset.h"
 #include "worker/model/model.h"
 
 namespace thaw {
 
-// Compares `model`'s answers to the first rows of `dataset` with those of the model that LoadModel
-// makes of `saved_directory`. INTERNAL if they differ by more than rounding may explain.
-absl::StatusOr<internal::ProbeCheck> CheckProbes(Model* model, const TokenizedDataset& dataset,
+// What a model answers to the first rows of a dataset: logits, or of a language model the
+// log-probability of every token that carries loss.
+struct ProbeAnswers {
+  PackedBatch batch;
+  torch::Tensor values;
+};
+// As many rows as fit into `tokens`, four at most. INVALID_ARGUMENT with reason NON_FINITE_WEIGHTS
+// if they are no numbers.
+absl::StatusOr<ProbeAnswers> AnswerProbes(Model* model, const TokenizedDataset& dataset,
+                                          int64_t tokens);
+
+// Compares them with those of the model that LoadModel makes of `saved_directory`. INTERNAL if they
+// differ by more than rounding may explain.
+absl::StatusOr<internal::ProbeCheck> CheckProbes(const ProbeAnswers& answers,
                                                  const std::string& saved_directory);
 
-// Writes receipt.json into `directory`.
-absl::Status WriteReceipt(const internal::Run& run, const std::string& history_sha256,
-                          const internal::ProbeCheck& probes, const std::string& directory);
+// Fills in what `run` says and writes receipt.json into `directory`.
+absl::Status WriteReceipt(const internal::Run& run, internal::Receipt receipt,
+                          const std::string& directory);
 
 }  // namespace thaw

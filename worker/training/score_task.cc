@@ -27,8 +27,7 @@ double Perplexity(double log_probability, int64_t tokens) {
 absl::StatusOr<bool> ScoreRows(PredictionTask* task) {
   Model* model = task->loaded.model.get();
   THAW_RETURN_IF_ERROR(CheckWritesText(model->config()));
-  THAW_ASSIGN_OR_RETURN(const int32_t start,
-                        DecoderStart(task->loaded.tokenizer_dir, model->config()));
+  THAW_ASSIGN_OR_RETURN(const int32_t start, task->loaded.decoder_start);
   THAW_ASSIGN_OR_RETURN(const ScoreInputs inputs, ReadScoreInputs(task->Reading(task->loaded)));
   const auto rows = static_cast<int64_t>(inputs.rows.size());
   THAW_RETURN_IF_ERROR(task->Begin(rows, inputs.truncated_rows));

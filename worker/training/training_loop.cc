@@ -83,6 +83,7 @@ absl::StatusOr<internal::Ended> TrainingLoop::Run() {
       }
       reporter_.Warn("MAX_RUNTIME", absl::StrCat("max_runtime is over after optimizer step ",
                                                  step(), ": the job ends with what it has"));
+      ran_out_of_time_at_ = step();
       return Finish();
     }
     THAW_RETURN_IF_ERROR(Turn(action));
@@ -124,6 +125,12 @@ absl::Status TrainingLoop::TrainStep() {
   const double share = program_->rate_share();
   THAW_RETURN_IF_ERROR(trainables_->CheckComplete());
   const Norms updates = trainables_->Update(share, options);
+  if (!std::isfinite(updates.all)) {
+    return WithReason(
+        absl::InvalidArgumentError(absl::StrCat("the weights after optimizer step ", step() + 1,
+                                                " are not finite: lower the learning rate")),
+        "NON_FINITE_WEIGHTS");
+  }
 
   CountTime();
   program_->StepDone();
@@ -235,6 +242,8 @@ absl::StatusOr<std::optional<internal::Ended>> TrainingLoop::Boundary() {
   if (every > 0 && step() > 0 && step() % every == 0 && checkpoint_step_ != step() && !evaluates) {
     THAW_RETURN_IF_ERROR(Checkpoint());
   }
+  // Whatever waits here, for a lease above all, is no time of the phase's.
+  if (trainables_) CountTime();
   Control::Requests requests;
   do {
     requests = context_.control->AtBoundary([this] { reporter_.Beat(); });
@@ -245,6 +254,7 @@ absl::StatusOr<std::optional<internal::Ended>> TrainingLoop::Boundary() {
     if (requests.checkpoint || requests.pause) THAW_RETURN_IF_ERROR(Checkpoint());
     if (requests.pause) return End(v1::AttemptEnd::PAUSED);
   } while (requests.checkpoint);
+  time_mark_ = reporter_.SecondsSinceStart();
   return std::nullopt;
 }
 
@@ -314,10 +324,8 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   } else {
     THAW_RETURN_IF_ERROR(WriteResult(*model_, model_dir_, result_dir));
   }
-  THAW_ASSIGN_OR_RETURN(const std::string saved_dir, ResultDirectory(run_, result_dir));
-  THAW_ASSIGN_OR_RETURN(const internal::ProbeCheck probes,
-                        CheckProbes(model_.get(), inputs_.training, saved_dir));
-  THAW_RETURN_IF_ERROR(WriteReceipt(run_, history_.digest(), probes, result_dir));
+  const int64_t trained = CountNumbers(last.names);
+  THAW_RETURN_IF_ERROR(ReadBack(result_dir));
   reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
                                 best ? "with the best metric, of" : "after",
                                 best ? program_->state().best_step() : step(),
@@ -328,9 +336,23 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   metrics["steps"] = static_cast<double>(step());
   if (best) metrics["best_step"] = static_cast<double>(program_->state().best_step());
   metrics["tokens"] = static_cast<double>(tokens_);
-  metrics["trainable_parameters"] = static_cast<double>(CountNumbers(last.names));
+  metrics["trainable_parameters"] = static_cast<double>(trained);
   metrics["seconds"] = reporter_.SecondsSinceStart();
   return ended;
+}
+
+absl::Status TrainingLoop::ReadBack(const std::string& result_dir) {
+  THAW_ASSIGN_OR_RETURN(const ProbeAnswers answers,
+                        AnswerProbes(model_.get(), inputs_.training, TokensPerMicroStep()));
+  // Two models at a time could be more than there is room for.
+  changed_.reset();
+  model_.reset();
+  THAW_ASSIGN_OR_RETURN(const std::string saved_dir, ResultDirectory(run_, result_dir));
+  internal::Receipt receipt;
+  THAW_ASSIGN_OR_RETURN(*receipt.mutable_probes(), CheckProbes(answers, saved_dir));
+  receipt.set_history_sha256(history_.digest());
+  receipt.set_ran_out_of_time_at(ran_out_of_time_at_);
+  return WriteReceipt(run_, std::move(receipt), result_dir);
 }
 
 internal::Ended TrainingLoop::End(v1::AttemptEnd::Outcome outcome) const {

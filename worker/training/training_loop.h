@@ -67,6 +67,8 @@ class TrainingLoop {
   void CountTime();  // of the phase, up to now
   absl::Status Checkpoint();
   absl::StatusOr<internal::Ended> Finish();
+  // Checks the result against the model, which is gone after it, and writes its receipt.
+  absl::Status ReadBack(const std::string& result_dir);
   internal::Ended End(v1::AttemptEnd::Outcome outcome) const;
   bool OutOfTime() const;
   bool KeepsBest() const;
@@ -101,6 +103,7 @@ class TrainingLoop {
   bool best_is_current_ = false;  // the model's weights are the best ones
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint
   int checkpoints_ = 0;
+  int64_t ran_out_of_time_at_ = 0;  // the step after which max_runtime was over
 };
 
 }  // namespace thaw

@@ -114,7 +114,7 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
     THAW_RETURN_IF_ERROR(carried_->SetTensors(contents.carried, Lanes()));
   }
   tokens_ = state.tokens();
-  history_.set_digest(state.history_sha256());
+  history_.GoOnFrom(state.history_sha256(), state.program().step());
   loss_ = state.loss();
   best_values_ = {state.best_values().begin(), state.best_values().end()};
   newest_values_ = {state.newest_values().begin(), state.newest_values().end()};

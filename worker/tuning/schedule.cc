@@ -44,10 +44,10 @@ double RateShare(const v1::Schedule& schedule, int64_t step, int64_t steps) {
     return SlantedTriangular(schedule, step, steps);
   }
   if (schedule.shape() == v1::Schedule::ONE_CYCLE) return OneCycle(schedule, step, steps);
-  const int64_t warmup =
-      schedule.warmup_fraction() > 0
-          ? static_cast<int64_t>(schedule.warmup_fraction() * static_cast<double>(steps) + 1e-9)
-          : schedule.warmup_steps();
+  const int64_t warmup = schedule.warmup_fraction() > 0
+                             ? static_cast<int64_t>(std::ceil(
+                                   schedule.warmup_fraction() * static_cast<double>(steps) - 1e-9))
+                             : schedule.warmup_steps();
   if (step < warmup) return static_cast<double>(step) / static_cast<double>(warmup);
   // At least 1: a warm-up as long as the phase leaves no steps to come down in.
   const double length = static_cast<double>(std::max<int64_t>(steps - warmup, 1));

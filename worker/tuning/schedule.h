@@ -13,7 +13,7 @@ namespace thaw {
 // unless they warm up over a share of them.
 //
 //   warm-up of w steps   step / w: the first one is taken at rate 0, as transformers does; w is
-//                        warmup_steps or floor(steps warmup_fraction)
+//                        warmup_steps or ceil(steps warmup_fraction)
 //   constant             1
 //   linear               (steps - step) / (steps - w)
 //   cosine               (1 + cos(pi (step - w) / (steps - w))) / 2

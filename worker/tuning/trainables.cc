@@ -39,7 +39,7 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
                                  .offset = 0,
                                  .count = tensor.numel(),
                                  .rate = rates[i],
-                                 .decayed = tensor.dim() >= 2,
+                                 .decayed = tensor.dim() >= 2 && parameter->decays,
                                  .updates = found == moments.end() ? 0 : found->second.updates});
   }
   for (size_t i = 0; i < result->segments_.size(); ++i) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/sha256.h"
 #include "gmock/gmock.h"
@@ -118,6 +119,12 @@ TEST_F(DeltaTest, RefusesWhatIsNoDelta) {
   EXPECT_THAT(failure_of(R"({"format_version": 1, "tensors": [{"name": "x"}]})"),
               HasSubstr("tensor \"x\" is not in"));
   EXPECT_EQ(failure_of(good), "OK");
+  // A few bytes that stand for terabytes.
+  std::string many = R"({"format_version": 1, "tensors": [{"name": "bert.trained"})";
+  for (int i = 100; i < 150; ++i) {
+    many += absl::StrCat(R"(,{"name": "c)", i, R"(", "base_name": "kept"})");
+  }
+  EXPECT_THAT(failure_of(many + "]}"), HasSubstr("more than twice the bytes"));
 }
 
 }  // namespace

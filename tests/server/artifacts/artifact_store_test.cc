@@ -325,6 +325,21 @@ TEST_F(ArtifactStoreTest, AStaleAttemptPublishesNothing) {
   EXPECT_TRUE(Exists(root() + "/uploads/" + upload + "/state.bin2"));
 }
 
+// The directory says by itself whose it is, without the server.
+TEST_F(ArtifactStoreTest, AResultsManifestNamesItsJob) {
+  const std::string attempt = BeginAttempt();
+  v1::FinishUploadRequest request;
+  request.set_upload_id(UploadOf(v1::Artifact::RESULT, attempt));
+  (*request.mutable_result()->mutable_metrics())["accuracy"] = 0.75;
+  const auto result = artifacts().FinishUpload(request);
+  ASSERT_TRUE(result.ok()) << result.status();
+  const auto manifest = ReadFile(root() + "/results/" + result->id() + "/manifest.json");
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  EXPECT_THAT(*manifest, HasSubstr("\"job\": \"" + result->job() + "\""));
+  EXPECT_THAT(*manifest, HasSubstr("\"accuracy\": 0.75"));
+  EXPECT_THAT(*manifest, HasSubstr("\"owner\": \"" + result->owner() + "\""));
+}
+
 TEST_F(ArtifactStoreTest, TheOutcomeMustFitTheKind) {
   const std::string upload = UploadOf(v1::Artifact::CHECKPOINT, BeginAttempt());
   EXPECT_EQ(Finish(upload).status().code(), absl::StatusCode::kInvalidArgument);

@@ -56,6 +56,28 @@ TEST(ValidateUpload, NamesWhatIsMissing) {
   Check(Announce(v1::Artifact::KIND_UNSPECIFIED, {{"a", ""}}), "kind is not set");
 }
 
+TEST(ValidateUpload, WhatBuildsOnAModelIsWholeAndNamesIt) {
+  const auto on = [](FileContents files) {
+    auto request = Announce(v1::Artifact::MODEL, files);
+    request.set_base_model("model-1");
+    return request;
+  };
+  const FileContents adapter = {{"adapter_config.json", "{}"}, {"adapter_model.safetensors", ""}};
+  Check(on(adapter), "");
+  Check(Announce(v1::Artifact::MODEL, adapter), "base_model is empty");
+  Check(on(Without(adapter, "adapter_model.safetensors")), "lack adapter_model.safetensors");
+  FileContents delta = Without(TinyModel(), "model.safetensors");
+  delta["delta.json"] = delta["delta.safetensors"] = "";
+  Check(on(delta), "");
+  Check(on(Without(delta, "delta.safetensors")), "lack delta.safetensors");
+  Check(on(Without(delta, "config.json")), "lack config.json");
+  Check(on(With(delta, "model.safetensors")), "both delta.json and model.safetensors");
+  FileContents both = With(delta, "adapter_config.json");
+  both["adapter_model.safetensors"] = "";
+  Check(on(both), "both adapter_config.json and delta.json");
+  Check(on(TinyModel()), "base_model is set");
+}
+
 TEST(ValidateUpload, NeverTakesPickles) {
   for (const char* name : {"pytorch_model.bin", "model.pt", "model.PTH", "x.pkl", "a/last.ckpt"}) {
     Check(Announce(v1::Artifact::MODEL, With(TinyModel(), name)), "safetensors");
@@ -126,16 +148,6 @@ TEST(ValidateUpload, KnowsTheColumnsOfEveryTask) {
       },
       "names the same column as target_column");
   check([](auto* columns) { columns->set_text_column(std::string(121, 'x')); }, "120 bytes");
-}
-
-TEST(DigestOfFiles, DependsOnContentAlone) {
-  v1::Artifact one, two;
-  *one.mutable_files() = Announce(v1::Artifact::MODEL, TinyModel()).files();
-  *two.mutable_files() = one.files();
-  two.mutable_files()->SwapElements(0, 1);
-  EXPECT_EQ(DigestOfFiles(one), DigestOfFiles(two));
-  two.mutable_files(0)->set_sha256(std::string(64, '0'));
-  EXPECT_NE(DigestOfFiles(one), DigestOfFiles(two));
 }
 
 }  // namespace

@@ -55,7 +55,8 @@ TEST_F(WorkerServiceTest, AWorkerThatGivesUpLeavesNoCallBehind) {
     context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(i));
     v1::SyncResponse response;
     request.set_number(i + 1);
-    workers().Sync(context.get(), request, &response);
+    EXPECT_EQ(workers().Sync(context.get(), request, &response).error_code(),
+              grpc::StatusCode::DEADLINE_EXCEEDED);
   }
   server().Stop();
 }

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "common/base/files.h"
 #include "tests/worker/training/toy_job.h"
 #include "worker/model/model.h"
@@ -81,6 +84,60 @@ TEST_F(DeltaResultTest, IsAModelToPredictWithAndToGoOnFrom) {
   EXPECT_EQ(*DeltaBaseDigest(delta_again), "digest of the base");
   EXPECT_EQ(*ReadFile(Trained(OnDelta(ToyTraining(delta, dataset_, more))) + "/model.safetensors"),
             *ReadFile(full_again + "/model.safetensors"));
+}
+
+// Files may hold a tied table twice. Both copies are the base's, and stay two under their own names
+// however often what is made of them is trained on.
+TEST(DeltaOfTiedWeights, KeepsItsCopiesApart) {
+  const std::string base = MakeToyWriter(FreshDirectory("writer"), "gpt2", 0);
+  {
+    const auto file = SafetensorsFile::Open(base + "/model.safetensors");
+    ASSERT_TRUE(file.ok()) << file.status();
+    std::vector<TensorToWrite> tensors;
+    for (const TensorInfo& info : (*file)->tensors()) {
+      tensors.push_back({info.name, info.type, info.shape, (*file)->Data(info)});
+      if (info.name == "transformer.wte.weight") {
+        tensors.push_back(tensors.back());
+        tensors.back().name = "lm_head.weight";
+      }
+    }
+    ASSERT_EQ(tensors.size(), (*file)->tensors().size() + 1);
+    ASSERT_TRUE(WriteSafetensors(base + "/model.safetensors", tensors).ok());
+  }
+  const std::string texts = MakeToyTexts(FreshDirectory("texts"), 40, 3);
+  std::string model = base;
+  for (int round = 0; round < 3; ++round) {
+    internal::Run run =
+        ToyTraining(model, texts,
+                    "language_modeling {} validation_fraction: 0 output: DELTA phases { selector { "
+                    "name_pattern: \".*h.0.mlp.*\" } learning_rate: 0.001 steps: 2 }");
+    if (round > 0) run.set_base_dir(base);
+    RecordingSink sink;
+    const internal::Ended ended = RunAttempt(run, &sink);
+    ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED)
+        << round << ": " << ended.ShortDebugString();
+    model = run.work_dir() + "/result";
+    const auto own = SafetensorsFile::Open(model + "/delta.safetensors");
+    EXPECT_EQ((*own)->tensors().size(), 4u) << round;
+    const auto tensors = OpenDelta(model, base);
+    ASSERT_TRUE(tensors.ok()) << tensors.status();
+    EXPECT_EQ(std::count_if(tensors->begin(), tensors->end(),
+                            [](const TensorOfModel& one) { return one.name == "lm_head.weight"; }),
+              1);
+  }
+}
+
+// What was trained and is the base's again, half precision too, is the base's bytes.
+TEST_F(DeltaResultTest, WhatIsRestoredIsNotStored) {
+  const std::string delta = Trained(
+      "validation_fraction: 0.3 evaluation { every_epochs: 1 metric: LOSS } output: DELTA "
+      "phases { selector { head_only: true } learning_rate: 0.001 epochs: 1 } "
+      "phases { selector { last_blocks: 3 } learning_rate: 0.9 epochs: 1 } "
+      "phases { selector { head_only: true } learning_rate: 1e-5 epochs: 2 restore_best: true }");
+  const auto own = SafetensorsFile::Open(delta + "/delta.safetensors");
+  ASSERT_TRUE(own.ok()) << own.status();
+  EXPECT_EQ((*own)->Find("bert.encoder.layer.2.output.dense.weight"), nullptr);
+  EXPECT_NE((*own)->Find("classifier.weight"), nullptr);
 }
 
 TEST_F(DeltaResultTest, AnotherTokenizerChangesTheTablesAlone) {

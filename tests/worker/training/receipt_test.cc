@@ -33,7 +33,7 @@ TEST(Receipt, NamesWhatTheResultWasMadeOf) {
   EXPECT_EQ(receipt.inputs(0).field(), "spec.base_model");
   EXPECT_EQ(receipt.inputs(1).digest(), "bb");
   EXPECT_EQ(receipt.resolved_spec().training().phases(0).steps(), 3);
-  EXPECT_FALSE(receipt.version().empty());
+  EXPECT_FALSE(receipt.fingerprint().thaw_version().empty());
   EXPECT_EQ(receipt.probes().rows(), 4);
   EXPECT_EQ(receipt.probes().numbers(), 12);
   EXPECT_EQ(receipt.probes().greatest_difference(), 0);
@@ -58,15 +58,23 @@ TEST(Receipt, OtherWeightsAreFoundOut) {
   ASSERT_TRUE(model.ok()) << model.status();
   const auto inputs = ReadTrainingInputs(run, directory, (*model)->config(), 1, [] {});
   ASSERT_TRUE(inputs.ok()) << inputs.status();
-  const auto same = CheckProbes(model->get(), inputs->training, directory);
+  const auto check = [&] {
+    const auto answers = AnswerProbes(model->get(), inputs->training, 2048);
+    EXPECT_TRUE(answers.ok()) << answers.status();
+    return CheckProbes(*answers, directory);
+  };
+  const auto same = check();
   ASSERT_TRUE(same.ok()) << same.status();
   EXPECT_EQ(same->greatest_difference(), 0);
 
   const Parameter* bias = (*model)->parameters().Find("classifier.bias");
   ASSERT_NE(bias, nullptr);
   ASSERT_TRUE((*model)->parameters().SetTensor(bias->name, bias->tensor + 0.01).ok());
-  EXPECT_THAT(CheckProbes(model->get(), inputs->training, directory).status().ToString(),
+  EXPECT_THAT(check().status().ToString(),
               HasSubstr("INTERNAL: the result's files give other answers"));
+  ASSERT_TRUE((*model)->parameters().SetTensor(bias->name, bias->tensor / 0).ok());
+  EXPECT_THAT(AnswerProbes(model->get(), inputs->training, 2048).status().ToString(),
+              HasSubstr("not finite"));
 }
 
 TEST(History, DependsOnEveryBitAndOnTheOrder) {
@@ -82,9 +90,13 @@ TEST(History, DependsOnEveryBitAndOnTheOrder) {
   History resumed;
   resumed.StepDone(1, 1, 8);
   History later;
-  later.set_digest(resumed.digest());
+  later.GoOnFrom(resumed.digest(), 1);
   later.StepDone(2, 2, 8);
   EXPECT_EQ(later.digest(), of(1, 2));
+  // A tail is not the whole.
+  later.GoOnFrom("", 1);
+  later.StepDone(2, 2, 8);
+  EXPECT_EQ(later.digest(), "");
 }
 
 }  // namespace

@@ -64,14 +64,15 @@ TEST(Schedule, SlantedTriangleHonoursItsOptions) {
   EXPECT_NEAR(RateShare(schedule, 6, 8), 0.625, 1e-12);
 }
 
-TEST(Schedule, WarmUpAsAShareIsRoundedDown) {
+// As transformers' warmup_ratio.
+TEST(Schedule, WarmUpAsAShareIsRoundedUp) {
   v1::Schedule schedule;
   schedule.set_shape(v1::Schedule::LINEAR);
   schedule.set_warmup_fraction(0.29);
-  EXPECT_NEAR(RateShare(schedule, 28, 100), 28 / 29.0, 1e-12) << "29, not 28.999 cut to 28";
+  EXPECT_NEAR(RateShare(schedule, 28, 100), 28 / 29.0, 1e-12) << "29, not 29.0001 made 30";
   EXPECT_NEAR(RateShare(schedule, 29, 100), 1, 1e-12);
-  EXPECT_NEAR(RateShare(schedule, 1, 10), 0.5, 1e-12) << "2 of 10";
-  EXPECT_NEAR(RateShare(schedule, 0, 3), 1, 1e-12) << "none of 3";
+  EXPECT_NEAR(RateShare(schedule, 1, 10), 1 / 3.0, 1e-12) << "3 of 10";
+  EXPECT_NEAR(RateShare(schedule, 0, 3), 0, 1e-12) << "1 of 3";
 }
 
 TEST(Schedule, OneCycleRisesThenFallsInHalvesOfCosines) {
