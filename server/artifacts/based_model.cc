@@ -113,10 +113,10 @@ absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
     const auto digest = DeltaBaseDigest(directory);
     if (!digest.ok()) return Refused(directory, kDeltaFile, digest.status());
     if (*digest != base.digest()) {
-      return InvalidField(
-          "base_model", absl::StrCat("\"", base.id(), "\" has the digest ", base.digest(),
-                                     ", the delta was made for the model with the digest ", digest,
-                                     "; give that one"));
+      return InvalidField("base_model",
+                          absl::StrCat("\"", base.id(), "\" has the digest ", base.digest(),
+                                       ", the delta was made for the model with the digest ",
+                                       CleanText(*digest, 80), "; give that one"));
     }
   }
   artifact->set_base_model(base.id());
