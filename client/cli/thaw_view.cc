@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -33,12 +32,12 @@ std::string Stem(absl::string_view name) {
   return absl::StrJoin(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(kept), ".");
 }
 
-// From 0 for the embeddings; blocks by their number; -1 for the head.
+// From 0 for the embeddings; blocks by their number, as far as a picture goes; -1 for the head.
 int Place(const std::string& group) {
   int block;
   if (absl::StartsWith(group, kBlock) && absl::SimpleAtoi(group.substr(kBlock.size()), &block) &&
       block >= 0) {
-    return block + 1;
+    return std::min(block, kWidestPicture) + 1;
   }
   return group == "embeddings" ? 0 : -1;
 }
@@ -54,7 +53,7 @@ std::string RunOfGroups(const v1::GroupRate& lowest, const v1::GroupRate& highes
 const char* Height(double rate, double highest) {
   static const char* const kHeights[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   const double halves = rate > 0 && highest > 0 ? std::log2(highest / rate) : 7;
-  return kHeights[7 - std::clamp(static_cast<int>(std::lround(halves)), 0, 7)];
+  return kHeights[7 - std::lround(std::clamp(halves, 0.0, 7.0))];
 }
 
 }  // namespace

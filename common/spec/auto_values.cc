@@ -89,7 +89,10 @@ bool KeepsHead(const v1::Training& training, const v1::Artifact& model,
 TrainingSize SizeOf(const v1::Training& training, const v1::Artifact* model,
                     const v1::Artifact* dataset) {
   TrainingSize size;
-  if (dataset != nullptr) size.rows = dataset->dataset().rows();
+  // How many rows joined texts make is known to the tokenizer alone.
+  if (dataset != nullptr && !training.has_language_modeling()) {
+    size.rows = dataset->dataset().rows();
+  }
   const bool classifies = training.has_text_classification() || training.has_regression();
   size.new_head = classifies && (model == nullptr || !KeepsHead(training, *model, dataset));
   if (model == nullptr) return size;

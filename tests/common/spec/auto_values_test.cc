@@ -76,6 +76,7 @@ TEST(AutoValuesTest, AHeadIsNewUnlessItAnswersWithTheSameLabels) {
   v1::Training language = training;
   language.mutable_language_modeling();
   EXPECT_FALSE(SizeOf(language, &fresh, &same).new_head);
+  EXPECT_EQ(SizeOf(language, &fresh, &same).rows, 0) << "not known";
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ TEST_F(FineTuneServiceTest, ShowsEveryDefault) {
   EXPECT_EQ(job->owner(), "ann");
   EXPECT_EQ(job->queue_position(), 1);
   EXPECT_FALSE(job->state_reason().empty());
-  EXPECT_EQ(job->resolved_spec().training().batch().examples_per_step(), 16);
+  EXPECT_EQ(job->resolved_spec().training().batch().examples_per_step(), 8);
   EXPECT_EQ(job->resolved_spec().training().seed(), 42);
   const auto read = Call(jobs(), &Stub::GetJob, "ann", For<v1::GetJobRequest>(job->id()));
   ASSERT_TRUE(read.ok()) << read.status();

@@ -79,7 +79,8 @@ TEST_F(ProgramRunTest, OverriddenRatesAndAPhasesOwnOptimizer) {
   EXPECT_GT(plain, 6);
   // A group tells its highest rate.
   std::map<std::string, double> rates;
-  for (const v1::GroupRate& rate : sink.Phases()[0].rates()) {
+  const std::vector<v1::PhaseStart> phases = sink.Phases();
+  for (const v1::GroupRate& rate : phases[0].rates()) {
     rates[rate.group()] = rate.learning_rate();
   }
   EXPECT_EQ(rates.at("embeddings"), 0.002) << "its norm alone trains";

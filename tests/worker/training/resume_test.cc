@@ -55,12 +55,11 @@ constexpr char kOneSchedule[] = R"(
 )";
 
 // Runs it at a second a step.
-internal::Ended RunByClock(const internal::Run& run, RecordingSink* sink,
-                           Control* control = nullptr) {
+internal::Ended RunByClock(const internal::Run& run, RecordingSink* sink) {
   FakeClock clock;
-  Control idle;
+  Control control;
   sink->on_point = [&](const v1::MetricPoint&) { clock.AdvanceSeconds(1); };
-  return RunAttempt(run, sink, control == nullptr ? &idle : control, clock);
+  return RunAttempt(run, sink, &control, clock);
 }
 
 class ResumeTest : public ::testing::Test {
@@ -139,12 +138,13 @@ TEST_P(ResumeAnywhereTest, WithTheSameBits) {
   EXPECT_EQ(mismatches, 0);
 }
 
+std::string ProgramName(const ::testing::TestParamInfo<const char*>& info) {
+  static const char* const kNames[] = {"Basic", "Rich", "OneSchedule"};
+  return kNames[info.index];
+}
+
 INSTANTIATE_TEST_SUITE_P(Programs, ResumeAnywhereTest,
-                         ::testing::Values(kProgram, kRichProgram, kOneSchedule),
-                         [](const auto& info) {
-                           const char* const names[] = {"Basic", "Rich", "OneSchedule"};
-                           return std::string(names[info.index]);
-                         });
+                         ::testing::Values(kProgram, kRichProgram, kOneSchedule), ProgramName);
 
 TEST_F(ResumeTest, AfterAPauseBetweenStepsAndTwice) {
   const internal::Run straight_run = Job(1'000'000);
