@@ -58,12 +58,21 @@ void FillTask(v1::Training* training) {
   }
 }
 
+void FillAddedPart(v1::AddedPart* part) {
+  if (!part->has_lora()) return;
+  v1::Lora* lora = part->mutable_lora();
+  if (lora->rank() == 0) lora->set_rank(8);
+  SetDefault(lora, &v1::Lora::has_alpha, &v1::Lora::set_alpha, 2.0 * lora->rank());
+  if (lora->bias() == v1::Lora::BIAS_UNSPECIFIED) lora->set_bias(v1::Lora::NO_BIAS);
+}
+
 void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Training* training) {
   if (training->validation_case() == v1::Training::VALIDATION_NOT_SET) {
     training->set_validation_fraction(0.1);
   }
   FillColumns(FindArtifact(context, training->dataset()), training);
   FillTask(training);
+  if (training->has_added_part()) FillAddedPart(training->mutable_added_part());
   for (int i = 0; i < training->phases_size(); ++i) FillPhase(i + 1, training->mutable_phases(i));
   v1::Optimizer* optimizer = training->mutable_optimizer();
   SetDefault(optimizer, &v1::Optimizer::has_beta1, &v1::Optimizer::set_beta1, 0.9);

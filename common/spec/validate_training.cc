@@ -5,12 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/spec_problems.h"
-#include "re2/re2.h"
 
 namespace thaw {
 namespace {
-
-constexpr int kMaxPatternBytes = 1024;
 
 // A column as a task names it.
 struct ColumnName {
@@ -24,26 +21,6 @@ struct ColumnName {
 bool Evaluates(const v1::Training& training) {
   return training.validation_case() != v1::Training::kValidationFraction ||
          training.validation_fraction() != 0;
-}
-
-void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems) {
-  if (pattern.empty()) {
-    problems->Add(field, "is empty and would match nothing; give an RE2 expression");
-    return;
-  }
-  if (pattern.size() > kMaxPatternBytes) {
-    problems->Add(field,
-                  absl::StrCat("has ", pattern.size(), " bytes; give at most ", kMaxPatternBytes));
-    return;
-  }
-  RE2::Options options;
-  options.set_log_errors(false);
-  options.set_max_mem(1 << 20);
-  const RE2 compiled(pattern, options);
-  if (!compiled.ok()) {
-    problems->Add(field,
-                  absl::StrCat("\"", pattern, "\" is not an RE2 expression: ", compiled.error()));
-  }
 }
 
 void ValidateSelector(absl::string_view field, const v1::Selector& selector,
@@ -321,8 +298,6 @@ void RefuseUnsupported(absl::string_view field, const v1::Training& training,
   };
   refuse(training.has_preset(), "preset");
   refuse(training.has_schedule(), "schedule");
-  refuse(training.has_added_part(), "added_part");
-  refuse(training.output() != v1::Training::OUTPUT_UNSPECIFIED, "output");
   refuse(training.long_rows() != v1::Training::LONG_ROWS_UNSPECIFIED, "long_rows");
   refuse(training.stratified_validation(), "stratified_validation");
   const v1::TextClassification& classification = training.text_classification();
@@ -367,6 +342,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   }
   ValidateTask(field, training, problems);
   RefuseUnsupported(field, training, problems);
+  ValidateAddedPart(field, training, problems);
   if (training.phases_size() < 1 || training.phases_size() > 64) {
     problems->Add(at("phases"), absl::StrCat(training.phases_size(), " phases; give 1 to 64"));
   }

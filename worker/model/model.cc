@@ -49,6 +49,16 @@ torch::Tensor Model::Positions(const std::vector<int32_t>& bounds, const RunCont
   return positions.to(device);
 }
 
+const Parameter* Model::AddPart(const std::string& name, int group, torch::Tensor tensor) {
+  groups_[static_cast<size_t>(group)].parameters.push_back(name);
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = parameter.first_use = group;
+  parameter.added = true;
+  parameter.tensor = std::move(tensor);
+  return parameters_.Add(std::move(parameter));
+}
+
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
                                                  const std::optional<HeadSpec>& head) {
   if (head && head->kind == HeadKind::kClassifier) {
@@ -79,6 +89,7 @@ absl::Status SaveModel(const Model& model, const std::string& directory) {
   std::vector<TensorToWrite> tensors;
   bool changed = false;  // something is not as it was in the files
   for (const Parameter& parameter : model.parameters().all()) {
+    if (parameter.added) continue;
     const std::string name = model.keeps_layout() && parameter.source.file != nullptr
                                  ? parameter.source.info->name
                                  : parameter.name;

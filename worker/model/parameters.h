@@ -27,8 +27,10 @@ struct Parameter {
   int group = 0;  // index into Model::groups(): with what it freezes
   int first_use =
       0;  // the lowest group that reads it: a tied output layer is read by the embeddings
-  bool buffer = false;   // learnt without a gradient: a batch norm's running mean
-  torch::Tensor tensor;  // what layers read, each time anew
+  bool buffer = false;  // learnt without a gradient: a batch norm's running mean
+  bool added = false;   // of an added part: not among the base's tensors, nor in a model's files
+  bool beside_added = false;  // the base's own, but trained together with the added part
+  torch::Tensor tensor;       // what layers read, each time anew
   TensorSource source;
   std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers
 
@@ -57,6 +59,8 @@ class Parameters {
   // While a model is loaded: the named parameter freezes with another group than the one that reads
   // it first; its files hold a second copy of it under the name `alias`.
   void SetGroup(absl::string_view name, int group);
+  // While a part is added: the named parameter trains with it.
+  void MarkBesideAdded(absl::string_view name);
   void AddAlias(absl::string_view name, std::string alias);
 
   // Ordered as the architecture lists them; the order is part of no file format.

@@ -9,6 +9,7 @@
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
 #include "worker/training/vocabulary_change.h"
+#include "worker/tuning/added_part.h"
 
 namespace thaw {
 namespace {
@@ -73,6 +74,10 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   PredictionModel loaded;
   THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
   loaded.tokenizer_dir = run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
+  const v1::Training& behind = assignment.training_behind().spec().training();
+  if (assignment.has_training_behind() && behind.has_added_part()) {
+    THAW_RETURN_IF_ERROR(AddPart(behind.added_part(), behind.seed(), loaded.model.get()));
+  }
   if (!run.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(UseCheckpoint(run, loaded.model.get()));
   THAW_ASSIGN_OR_RETURN(loaded.tokenizer,
                         LoadTokenizer(loaded.tokenizer_dir, loaded.model->config()));

@@ -11,6 +11,7 @@
 #include "worker/training/failure.h"
 #include "worker/training/result.h"
 #include "worker/training/vocabulary_change.h"
+#include "worker/tuning/added_part.h"
 #include "worker/tuning/metric.h"
 #include "worker/tuning/schedule.h"
 #include "worker/tuning/selector.h"
@@ -295,6 +296,7 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   internal::Ended ended = End(v1::AttemptEnd::SUCCEEDED);
   ended.set_result_dir("result");
   const double begin = reporter_.SecondsSinceStart();
+  if (training_.output() == v1::Training::MERGED) THAW_RETURN_IF_ERROR(MergePart(model_.get()));
   THAW_RETURN_IF_ERROR(
       WriteResult(*model_, run_.model_dir(), run_.work_dir() + "/" + ended.result_dir()));
   reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
