@@ -24,7 +24,7 @@ constexpr PresetWord kPresets[] = {
     {v1::Preset::CHAIN_THAW, "chain_thaw",
      "the head, then each group alone from the bottom up, then everything"},
     {v1::Preset::BITFIT, "bitfit", "biases and the head"},
-    {v1::Preset::LORA, "lora", "low-rank parts, and a new head", /*supported=*/false},
+    {v1::Preset::LORA, "lora", "low-rank parts, and a new head"},
     {v1::Preset::SFT, "sft", "everything, cosine after a short warm-up: language models"}};
 
 std::string LastBlocks(int count) {
@@ -193,7 +193,6 @@ std::span<const PresetWord> PresetWords() { return kPresets; }
 absl::StatusOr<v1::Preset::Name> ParsePreset(absl::string_view name) {
   std::string known;
   for (const PresetWord& one : kPresets) {
-    if (!one.supported) continue;
     if (one.name == name) return one.preset;
     absl::StrAppend(&known, known.empty() ? "" : ", ", one.name);
   }

@@ -14,11 +14,10 @@ struct PresetWord {
   v1::Preset::Name preset;
   const char* name;         // "head_then_full"
   const char* description;  // one line
-  bool supported = true;    // others are refused
 };
 std::span<const PresetWord> PresetWords();
 
-// By its word; INVALID_ARGUMENT names those that are supported.
+// By its word; INVALID_ARGUMENT names those that there are.
 absl::StatusOr<v1::Preset::Name> ParsePreset(absl::string_view name);
 
 // Puts the phases of training->preset, for a model of `blocks` blocks (1 or more), and the added

@@ -66,6 +66,14 @@ void FillTask(v1::Training* training) {
   }
 }
 
+void FillAddedPart(v1::AddedPart* part) {
+  if (!part->has_lora()) return;
+  v1::Lora* lora = part->mutable_lora();
+  if (lora->rank() == 0) lora->set_rank(8);
+  SetDefault(lora, &v1::Lora::has_alpha, &v1::Lora::set_alpha, 2.0 * lora->rank());
+  if (lora->bias() == v1::Lora::BIAS_UNSPECIFIED) lora->set_bias(v1::Lora::NO_BIAS);
+}
+
 void FillProgram(const v1::Artifact* model, const v1::Artifact* dataset, v1::Training* training) {
   const TrainingSize size = SizeOf(*training, model, dataset);
   // Beside phases it is refused.
@@ -89,6 +97,7 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   FillColumns(dataset, training);
   FillTask(training);
   FillProgram(model, dataset, training);
+  if (training->has_added_part()) FillAddedPart(training->mutable_added_part());
   v1::Optimizer* optimizer = training->mutable_optimizer();
   SetDefault(optimizer, &v1::Optimizer::has_beta1, &v1::Optimizer::set_beta1, 0.9);
   SetDefault(optimizer, &v1::Optimizer::has_beta2, &v1::Optimizer::set_beta2, 0.999);
@@ -100,7 +109,7 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
     training->set_max_length(WithinPositions(kDefaultMaxLength, model));
   }
   if (training->output() == v1::Training::OUTPUT_UNSPECIFIED) {
-    training->set_output(v1::Training::FULL);
+    training->set_output(training->has_added_part() ? v1::Training::MERGED : v1::Training::FULL);
   }
   SetDefault(training, &v1::Training::has_seed, &v1::Training::set_seed, uint64_t{42});
   SetDefault(training, &v1::Training::has_max_grad_norm, &v1::Training::set_max_grad_norm, 1.0);

@@ -1,6 +1,7 @@
 #include "common/spec/spec_problems.h"
 
 #include "absl/strings/str_cat.h"
+#include "re2/re2.h"
 
 namespace thaw {
 
@@ -49,6 +50,27 @@ void SpecProblems::ExpectDuration(absl::string_view field, const google::protobu
 
 absl::Status SpecProblems::ToStatus() const {
   return violations_.empty() ? absl::OkStatus() : InvalidFields(violations_);
+}
+
+void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems) {
+  constexpr int kMaxPatternBytes = 1024;
+  if (pattern.empty()) {
+    problems->Add(field, "is empty and would match nothing; give an RE2 expression");
+    return;
+  }
+  if (pattern.size() > kMaxPatternBytes) {
+    problems->Add(field,
+                  absl::StrCat("has ", pattern.size(), " bytes; give at most ", kMaxPatternBytes));
+    return;
+  }
+  RE2::Options options;
+  options.set_log_errors(false);
+  options.set_max_mem(1 << 20);
+  const RE2 compiled(pattern, options);
+  if (!compiled.ok()) {
+    problems->Add(field,
+                  absl::StrCat("\"", pattern, "\" is not an RE2 expression: ", compiled.error()));
+  }
 }
 
 }  // namespace thaw

@@ -42,10 +42,16 @@ class SpecProblems {
   std::vector<FieldViolation> violations_;
 };
 
+// An RE2 expression of sensible size.
+void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems);
+
 // The parts of ValidateSpec. `field` names the message that is checked.
 void ValidateTraining(absl::string_view field, const v1::Training& training,
                       SpecProblems* problems);
 void ValidateProgram(absl::string_view field, const v1::Training& training, SpecProblems* problems);
+// Training.added_part and Training.output; `field` names the training.
+void ValidateAddedPart(absl::string_view field, const v1::Training& training,
+                       SpecProblems* problems);
 void ValidateOptimizer(absl::string_view field, const v1::Optimizer& optimizer,
                        SpecProblems* problems);
 void ValidatePrediction(absl::string_view field, const v1::Prediction& prediction,

@@ -141,12 +141,6 @@ void RefuseUnsupported(absl::string_view field, const v1::Training& training,
   const auto refuse = [&](bool given, absl::string_view name) {
     if (given) problems->Add(absl::StrCat(field, ".", name), "is not supported yet; leave it out");
   };
-  for (const PresetWord& one : PresetWords()) {
-    refuse(!one.supported && training.preset().name() == one.preset, "preset");
-  }
-  refuse(training.has_added_part(), "added_part");
-  refuse(training.output() == v1::Training::ADAPTER || training.output() == v1::Training::MERGED,
-         "output");
   refuse(training.long_rows() != v1::Training::LONG_ROWS_UNSPECIFIED, "long_rows");
   refuse(training.stratified_validation(), "stratified_validation");
   const v1::TextClassification& classification = training.text_classification();
@@ -195,6 +189,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   }
   ValidateTask(field, training, problems);
   RefuseUnsupported(field, training, problems);
+  ValidateAddedPart(field, training, problems);
   ValidateProgram(field, training, problems);
   ValidateOptimizer(at("optimizer"), training.optimizer(), problems);
   if (training.batch().examples_per_step() != 0) {
@@ -210,10 +205,6 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   }
   if (training.has_max_grad_norm()) {
     problems->ExpectWithin(at("max_grad_norm"), training.max_grad_norm(), {0, 1e9});
-  }
-  if (!v1::Training::Output_IsValid(training.output())) {
-    problems->Add(at("output"), absl::StrCat(static_cast<int>(training.output()),
-                                             " is not known; give FULL or DELTA"));
   }
   ValidateEvaluation(at("evaluation"), training, problems);
   if (training.checkpoint().every_steps() != 0) {

@@ -191,6 +191,7 @@ HeadLayer AwdLstmModel::LoadHeadLayer(ModelLoader& loader, int index, int64_t in
   layer.linear.weight = loader.Fresh(
       linear + ".weight", UniformTensor({out, in}, 1 / std::sqrt(static_cast<double>(in)), seed_,
                                         static_cast<uint64_t>(index) + 2));
+  layer.linear = loader.AsLinear(linear, layer.linear);
   return layer;
 }
 
@@ -308,7 +309,7 @@ Tensor AwdLstmModel::RunHeadLayer(const HeadLayer& layer, const Tensor& x, uint3
     }
   }
   return Linear(path, Dropout(path, normed, Site(context, blocks() + 1, place, dropout)),
-                layer.linear.both());
+                layer.linear.Both(context));
 }
 
 Tensor AwdLstmModel::Head(const Rows& rows, const RunContext& context) {

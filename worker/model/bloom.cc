@@ -149,7 +149,7 @@ Rows BloomModel::Block(int index, const Rows& rows, const RunContext& context) {
   };
   const Tensor in =
       Normalise(path, rows.data, LayerNormOf(block.attention_norm, bloom_.norm_epsilon));
-  const Tensor qkv = Linear(path, in, block.qkv.both());
+  const Tensor qkv = Linear(path, in, block.qkv.Both(context));
   const AttentionParts parts{heads(kept(qkv), 0),
                              heads(qkv, 1),
                              heads(qkv, 2),
@@ -158,13 +158,13 @@ Rows BloomModel::Block(int index, const Rows& rows, const RunContext& context) {
                              Site(context, index + 1, kBloomAttention, bloom_.attention_dropout)};
   const Tensor attended = Attend(parts, index, rows, context);
   const auto [sum, normed] =
-      ResidualAndNorm(path, Linear(path, attended, {block.attention_output.w(), Tensor()}),
+      ResidualAndNorm(path, Linear(path, attended, block.attention_output.Unbiased(context)),
                       block.attention_output.b(), kept(bloom_.residual_is_normed ? in : rows.data),
                       LayerNormOf(block.mlp_norm, bloom_.norm_epsilon),
                       Site(context, index + 1, kBloomAttentionOutput, bloom_.hidden_dropout));
   // transformers' own gelu has √(2/π) as 0.79788456: the same number in fp32.
-  const Tensor mlp = Mlp(path, ActivationKind::kGeluTanh, normed, block.inner.both(),
-                         block.outer.both(), DropoutSite());
+  const Tensor mlp = Mlp(path, ActivationKind::kGeluTanh, normed, block.inner.Both(context),
+                         block.outer.Both(context), DropoutSite());
   Rows out;
   out.data = Residual(path, mlp, block.outer.b(), bloom_.residual_is_normed ? normed : sum,
                       Site(context, index + 1, kBloomOutput, bloom_.hidden_dropout));

@@ -71,7 +71,7 @@ Tensor CausalDecoder::Head(const Rows& rows, const RunContext& context) {
   const Path path = PathOf(context, rows.data);
   const Tensor last =
       OneRowEach(rows.data, rows.cu_seqlens) ? rows.data : LastRows(rows.data, rows.cu_seqlens);
-  return Linear(path, Normalise(path, last, TopNorm()), score_.both());
+  return Linear(path, Normalise(path, last, TopNorm()), score_.Both(context));
 }
 
 Tensor CausalDecoder::OutputStates(const Rows& rows, const Tensor& selected,

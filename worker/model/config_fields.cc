@@ -52,7 +52,7 @@ std::string ShownJson(const json& value) {
 
 void ConfigFields::Fail(absl::string_view field, absl::string_view description) {
   if (!status_.ok()) return;
-  status_ = InvalidField(absl::StrCat(scope_, field), absl::StrCat("config.json: ", description));
+  status_ = InvalidField(absl::StrCat(scope_, field), absl::StrCat(file_, ": ", description));
 }
 
 void ConfigFields::Adopt(const ConfigFields& inner) {
@@ -158,9 +158,9 @@ void ConfigFields::RefuseUnread() {
   }
   for (const auto& [field, value] : source_.items()) {
     if (read_.count(field) > 0 || IsHarmless(field) || IsEmpty(value)) continue;
-    Fail(field, absl::StrCat("\"", field, "\": ", ShownJson(value),
-                             " is unknown to this model_type and might change what the model "
-                             "computes: take it out if it does not"));
+    Fail(field,
+         absl::StrCat("\"", field, "\": ", ShownJson(value), " is unknown to this ", type_,
+                      " and might change what the model computes: take it out if it does not"));
   }
 }
 

@@ -21,8 +21,10 @@ namespace thaw {
 class ConfigFields {
  public:
   // `scope` goes before the names of fields in errors: "rope_parameters." of an object inside.
-  explicit ConfigFields(const nlohmann::json& source, std::string scope = "")
-      : source_(source), scope_(std::move(scope)) {}
+  // `file` is what errors call the file, `type` its field that says what it describes.
+  explicit ConfigFields(const nlohmann::json& source, std::string scope = "",
+                        std::string file = "config.json", std::string type = "model_type")
+      : source_(source), scope_(std::move(scope)), file_(std::move(file)), type_(std::move(type)) {}
 
   const absl::Status& status() const { return status_; }
   void Fail(absl::string_view field, absl::string_view description);
@@ -61,7 +63,7 @@ class ConfigFields {
 
  private:
   const nlohmann::json& source_;
-  const std::string scope_;
+  const std::string scope_, file_, type_;
   std::set<std::string> read_;
   absl::Status status_;
 };

@@ -148,7 +148,7 @@ Rows Gpt2Model::Block(int index, const Rows& rows, const RunContext& context) {
   };
   const Tensor qkv = Linear(
       path, Normalise(path, rows.data, LayerNormOf(block.attention_norm, gpt2_.norm_epsilon)),
-      block.qkv.both());
+      block.qkv.Both(context));
   AttentionParts parts{heads(kept(qkv), 0),
                        heads(qkv, 1),
                        heads(qkv, 2),
@@ -159,11 +159,11 @@ Rows Gpt2Model::Block(int index, const Rows& rows, const RunContext& context) {
   if (gpt2_.scales_scores_by_block) parts.scale /= index + 1;
   const Tensor attended = Attend(parts, index, rows, context);
   const auto [sum, normed] = ResidualAndNorm(
-      path, Linear(path, attended, {block.attention_output.w(), Tensor(), true}),
+      path, Linear(path, attended, block.attention_output.Unbiased(context)),
       block.attention_output.b(), kept(rows.data), LayerNormOf(block.mlp_norm, gpt2_.norm_epsilon),
       Site(context, index + 1, kGpt2AttentionOutput, gpt2_.residual_dropout));
-  const Tensor mlp =
-      Mlp(path, gpt2_.activation, normed, block.inner.both(), block.outer.both(), DropoutSite());
+  const Tensor mlp = Mlp(path, gpt2_.activation, normed, block.inner.Both(context),
+                         block.outer.Both(context), DropoutSite());
   Rows out;
   out.data = Residual(path, mlp, block.outer.b(), sum,
                       Site(context, index + 1, kGpt2Output, gpt2_.residual_dropout));

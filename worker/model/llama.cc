@@ -255,11 +255,13 @@ Tensor LlamaModel::Attended(int index, const Tensor& normed, const Rows& rows,
   const auto heads = [&](const Tensor& x) { return x.unflatten(1, {-1, llama_.head_dim}); };
   std::vector<Tensor> qkv;
   if (last_rows) {
-    qkv = {Linear(path, LastRows(normed, rows.cu_seqlens), block.query.both())};
-    const auto kv = Projections(path, normed, {block.key.both(), block.value.both()});
+    qkv = {Linear(path, LastRows(normed, rows.cu_seqlens), block.query.Both(context))};
+    const auto kv = Projections(path, normed, {block.key.Both(context), block.value.Both(context)});
     qkv.insert(qkv.end(), kv.begin(), kv.end());
   } else {
-    qkv = Projections(path, normed, {block.query.both(), block.key.both(), block.value.both()});
+    qkv = Projections(
+        path, normed,
+        {block.query.Both(context), block.key.Both(context), block.value.Both(context)});
   }
   if (llama_.norms_heads) {
     qkv[0] = NormaliseHeads(path, qkv[0], NormOf(block.query_norm));
@@ -284,11 +286,11 @@ Rows LlamaModel::Block(int index, const Rows& rows, const RunContext& context) {
   const bool last_rows = LeavesLastRows(index, context);
   const Tensor normed = Normalise(path, rows.data, NormOf(block.attention_norm));
   const auto [sum, middle] = ResidualAndNorm(
-      path, Linear(path, Attended(index, normed, rows, context), {block.output.w(), Tensor()}),
+      path, Linear(path, Attended(index, normed, rows, context), block.output.Unbiased(context)),
       block.output.b(), last_rows ? LastRows(rows.data, rows.cu_seqlens) : rows.data,
       NormOf(block.mlp_norm), DropoutSite());
-  const Tensor mlp = GatedMlp(path, llama_.activation, middle, block.gate.both(), block.up.both(),
-                              block.down.both(), DropoutSite());
+  const Tensor mlp = GatedMlp(path, llama_.activation, middle, block.gate.Both(context),
+                              block.up.Both(context), block.down.Both(context), DropoutSite());
   Rows out;
   out.data = Residual(path, mlp, block.down.b(), sum, DropoutSite());
   out.cu_seqlens = last_rows ? UnitBounds(rows.cu_seqlens.size() - 1) : rows.cu_seqlens;

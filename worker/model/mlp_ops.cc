@@ -9,10 +9,13 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// activation(x + bias). Where there is a bias it is added to x in place, which must then be the
+// caller's to give away.
 struct ActivateFunction : torch::autograd::Function<ActivateFunction> {
-  static Tensor forward(AutogradContext* context, const Tensor& x_given, ActivationKind kind) {
+  static Tensor forward(AutogradContext* context, const Tensor& x_given, const Tensor& bias,
+                        ActivationKind kind) {
     const Tensor x = x_given.contiguous(), y = at::empty_like(x);
-    Kernels().activation_forward(kind, x.size(0), x.size(1), Floats(x), nullptr, Floats(y));
+    Kernels().activation_forward(kind, x.size(0), x.size(1), Floats(x), Floats(bias), Floats(y));
     context->save_for_backward({x});
     Hold(context, kind);
     return y;
@@ -22,7 +25,7 @@ struct ActivateFunction : torch::autograd::Function<ActivateFunction> {
     const Tensor d = gradients[0].clone(at::MemoryFormat::Contiguous);
     Kernels().activation_backward(HeldIn<ActivationKind>(context), x.size(0), x.size(1), Floats(x),
                                   Floats(d), nullptr);
-    return {d, Tensor()};
+    return {d, BiasGradient(context->needs_input_grad(1), d), Tensor()};
   }
 };
 
@@ -148,15 +151,60 @@ struct GatedMlpFunction : torch::autograd::Function<GatedMlpFunction> {
   }
 };
 
+// activation(gate) * up, for what comes in parts.
+struct GateFunction : torch::autograd::Function<GateFunction> {
+  static Tensor forward(AutogradContext* context, const Tensor& gate, const Tensor& up,
+                        ActivationKind activation) {
+    const Tensor product = at::empty_like(gate);
+    Kernels().gated_forward(activation, gate.size(0), gate.size(1), Floats(gate), Floats(up),
+                            gate.size(1), Floats(product));
+    context->save_for_backward({gate, up});
+    Hold(context, activation);
+    return product;
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const Tensor &gate = saved[0], &up = saved[1];
+    const Tensor d = gradients[0].contiguous();
+    const Tensor d_gate = at::empty_like(gate), d_up = at::empty_like(gate);
+    Kernels().gated_backward(HeldIn<ActivationKind>(context), gate.size(0), gate.size(1),
+                             Floats(gate), Floats(up), gate.size(1), Floats(d), Floats(d_gate),
+                             Floats(d_up), nullptr);
+    return {d_gate, d_up, Tensor()};
+  }
+};
+
+WeightAndBias WithoutBias(WeightAndBias projection) {
+  projection.bias = Tensor();
+  return projection;
+}
+
+// activation(projection(x)), its bias being added where MlpFunction adds it.
+Tensor ActivateLinear(Path path, ActivationKind activation, const Tensor& x,
+                      const WeightAndBias& projection) {
+  if (path == Path::kReference) {
+    return reference::Activate(activation, Linear(path, x, projection));
+  }
+  Tensor bias = OrEmpty(projection.bias);
+  if (projection.bias.defined() && projection.output_scale.defined()) {
+    bias = bias * projection.output_scale;
+  }
+  return Apply<ActivateFunction>(Linear(path, x, WithoutBias(projection)), bias, activation);
+}
+
 }  // namespace
 
 Tensor Activate(Path path, ActivationKind activation, const Tensor& x) {
   if (path == Path::kReference) return reference::Activate(activation, x);
-  return Apply<ActivateFunction>(x, activation);
+  return Apply<ActivateFunction>(x, OrEmpty(Tensor()), activation);
 }
 
 Tensor Mlp(Path path, ActivationKind activation, const Tensor& x, const WeightAndBias& first,
            const WeightAndBias& second, const DropoutSite& inner_dropout) {
+  if (first.changed() || second.changed()) {
+    const Tensor inner = ActivateLinear(path, activation, x, first);
+    return Linear(path, Dropout(path, inner, inner_dropout), WithoutBias(second));
+  }
   if (path == Path::kReference) {
     return reference::Mlp(activation, x, first, second, inner_dropout);
   }
@@ -168,6 +216,13 @@ Tensor Mlp(Path path, ActivationKind activation, const Tensor& x, const WeightAn
 Tensor GatedMlp(Path path, ActivationKind activation, const Tensor& x, const WeightAndBias& gate,
                 const WeightAndBias& up, const WeightAndBias& down,
                 const DropoutSite& inner_dropout) {
+  if (gate.changed() || up.changed() || down.changed()) {
+    const auto sides = Projections(path, x, {gate, up});
+    const Tensor inner = path == Path::kReference
+                             ? reference::Activate(activation, sides[0]) * sides[1]
+                             : Apply<GateFunction>(sides[0], sides[1], activation);
+    return Linear(path, Dropout(path, inner, inner_dropout), WithoutBias(down));
+  }
   if (path == Path::kReference) {
     return reference::GatedMlp(activation, x, gate, up, down, inner_dropout);
   }

@@ -52,6 +52,16 @@ torch::Tensor Model::Positions(const std::vector<int32_t>& bounds, const RunCont
   return positions.to(device);
 }
 
+const Parameter* Model::AddPart(const std::string& name, int group, torch::Tensor tensor) {
+  groups_[static_cast<size_t>(group)].parameters.push_back(name);
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = parameter.first_use = group;
+  parameter.kind = ParameterKind::kAddedPart;
+  parameter.tensor = std::move(tensor);
+  return parameters_.Add(std::move(parameter));
+}
+
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
                                                  const std::optional<HeadSpec>& head) {
   if (head && head->kind == HeadKind::kClassifier) {
@@ -89,6 +99,7 @@ struct TensorsToSave {
 TensorsToSave TensorsOf(const Model& model) {
   TensorsToSave all;
   for (const Parameter& parameter : model.parameters().all()) {
+    if (parameter.added()) continue;
     const TensorSource& source = parameter.source;
     const bool has_source = source.file != nullptr;
     TensorForDelta one;

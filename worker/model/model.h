@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,6 +26,7 @@
 #include "torch/types.h"
 #include "worker/model/config.h"
 #include "worker/model/group.h"
+#include "worker/model/linear_layer.h"
 #include "worker/model/ops.h"
 #include "worker/model/parameters.h"
 #include "worker/model/sequence_state.h"
@@ -133,6 +135,11 @@ class Model {
 
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
+  // What can be changed by an added part; the output layer of a language model cannot.
+  std::deque<LinearLayer>& linears() { return linears_; }
+  const std::deque<LinearLayer>& linears() const { return linears_; }
+  // A tensor of an added part, which belongs to group `group` from now on. Its name must be new.
+  const Parameter* AddPart(const std::string& name, int group, torch::Tensor tensor);
   const ModelConfig& config() const { return config_; }
   // The head is the one that the directory holds, so that saving gives back its files' names.
   bool keeps_layout() const { return keeps_layout_; }
@@ -158,6 +165,7 @@ class Model {
 
   ModelConfig config_;
   Parameters parameters_;
+  std::deque<LinearLayer> linears_;  // layers keep pointers to them
   std::vector<Group> groups_;
   int first_decoder_block_ = 0;
   bool keeps_layout_ = true;
@@ -175,7 +183,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
 // Writes config.json and model.safetensors as transformers' class for the head expects them into
 // `directory`, which exists; each file appears whole or not at all. Tensors that were never
 // replaced keep the bytes that they had in their file, and all keep their names unless the head is
-// another one. Tokenizer files are the caller's.
+// another one. Added parts are left out. Tokenizer files are the caller's.
 absl::Status SaveModel(const Model& model, const std::string& directory);
 
 // The same as what differs from the base whose weights are in `base_directory`

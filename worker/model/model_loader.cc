@@ -21,6 +21,38 @@ std::string FirstNames(const std::vector<std::string>& names) {
 
 }  // namespace
 
+torch::Tensor WeightPair::b() const {
+  if (bias == nullptr) return torch::Tensor();
+  const bool scaled = linear != nullptr && linear->added && linear->added->output_scale != nullptr;
+  return scaled ? bias->tensor * linear->added->output_scale->tensor.view(-1) : bias->tensor;
+}
+
+WeightAndBias WeightPair::Both(const RunContext& context) const {
+  WeightAndBias both = Unbiased(context);
+  if (bias != nullptr) both.bias = bias->tensor;
+  return both;
+}
+
+WeightAndBias WeightPair::Unbiased(const RunContext& context) const {
+  WeightAndBias result{w(), torch::Tensor(), linear->input_major};
+  if (!linear->added) return result;
+  const AddedToLinear& added = *linear->added;
+  if (added.down != nullptr) {
+    result.low_rank.down = added.down->tensor;
+    result.low_rank.up = added.up->tensor;
+    result.low_rank.scale = added.scale;
+    if (context.training) {
+      result.low_rank.dropout =
+          MakeDropoutSite(context.dropout.seed, context.dropout.step, context.dropout.micro_step,
+                          added.dropout_site, added.dropout);
+    }
+    if (added.magnitude != nullptr) result.low_rank.magnitude = added.magnitude->tensor;
+  }
+  if (added.input_scale != nullptr) result.input_scale = added.input_scale->tensor.view(-1);
+  if (added.output_scale != nullptr) result.output_scale = added.output_scale->tensor.view(-1);
+  return result;
+}
+
 void ModelLoader::StartGroup(std::string name) {
   model_->groups_.push_back({std::move(name), {}});
   kind_ = ParameterKind::kOther;
@@ -57,15 +89,21 @@ WeightPair ModelLoader::Linear(const std::string& scope, int64_t out, int64_t in
   WeightPair pair;
   pair.weight = Tensor(scope + ".weight", {out, in});
   if (bias) pair.bias = AsBias(Tensor(scope + ".bias", {out}));
+  return AsLinear(scope, pair);
+}
+
+WeightPair ModelLoader::AsLinear(const std::string& scope, WeightPair pair, bool input_major) {
+  if (!status_.ok()) return pair;
+  model_->linears_.push_back({scope, pair.weight, pair.bias, input_major, std::nullopt});
+  pair.linear = &model_->linears_.back();
   return pair;
 }
 
 WeightPair ModelLoader::InputMajorLinear(const std::string& scope, int64_t in, int64_t out) {
   WeightPair pair;
-  pair.input_major = true;
   pair.weight = Tensor(scope + ".weight", {in, out});
   pair.bias = AsBias(Tensor(scope + ".bias", {out}));
-  return pair;
+  return AsLinear(scope, pair, /*input_major=*/true);
 }
 
 WeightPair ModelLoader::Norm(const std::string& scope, int64_t width, bool bias) {
@@ -135,7 +173,7 @@ WeightPair ModelLoader::FreshLinear(const std::string& scope, int64_t out, int64
   pair.weight = Fresh(scope + ".weight",
                       NormalTensor({out, in}, model_->config_.initializer_range, seed, stream));
   if (bias) pair.bias = AsBias(Fresh(scope + ".bias", at::zeros({out})));
-  return pair;
+  return AsLinear(scope, pair);
 }
 
 const Parameter* ModelLoader::TiedOutput(const std::string& name, const Parameter* word) {

@@ -14,12 +14,16 @@ namespace thaw {
 // weight and bias of "<scope>.weight" and "<scope>.bias", as they are at this moment.
 struct WeightPair {
   const Parameter* weight = nullptr;
-  const Parameter* bias = nullptr;  // null where the layer has none
-  bool input_major = false;         // weight is [in, out]: GPT-2's Conv1D
+  const Parameter* bias = nullptr;      // null where the layer has none
+  const LinearLayer* linear = nullptr;  // of a linear layer, which parts may be added to
 
   const torch::Tensor& w() const { return weight->tensor; }
-  torch::Tensor b() const { return bias == nullptr ? torch::Tensor() : bias->tensor; }
-  WeightAndBias both() const { return {w(), b(), input_major}; }
+  // The bias that goes with Unbiased: where a part scales what the layer gives, it is scaled too.
+  torch::Tensor b() const;
+  // Of a linear layer, with what has been added to it.
+  WeightAndBias Both(const RunContext& context) const;
+  // For who adds the bias later.
+  WeightAndBias Unbiased(const RunContext& context) const;
 };
 
 // Puts tensors of a directory into a model under construction. The first error is kept and
@@ -44,6 +48,8 @@ class ModelLoader {
                          uint64_t stream, bool bias = true);
   // Drawn anew: weight [width] of ones, bias [width] of zeros.
   WeightPair FreshNorm(const std::string& scope, int64_t width);
+  // "<scope>.weight" of a linear layer of the family's own making.
+  WeightPair AsLinear(const std::string& scope, WeightPair pair, bool input_major = false);
   // A tensor of the family's own making.
   const Parameter* Fresh(const std::string& name, torch::Tensor tensor);
   // Marks what was just added as a bias, and gives it back.

@@ -71,19 +71,45 @@ torch::Tensor Embedding(Path path, const EmbeddingInputs& inputs, const torch::T
 
 // ---- Projections
 
+// scale dropout(x) downᵀ upᵀ, which an added part adds to a projection: down [rank, in], up [out,
+// rank].
+struct LowRank {
+  torch::Tensor down = {}, up = {};  // undefined: nothing is added
+  double scale = 1;
+  DropoutSite dropout = {};
+  // Where defined, [out]: each row of weight + scale up down has this length instead of its own,
+  // which gets no gradient (DoRA, arXiv 2402.09353, section 4.3).
+  torch::Tensor magnitude = {};
+};
 struct WeightAndBias {
   torch::Tensor weight;
-  torch::Tensor bias;        // may be undefined
+  torch::Tensor bias = {};   // may be undefined
   bool input_major = false;  // weight is [in, out]
+  // Of an added part, all undefined where there is none. The scales are of x [in] and of the result
+  // with its bias [out].
+  LowRank low_rank = {};
+  torch::Tensor input_scale = {}, output_scale = {};
+
+  bool changed() const {
+    return low_rank.down.defined() || input_scale.defined() || output_scale.defined();
+  }
 };
-// x weightᵀ + bias for each of them; their gradients at x are summed inside the GEMMs.
+// x weightᵀ + bias for each of them, with what is added; their gradients at x are summed inside the
+// GEMMs. Where nothing is added, or nothing but low-rank changes whose `up` is 0, the results are
+// the same bits.
 std::vector<torch::Tensor> Projections(Path path, const torch::Tensor& x,
                                        const std::vector<WeightAndBias>& parameters);
 torch::Tensor Linear(Path path, const torch::Tensor& x, const WeightAndBias& parameters);
 
+// x [rows, width] times scale [width], column by column.
+torch::Tensor ScaleColumns(Path path, const torch::Tensor& x, const torch::Tensor& scale);
+// The lengths of the rows of weight + scale up down, [out]; no autograd.
+torch::Tensor RowLengths(const torch::Tensor& weight, bool input_major, const LowRank& change);
+
 torch::Tensor Activate(Path path, ActivationKind activation, const torch::Tensor& x);
 // dropout(activation(first(x))) times second's weight, without second's bias, which ResidualNorm
-// and its like add: the activations are computed again in the backward pass.
+// and its like add: the activations are computed again in the backward pass, unless something is
+// added to one of the two.
 torch::Tensor Mlp(Path path, ActivationKind activation, const torch::Tensor& x,
                   const WeightAndBias& first, const WeightAndBias& second,
                   const DropoutSite& inner_dropout);

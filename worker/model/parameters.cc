@@ -39,6 +39,10 @@ void Parameters::MarkBias(const Parameter* parameter) {
   all_[index_.at(parameter->name)].bias = true;
 }
 
+void Parameters::MarkBesideAdded(absl::string_view name) {
+  all_[index_.at(std::string(name))].beside_added = true;
+}
+
 void Parameters::AddAlias(absl::string_view name, std::string alias) {
   std::vector<std::string>& aliases = all_[index_.at(std::string(name))].aliases;
   if (std::find(aliases.begin(), aliases.end(), alias) == aliases.end()) {

@@ -40,12 +40,15 @@ struct Parameter {
   int group = 0;      // index into Model::groups(): with what it freezes
   int first_use =
       0;  // the lowest group that reads it: a tied output layer is read by the embeddings
-  bool decays = true;    // weight decay acts on it, unless it is a bias or a norm
-  bool buffer = false;   // learnt without a gradient: a batch norm's running mean
-  torch::Tensor tensor;  // what layers read, each time anew
+  bool beside_added = false;  // the base's own, but trained together with the added part
+  bool decays = true;         // weight decay acts on it, unless it is a bias or a norm
+  bool buffer = false;        // learnt without a gradient: a batch norm's running mean
+  torch::Tensor tensor;       // what layers read, each time anew
   TensorSource source;
   std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers
 
+  // Of an added part: not among the base's tensors, nor in a model's files.
+  bool added() const { return kind == ParameterKind::kAddedPart; }
   // Has the bits that were loaded, whatever happened in between.
   bool as_loaded() const;
 };
@@ -78,6 +81,8 @@ class Parameters {
   void SetGroup(absl::string_view name, int group);
   // While a model is loaded: `parameter` is a bias.
   void MarkBias(const Parameter* parameter);
+  // While a part is added: the named parameter trains with it.
+  void MarkBesideAdded(absl::string_view name);
   void AddAlias(absl::string_view name, std::string alias);
 
   // Ordered as the architecture lists them; the order is part of no file format.

@@ -167,11 +167,14 @@ Rows PostNormEncoder::Block(int index, const Rows& rows, const RunContext& conte
   if (index + 1 == blocks() && config_.head == HeadKind::kClassifier && !context.all_rows) {
     in.data = FirstRows(rows.data, rows.cu_seqlens);
     in.cu_seqlens = UnitBounds(rows.cu_seqlens.size() - 1);
-    qkv = {Linear(path, in.data, block.query.both())};
-    const auto kv = Projections(path, rows.data, {block.key.both(), block.value.both()});
+    qkv = {Linear(path, in.data, block.query.Both(context))};
+    const auto kv =
+        Projections(path, rows.data, {block.key.Both(context), block.value.Both(context)});
     qkv.insert(qkv.end(), kv.begin(), kv.end());
   } else {
-    qkv = Projections(path, rows.data, {block.query.both(), block.key.both(), block.value.both()});
+    qkv = Projections(
+        path, rows.data,
+        {block.query.Both(context), block.key.Both(context), block.value.Both(context)});
   }
   AttentionSpec spec;
   spec.q_bounds = in.cu_seqlens;
@@ -180,13 +183,13 @@ Rows PostNormEncoder::Block(int index, const Rows& rows, const RunContext& conte
   spec.dropout = Site(context, index + 1, kEncoderAttention, spec_.attention_dropout);
   const Tensor attended = Attention(path, heads(qkv[0]), heads(qkv[1]), heads(qkv[2]), spec);
   const Tensor middle = ResidualNorm(
-      path, Linear(path, attended, {block.attention_output.w(), Tensor()}),
+      path, Linear(path, attended, block.attention_output.Unbiased(context)),
       block.attention_output.b(), in.data, block.attention_norm.w(), block.attention_norm.b(),
       spec_.norm_epsilon,
       Site(context, index + 1, kEncoderAttentionOutput, spec_.attention_output_dropout));
   in.data = ResidualNorm(path,
-                         Mlp(path, spec_.activation, middle, block.intermediate.both(),
-                             block.output.both(), DropoutSite()),
+                         Mlp(path, spec_.activation, middle, block.intermediate.Both(context),
+                             block.output.Both(context), DropoutSite()),
                          block.output.b(), middle, block.output_norm.w(), block.output_norm.b(),
                          spec_.norm_epsilon,
                          Site(context, index + 1, kEncoderOutput, spec_.output_dropout));
@@ -200,21 +203,21 @@ Tensor PostNormEncoder::Head(const Rows& rows, const RunContext& context) {
       OneRowEach(rows.data, rows.cu_seqlens) ? rows.data : FirstRows(rows.data, rows.cu_seqlens);
   const Tensor input = Dropout(
       path, first, Site(context, group, kEncoderClassifierInput, spec_.classifier_input_dropout));
-  const Tensor dense = Linear(path, input, dense_.both());
+  const Tensor dense = Linear(path, input, dense_.Both(context));
   // at::relu does not run on the meta device.
   const Tensor pooled = spec_.classifier_relu ? at::threshold(dense, 0, 0) : at::tanh(dense);
   return Linear(
       path,
       Dropout(path, pooled, Site(context, group, kEncoderClassifier, spec_.classifier_dropout)),
-      classifier_.both());
+      classifier_.Both(context));
 }
 
 Tensor PostNormEncoder::OutputStates(const Rows& rows, const Tensor& selected,
                                      const RunContext& context) {
   const Path path = PathOf(context, rows.data);
   const Tensor states = selected.defined() ? GatherRows(rows.data, selected) : rows.data;
-  const Tensor transformed =
-      Activate(path, spec_.language_model_activation, Linear(path, states, transform_.both()));
+  const Tensor transformed = Activate(path, spec_.language_model_activation,
+                                      Linear(path, states, transform_.Both(context)));
   return Normalise(
       path, transformed,
       {NormKind::kLayer, transform_norm_.w(), transform_norm_.b(), spec_.norm_epsilon});

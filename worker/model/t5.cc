@@ -271,8 +271,8 @@ Tensor T5Model::SelfAttention(int index, const Tensor& normed, const std::vector
   const bool decodes = this->decodes(index);
   SequenceState* const state = decodes ? context.state : nullptr;
   const auto heads = [&](const Tensor& x) { return x.unflatten(1, {t5_.heads, t5_.head_dim}); };
-  const auto qkv =
-      Projections(path, normed, {self.query.both(), self.key.both(), self.value.both()});
+  const auto qkv = Projections(
+      path, normed, {self.query.Both(context), self.key.Both(context), self.value.Both(context)});
   int64_t span = 1;  // longest sequence
   for (size_t s = 0; s + 1 < bounds.size(); ++s) {
     const int32_t seen = state == nullptr ? 0 : state->lengths()[s];
@@ -301,10 +301,11 @@ Tensor T5Model::CrossAttention(int index, const Tensor& normed, const Rows& rows
   spec.q_bounds = rows.cu_seqlens;
   spec.k_bounds = rows.other_bounds;
   spec.dropout = Site(context, index + 1, kT5Cross, t5_.dropout);
-  const Tensor q = Linear(path, normed, cross.query.both());
+  const Tensor q = Linear(path, normed, cross.query.Both(context));
   Tensor k, v;
   if (rows.other.defined()) {
-    const auto kv = Projections(path, rows.other, {cross.key.both(), cross.value.both()});
+    const auto kv =
+        Projections(path, rows.other, {cross.key.Both(context), cross.value.Both(context)});
     k = kv[0];
     v = kv[1];
   }
@@ -337,17 +338,18 @@ Rows T5Model::Block(int index, const Rows& rows, const RunContext& context) {
   const Tensor normed = Normalise(path, rows.data, NormOf(block.self.norm));
   const Tensor attended = SelfAttention(index, normed, rows.cu_seqlens, context);
   SumAndNorm middle = ResidualAndNorm(
-      path, Linear(path, attended, block.self.output.both()), Tensor(), rows.data,
+      path, Linear(path, attended, block.self.output.Both(context)), Tensor(), rows.data,
       NormOf(decodes(index) ? block.cross.norm : block.norm), site(kT5AttentionOutput));
   if (decodes(index)) {
     const Tensor crossed = CrossAttention(index, middle.normed, rows, context);
-    middle = ResidualAndNorm(path, Linear(path, crossed, block.cross.output.both()), Tensor(),
-                             middle.sum, NormOf(block.norm), site(kT5CrossOutput));
+    middle = ResidualAndNorm(path, Linear(path, crossed, block.cross.output.Both(context)),
+                             Tensor(), middle.sum, NormOf(block.norm), site(kT5CrossOutput));
   }
-  const Tensor dense = t5_.gated ? GatedMlp(path, t5_.activation, middle.normed, block.gate.both(),
-                                            block.up.both(), block.down.both(), site(kT5Inner))
-                                 : Mlp(path, t5_.activation, middle.normed, block.up.both(),
-                                       block.down.both(), site(kT5Inner));
+  const Tensor dense =
+      t5_.gated ? GatedMlp(path, t5_.activation, middle.normed, block.gate.Both(context),
+                           block.up.Both(context), block.down.Both(context), site(kT5Inner))
+                : Mlp(path, t5_.activation, middle.normed, block.up.Both(context),
+                      block.down.Both(context), site(kT5Inner));
   Rows out = rows;
   out.data = Residual(path, dense, Tensor(), middle.sum, site(kT5Output));
   if (index + 1 != first_decoder_block_) return out;

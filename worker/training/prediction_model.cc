@@ -10,6 +10,7 @@
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
+#include "worker/tuning/added_part.h"
 
 namespace thaw {
 namespace {
@@ -79,6 +80,10 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   PredictionModel loaded;
   THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
   loaded.tokenizer_dir = run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
+  const v1::Training& behind = assignment.training_behind().spec().training();
+  if (assignment.has_training_behind() && behind.has_added_part()) {
+    THAW_RETURN_IF_ERROR(AddPart(behind.added_part(), behind.seed(), loaded.model.get()));
+  }
   if (!run.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(UseCheckpoint(run, loaded.model.get()));
   THAW_RETURN_IF_ERROR(ReadText(directory, &loaded));
   return loaded;

@@ -12,6 +12,7 @@
 #include "worker/training/model_directory.h"
 #include "worker/training/receipt.h"
 #include "worker/training/result.h"
+#include "worker/tuning/added_part.h"
 #include "worker/tuning/metric.h"
 
 namespace thaw {
@@ -318,13 +319,14 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   ended.set_result_dir("result");
   const double begin = reporter_.SecondsSinceStart();
   const std::string result_dir = run_.work_dir() + "/" + ended.result_dir();
+  const int64_t trained = CountNumbers(last.names);
+  if (training_.output() == v1::Training::MERGED) THAW_RETURN_IF_ERROR(MergePart(model_.get()));
   if (training_.output() == v1::Training::DELTA) {
     THAW_RETURN_IF_ERROR(WriteDeltaResult(*model_, model_dir_, BaseWeightsDirectory(run_),
                                           BaseDigest(run_), result_dir));
   } else {
     THAW_RETURN_IF_ERROR(WriteResult(*model_, model_dir_, result_dir));
   }
-  const int64_t trained = CountNumbers(last.names);
   THAW_RETURN_IF_ERROR(ReadBack(result_dir));
   reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
                                 best ? "with the best metric, of" : "after",

@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "worker/training/model_directory.h"
 #include "worker/training/training_loop.h"
+#include "worker/tuning/added_part.h"
 
 namespace thaw {
 namespace {
@@ -44,6 +45,9 @@ absl::Status TrainingLoop::Prepare() {
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
                                 reporter_.SecondsSinceStart() - read));
+  if (training_.has_added_part()) {
+    THAW_RETURN_IF_ERROR(AddPart(training_.added_part(), training_.seed(), model_.get()));
+  }
   task_ = TaskFor(model_->config(), Lanes());
   if (inputs_.carries_state) carried_.emplace(model_->blocks());
   THAW_ASSIGN_OR_RETURN(

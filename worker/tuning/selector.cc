@@ -34,7 +34,7 @@ bool IsOfKind(const Parameter& parameter, v1::Selector::Kind kind) {
     case v1::Selector::FEED_FORWARD:
       return parameter.kind == ParameterKind::kFeedForward;
     case v1::Selector::ADDED_PARTS:
-      return parameter.kind == ParameterKind::kAddedPart;
+      return parameter.added() || parameter.beside_added;
     default:
       return false;
   }

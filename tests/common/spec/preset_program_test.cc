@@ -133,7 +133,6 @@ TEST(PresetProgramTest, AScheduleOfTheJobTakesThePlaceOfThePhases) {
 
 TEST(PresetProgramTest, EveryProgramIsAValidSpecOfAnyDepth) {
   for (const PresetWord& word : PresetWords()) {
-    if (!word.supported) continue;
     EXPECT_EQ(*ParsePreset(word.name), word.preset);
     for (const int blocks : {1, 2, 6, 24, 61, 62, 63, 64, 123, 126, 400}) {
       for (const bool language : {false, true}) {
@@ -175,8 +174,6 @@ TEST(PresetProgramTest, RefusesWhatDoesNotFit) {
       {field, "beside phases",
        [](auto* t) { *t->add_phases() = TrainingExample().training().phases(0); }},
       {field + ".name", "0 is not known", [](auto* t) { t->mutable_preset()->clear_name(); }},
-      {field, "not supported yet",
-       [](auto* t) { t->mutable_preset()->set_name(v1::Preset::LORA); }},
       {field + ".learning_rate", "at most 1",
        [](auto* t) { t->mutable_preset()->set_learning_rate(2); }},
       {field + ".epochs", "-1", [](auto* t) { t->mutable_preset()->set_epochs(-1); }},

@@ -1,5 +1,6 @@
 #include "tests/worker/model/model_fixture.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 
@@ -162,6 +163,20 @@ void MakeTrainable(Model& model) {
     torch::Tensor leaf = parameter.tensor.detach().clone().set_requires_grad(true);
     TORCH_CHECK(model.parameters().SetTensor(parameter.name, leaf).ok());
   }
+}
+
+void StepAdamW(const torch::Tensor& p, TraceMoments& moments, int t, double rate, double decay,
+               double scale) {
+  const torch::Tensor g = p.grad() * scale;
+  if (!moments.first.defined()) {
+    moments.first = at::zeros_like(p);
+    moments.second = at::zeros_like(p);
+  }
+  moments.first = 0.9 * moments.first + 0.1 * g;
+  moments.second = 0.999 * moments.second + 0.001 * g * g;
+  const torch::Tensor denominator = (moments.second / (1 - std::pow(0.999, t))).sqrt() + 1e-8;
+  p.mul_(1 - rate * decay);
+  p.sub_(rate / (1 - std::pow(0.9, t)) * moments.first / denominator);
 }
 
 double MaxDifference(const torch::Tensor& a, const torch::Tensor& b) {

@@ -78,6 +78,14 @@ torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext
 // Every parameter becomes a leaf of its own memory that requires grad.
 void MakeTrainable(Model& model);
 
+// One step of torch.optim.AdamW on one tensor, in its own words: step `t` from 1, the gradient
+// times `scale`.
+struct TraceMoments {
+  torch::Tensor first, second;
+};
+void StepAdamW(const torch::Tensor& p, TraceMoments& moments, int t, double rate, double decay,
+               double scale);
+
 // Largest absolute difference; NaN counts as infinite.
 double MaxDifference(const torch::Tensor& a, const torch::Tensor& b);
 

@@ -141,30 +141,13 @@ TEST_P(Parity, LossAndGradientNormsAreTransformers) {
   EXPECT_EQ(fixture.json["grad_norms"].size(), fixture.model->parameters().all().size());
 }
 
-// One step of torch.optim.AdamW on one tensor, in its own words.
-struct Moments {
-  Tensor first, second;
-};
-void AdamWStep(const Tensor& p, Moments& moments, int t, double rate, double decay, double scale) {
-  const Tensor g = p.grad() * scale;
-  if (!moments.first.defined()) {
-    moments.first = at::zeros_like(p);
-    moments.second = at::zeros_like(p);
-  }
-  moments.first = 0.9 * moments.first + 0.1 * g;
-  moments.second = 0.999 * moments.second + 0.001 * g * g;
-  const Tensor denominator = (moments.second / (1 - std::pow(0.999, t))).sqrt() + 1e-8;
-  p.mul_(1 - rate * decay);
-  p.sub_(rate / (1 - std::pow(0.9, t)) * moments.first / denominator);
-}
-
 TEST_P(Parity, TenStepsAreTransformers) {
   const char* const name = GetParam().fixture;
   ModelFixture fixture(name, std::nullopt);
   MakeTrainable(*fixture.model);
   const nlohmann::json& trace = fixture.json["train"];
   const auto no_decay = trace["no_decay"].get<std::set<std::string>>();
-  std::map<std::string, Moments> moments;
+  std::map<std::string, TraceMoments> moments;
   double worst_loss = 0, worst_norm = 0;
   for (int t = 0; t < 10; ++t) {
     const Tensor loss = MeanLoss(*fixture.model, fixture.Batch(t % 3), {.training = true});
@@ -181,7 +164,7 @@ TEST_P(Parity, TenStepsAreTransformers) {
     const double expected_norm = trace["grad_norm_before_clip"][t];
     worst_norm = std::max(worst_norm, std::abs(norm - expected_norm) / expected_norm);
     for (const Parameter& parameter : fixture.model->parameters().all()) {
-      AdamWStep(parameter.tensor, moments[parameter.name], t + 1, 5e-4 * (10 - t) / 10,
+      StepAdamW(parameter.tensor, moments[parameter.name], t + 1, 5e-4 * (10 - t) / 10,
                 no_decay.count(parameter.name) > 0 ? 0 : 0.01, std::min(1.0, 1 / (norm + 1e-6)));
       parameter.tensor.mutable_grad().reset();
     }

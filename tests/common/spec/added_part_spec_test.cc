@@ -1,0 +1,101 @@
+// Training.added_part and Training.output: bounds, contradictions, defaults.
+#include <functional>
+
+#include "common/base/status.h"
+#include "common/spec/spec_defaults.h"
+#include "gmock/gmock.h"
+#include "tests/common/spec/spec_examples.h"
+
+namespace thaw {
+namespace {
+
+using ::testing::HasSubstr;
+
+v1::JobSpec LoraExample() {
+  v1::JobSpec spec = TrainingExample();
+  spec.mutable_training()->mutable_added_part()->mutable_lora();
+  spec.mutable_training()->set_output(v1::Training::MERGED);
+  return spec;
+}
+
+TEST(AddedPartSpecTest, WhatIsWrongIsRefusedByField) {
+  ASSERT_TRUE(ValidateSpec(LoraExample()).ok()) << ValidateSpec(LoraExample());
+  const struct {
+    std::string field, says;
+    std::function<void(v1::Lora*)> change;
+  } cases[] = {
+      {"rank", "-1", [](auto* l) { l->set_rank(-1); }},
+      {"rank", "1025", [](auto* l) { l->set_rank(1025); }},
+      {"alpha", "above 0", [](auto* l) { l->set_alpha(0); }},
+      {"dropout", "below 1", [](auto* l) { l->set_dropout(1); }},
+      {"dropout", "out of range", [](auto* l) { l->set_dropout(-0.1); }},
+      {"target_pattern", "not an RE2", [](auto* l) { l->set_target_pattern("("); }},
+      {"target_pattern", "one of the two",
+       [](auto* l) {
+         l->set_target_pattern(".*");
+         l->add_target_modules("q_proj");
+       }},
+      {"target_modules[0]", "is empty", [](auto* l) { l->add_target_modules(""); }},
+      {"target_modules[1]", "given twice",
+       [](auto* l) {
+         l->add_target_modules("a");
+         l->add_target_modules("a");
+       }},
+      {"exclude_modules[0]", "is empty", [](auto* l) { l->add_exclude_modules(""); }},
+      {"modules_to_save[0]", "control", [](auto* l) { l->add_modules_to_save("a\n"); }},
+      {"layers_to_transform[0]", "negative", [](auto* l) { l->add_layers_to_transform(-1); }},
+      {"rank_pattern[\"a\"]", "0", [](auto* l) { (*l->mutable_rank_pattern())["a"] = 0; }},
+      {"rank_pattern[\"(\"]", "RE2", [](auto* l) { (*l->mutable_rank_pattern())["("] = 1; }},
+      {"alpha_pattern[\"a\"]", "above 0", [](auto* l) { (*l->mutable_alpha_pattern())["a"] = 0; }},
+      {"bias", "not known", [](auto* l) { l->set_bias(static_cast<v1::Lora::Bias>(9)); }},
+  };
+  for (const auto& [field, says, change] : cases) {
+    v1::JobSpec spec = LoraExample();
+    change(spec.mutable_training()->mutable_added_part()->mutable_lora());
+    const auto violations = ViolationsOf(ValidateSpec(spec));
+    ASSERT_EQ(violations.size(), 1u) << field << ": " << ValidateSpec(spec);
+    EXPECT_EQ(violations[0].field, "spec.training.added_part.lora." + field);
+    EXPECT_THAT(violations[0].description, HasSubstr(says)) << field;
+  }
+}
+
+TEST(AddedPartSpecTest, KindsAndOutputsThatDoNotGoTogether) {
+  const struct {
+    std::string field, says;
+    std::function<void(v1::Training*)> change;
+  } cases[] = {
+      {"added_part", "is empty", [](auto* t) { t->mutable_added_part()->clear_lora(); }},
+      {"added_part", "not supported yet",
+       [](auto* t) { t->mutable_added_part()->mutable_bottleneck(); }},
+      {"added_part.ia3.target_modules[0]", "is empty",
+       [](auto* t) { t->mutable_added_part()->mutable_ia3()->add_target_modules(""); }},
+      {"added_part.ia3.feedforward_modules[0]", "is empty",
+       [](auto* t) { t->mutable_added_part()->mutable_ia3()->add_feedforward_modules(""); }},
+      {"output", "give MERGED", [](auto* t) { t->set_output(v1::Training::ADAPTER); }},
+      {"output", "give MERGED", [](auto* t) { t->set_output(v1::Training::DELTA); }},
+      {"output", "leave the added part out", [](auto* t) { t->set_output(v1::Training::FULL); }},
+      {"output", "needs an added part", [](auto* t) { t->clear_added_part(); }},
+      {"output", "not known", [](auto* t) { t->set_output(static_cast<v1::Training::Output>(9)); }},
+  };
+  for (const auto& [field, says, change] : cases) {
+    v1::JobSpec spec = LoraExample();
+    change(spec.mutable_training());
+    const auto violations = ViolationsOf(ValidateSpec(spec));
+    ASSERT_EQ(violations.size(), 1u) << says << ": " << ValidateSpec(spec);
+    EXPECT_EQ(violations[0].field, "spec.training." + field);
+    EXPECT_THAT(violations[0].description, HasSubstr(says));
+  }
+}
+
+TEST(AddedPartSpecTest, Defaults) {
+  v1::JobSpec spec = LoraExample();
+  const v1::Lora filled = WithDefaults(spec, nullptr, {}).training().added_part().lora();
+  EXPECT_EQ(filled.rank(), 8);
+  EXPECT_EQ(filled.alpha(), 16);
+  EXPECT_EQ(filled.bias(), v1::Lora::NO_BIAS);
+  spec.mutable_training()->mutable_added_part()->mutable_lora()->set_rank(4);
+  EXPECT_EQ(WithDefaults(spec, nullptr, {}).training().added_part().lora().alpha(), 8);
+}
+
+}  // namespace
+}  // namespace thaw

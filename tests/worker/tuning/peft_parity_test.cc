@@ -1,0 +1,174 @@
+// Against PEFT: logits of its adapters, merged ones, loss, gradients and ten steps of training.
+#include <cmath>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "common/base/json.h"
+#include "gtest/gtest.h"
+#include "tests/worker/tuning/adapter_fixture.h"
+#include "worker/tuning/added_part.h"
+#include "worker/tuning/peft_files.h"
+
+namespace thaw {
+namespace {
+
+using torch::Tensor;
+
+struct PeftCase {
+  const char* model;
+  const char* method;
+  // Of logits, absolute, and of gradient norms, relative. T5's scores are not scaled, and PEFT's
+  // own unmerged and merged logits differ by 6e-4 with all of its layers changed, by 8e-5 with
+  // rsLoRA.
+  double tolerance = 2e-5, gradient_tolerance = 1e-4;
+};
+constexpr PeftCase kPeftCases[] = {
+    {"llama", "lora-all-linear"},
+    {"llama", "lora-qv"},
+    {"llama", "rslora-qv"},
+    {"llama", "lora-bias"},
+    {"llama", "dora-qv"},
+    {"gpt2", "lora-all-linear"},
+    {"gpt2", "lora-qv"},
+    {"gpt2", "rslora-qv"},
+    {"gpt2", "lora-bias"},
+    {"gpt2", "dora-qv"},
+    {"bert-cls", "lora-all-linear"},
+    {"bert-cls", "lora-qv"},
+    {"bert-cls", "rslora-qv"},
+    {"bert-cls", "lora-bias"},
+    {"bert-cls", "dora-qv"},
+    {"t5", "lora-all-linear", 1e-3, 1e-3},
+    {"t5", "lora-qv"},
+    {"t5", "rslora-qv", 3e-4, 1e-3},
+    {"t5", "lora-bias", 6e-5},
+    {"t5", "dora-qv"},
+    {"llama", "ia3"},
+    {"gpt2", "ia3"},
+    {"bert-cls", "ia3"},
+    {"t5", "ia3"},
+};
+
+void PrintTo(const PeftCase& peft, std::ostream* out) { *out << peft.model << "/" << peft.method; }
+std::string NameOf(const ::testing::TestParamInfo<PeftCase>& info) {
+  return FixtureTestName(std::string(info.param.model) + "_" + info.param.method);
+}
+
+// A third of these biases is noise: softmax does not see what is added to the keys.
+bool IsKeysBiasInPart(const std::string& name) { return absl::EndsWith(name, "c_attn.bias"); }
+
+class PeftParity : public ::testing::TestWithParam<PeftCase> {
+ protected:
+  PeftParity()
+      : directory_(AdapterDirectory(GetParam().model, GetParam().method)),
+        fixture_(GetParam().model, std::nullopt),
+        json_(ReadJsonFile(directory_ + "/expected.json").value()) {}
+
+  void SetUp() override {
+    const auto part = LoadAdapter(directory_, fixture_.model.get());
+    ASSERT_TRUE(part.ok()) << part.status();
+  }
+
+  double DifferenceFrom(const std::string& name, const RunContext& context) {
+    torch::NoGradGuard no_grad;
+    const FixtureBatch batch = fixture_.Batch(0);
+    const Tensor expected = RecordedLogits(directory_, name, batch);
+    const Tensor found = LogitsOf(*fixture_.model, batch.packed, context);
+    return MaxDifference(found.slice(1, 0, expected.size(1)), expected);
+  }
+
+  const std::string directory_;
+  ModelFixture fixture_;
+  const nlohmann::json json_;
+};
+
+TEST_P(PeftParity, LogitsArePefts) {
+  for (const bool reference : {false, true}) {
+    const double worst = DifferenceFrom("logits", {.reference = reference});
+    std::printf("[ FIGURE   ] %s/%s%s: logits differ by at most %.2e\n", GetParam().model,
+                GetParam().method, reference ? " (reference path)" : "", worst);
+    EXPECT_LT(worst, GetParam().tolerance);
+  }
+}
+
+TEST_P(PeftParity, MergedLogitsArePefts) {
+  ASSERT_TRUE(MergePart(fixture_.model.get()).ok());
+  const double merged = DifferenceFrom("merged_logits", {});
+  const double unmerged = DifferenceFrom("logits", {});
+  std::printf(
+      "[ FIGURE   ] %s/%s: merged logits differ from merged by %.2e, from unmerged by %.2e\n",
+      GetParam().model, GetParam().method, merged, unmerged);
+  EXPECT_LT(merged, GetParam().tolerance);
+  EXPECT_LT(unmerged, std::max(GetParam().tolerance, 4e-5));
+}
+
+TEST_P(PeftParity, LossAndGradientNormsArePefts) {
+  const auto trained = TrainPart(*fixture_.model);
+  const Tensor loss = MeanLoss(*fixture_.model, fixture_.Batch(0), {.training = true});
+  loss.backward();
+  const double expected = json_["loss"];
+  EXPECT_LT(std::abs(loss.item<double>() - expected) / expected, 1e-6);
+  double worst = 0;
+  for (const Parameter* parameter : trained) {
+    ASSERT_TRUE(json_["grad_norms"].contains(parameter->name)) << parameter->name;
+    const double norm = json_["grad_norms"][parameter->name];
+    const double found = parameter->tensor.grad().norm().item<double>();
+    EXPECT_NEAR(found, norm, GetParam().gradient_tolerance * norm + 1e-9) << parameter->name;
+    if (norm > 0) worst = std::max(worst, std::abs(found - norm) / norm);
+  }
+  EXPECT_EQ(json_["grad_norms"].size(), trained.size());
+  for (const Parameter& parameter : fixture_.model->parameters().all()) {
+    EXPECT_EQ(parameter.tensor.requires_grad(), parameter.added() || parameter.beside_added);
+  }
+  std::printf("[ FIGURE   ] %s/%s: gradient norms off by at most %.1e (relative)\n",
+              GetParam().model, GetParam().method, worst);
+}
+
+TEST_P(PeftParity, TenStepsArePefts) {
+  const auto trained = TrainPart(*fixture_.model);
+  const nlohmann::json& trace = json_["train"];
+  const auto no_decay = trace["no_decay"].get<std::set<std::string>>();
+  std::map<std::string, TraceMoments> moments;
+  double worst_loss = 0, worst_norm = 0, worst_sum = 0;
+  for (int t = 0; t < 10; ++t) {
+    const Tensor loss = MeanLoss(*fixture_.model, fixture_.Batch(t % 3), {.training = true});
+    loss.backward();
+    torch::NoGradGuard no_grad;
+    double square = 0;
+    for (const Parameter* parameter : trained) {
+      square += std::pow(parameter->tensor.grad().norm().item<double>(), 2);
+    }
+    const double norm = std::sqrt(square), expected = trace["losses"][t];
+    const double expected_norm = trace["grad_norm_before_clip"][t];
+    worst_loss = std::max(worst_loss, std::abs(loss.item<double>() - expected) / expected);
+    worst_norm = std::max(worst_norm, std::abs(norm - expected_norm) / expected_norm);
+    for (const Parameter* parameter : trained) {
+      StepAdamW(parameter->tensor, moments[parameter->name], t + 1, 5e-4 * (10 - t) / 10,
+                no_decay.count(parameter->name) > 0 ? 0 : 0.01, std::min(1.0, 1 / (norm + 1e-6)));
+      parameter->tensor.mutable_grad().reset();
+    }
+  }
+  for (const Parameter* parameter : trained) {
+    const Tensor final = parameter->tensor.detach().to(torch::kFloat64);
+    const auto expected = trace["final_sum_abssum"][parameter->name].get<std::vector<double>>();
+    const double sum = std::abs(final.sum().item<double>() - expected[0]) / expected[1];
+    const double absolute = std::abs(final.abs().sum().item<double>() - expected[1]) / expected[1];
+    // Elements of noise go at most the sum of the rates, either way.
+    const double noise = IsKeysBiasInPart(parameter->name)
+                             ? 2 * 5e-4 * 5.5 * static_cast<double>(final.numel()) / 3 / expected[1]
+                             : 1e-5;
+    EXPECT_LT(std::max(sum, absolute), noise) << parameter->name;
+    if (noise == 1e-5) worst_sum = std::max({worst_sum, sum, absolute});
+  }
+  std::printf(
+      "[ FIGURE   ] %s/%s: ten steps: loss off by at most %.1e, gradient norm by %.1e, sums of the "
+      "weights by %.1e (relative)\n",
+      GetParam().model, GetParam().method, worst_loss, worst_norm, worst_sum);
+  EXPECT_LT(worst_loss, 1e-5);
+  EXPECT_LT(worst_norm, GetParam().gradient_tolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(Adapters, PeftParity, ::testing::ValuesIn(kPeftCases), NameOf);
+
+}  // namespace
+}  // namespace thaw
