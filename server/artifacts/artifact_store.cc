@@ -164,7 +164,8 @@ absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
   artifact.mutable_create_time()->set_nanos(static_cast<int32_t>(now % 1'000'000) * 1000);
   if (artifact.kind() == v1::Artifact::DATASET) {
     artifact.set_state(v1::Artifact::VALIDATING);
-    CopyColumns(WithDefaults(upload.request.columns()), artifact.mutable_dataset());
+    // What is not given is found when the file is read.
+    CopyColumns(upload.request.columns(), artifact.mutable_dataset());
   } else if (artifact.kind() == v1::Artifact::MODEL ||
              (artifact.kind() == v1::Artifact::RESULT && has_config)) {
     MutexLock lock(summarizing_);

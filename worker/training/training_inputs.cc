@@ -39,8 +39,11 @@ absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
   const v1::Training& training = run.assignment().spec().training();
   THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(run.model_dir(), config));
   THAW_ASSIGN_OR_RETURN(const TaskRows rows, RowsOfTask(run, config, run.model_dir(), *tokenizer));
-  const DatasetSchema& schema = rows.schema;
-  THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(run.dataset_dir()));
+  DatasetSchema schema = rows.schema;
+  THAW_ASSIGN_OR_RETURN(const DatasetPath file,
+                        FindDataset(run.dataset_dir(), run.assignment().dataset()));
+  const std::string& path = file.path;
+  schema.format = file.format;
   THAW_ASSIGN_OR_RETURN(const DatasetSummary summary, ScanAll(path, schema, tick));
   TrainingInputs inputs;
   inputs.head = rows.head;
@@ -71,8 +74,12 @@ absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
       return !InValidationSplit(example, fraction, seed);
     };
   } else if (!run.validation_dataset_dir().empty()) {
-    THAW_ASSIGN_OR_RETURN(const std::string validation, DatasetFile(run.validation_dataset_dir()));
-    auto read = ReadRows(validation, schema, *tokenizer, inputs.labels, options, tick);
+    THAW_ASSIGN_OR_RETURN(
+        const DatasetPath other,
+        FindDataset(run.validation_dataset_dir(), run.assignment().validation_dataset()));
+    DatasetSchema other_schema = schema;
+    other_schema.format = other.format;
+    auto read = ReadRows(other.path, other_schema, *tokenizer, inputs.labels, options, tick);
     if (!read.ok()) return Annotate(read.status(), "validation dataset");
     inputs.validation = *std::move(read);
   }
