@@ -1,10 +1,10 @@
 #include "common/spec/spec_json.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/edit_distance.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
 #include "google/protobuf/descriptor.h"
@@ -16,34 +16,10 @@ namespace {
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 
-// Levenshtein's: the least number of characters to insert, remove or replace.
-size_t EditDistance(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
-
 std::string UnknownField(const Descriptor& message, const std::string& name) {
   std::vector<std::string> names;
-  std::string nearest;
-  size_t least = std::max<size_t>(1, name.size() / 3) + 1;
-  for (int i = 0; i < message.field_count(); ++i) {
-    names.push_back(message.field(i)->name());
-    const size_t distance = EditDistance(name, names.back());
-    if (distance < least) {
-      least = distance;
-      nearest = names.back();
-    }
-  }
+  for (int i = 0; i < message.field_count(); ++i) names.push_back(message.field(i)->name());
+  const std::string nearest = NearestName(name, names);
   return absl::StrCat("is not a field",
                       nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest),
                       nearest.empty() ? "; fields: " : "? Fields: ", absl::StrJoin(names, ", "));

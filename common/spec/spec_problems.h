@@ -39,9 +39,19 @@ class SpecProblems {
   std::vector<FieldViolation> violations_;
 };
 
+// Whether there are validation rows.
+bool Evaluates(const v1::Training& training);
+
 // The parts of ValidateSpec. `field` names the message that is checked.
 void ValidateTraining(absl::string_view field, const v1::Training& training,
                       SpecProblems* problems);
+// Of it, what is made of the rows: splits, long ones, weights of labels.
+void ValidateRows(absl::string_view field, const v1::Training& training, SpecProblems* problems);
+void ValidateEvaluation(absl::string_view field, const v1::Training& training,
+                        SpecProblems* problems);
+// Notes metrics that the task does not have. Columns decide, so it is called again once they are
+// resolved.
+void CheckMetrics(absl::string_view field, const v1::Training& training, SpecProblems* problems);
 void ValidatePrediction(absl::string_view field, const v1::Prediction& prediction,
                         SpecProblems* problems);
 void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems);

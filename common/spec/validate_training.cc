@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <initializer_list>
 #include <vector>
 
@@ -20,11 +19,6 @@ struct ColumnName {
 
   absl::string_view name() const { return given.empty() ? absl::string_view(otherwise) : given; }
 };
-
-bool Evaluates(const v1::Training& training) {
-  return training.validation_case() != v1::Training::kValidationFraction ||
-         training.validation_fraction() != 0;
-}
 
 void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems) {
   if (pattern.empty()) {
@@ -191,47 +185,6 @@ void ValidatePhase(absl::string_view field, const v1::Phase& phase, bool first, 
   }
 }
 
-std::string MetricName(v1::Evaluation::Metric metric) {
-  return v1::Evaluation::Metric_IsValid(metric) ? v1::Evaluation::Metric_Name(metric)
-                                                : absl::StrCat(static_cast<int>(metric));
-}
-
-// "A, B or C".
-std::string Alternatives(const std::vector<v1::Evaluation::Metric>& metrics) {
-  std::string names;
-  for (size_t i = 0; i < metrics.size(); ++i) {
-    absl::StrAppend(&names,
-                    i == 0                    ? ""
-                    : i + 1 == metrics.size() ? " or "
-                                              : ", ",
-                    MetricName(metrics[i]));
-  }
-  return names;
-}
-
-void ValidateEvaluation(absl::string_view field, const v1::Training& training,
-                        SpecProblems* problems) {
-  const v1::Evaluation& evaluation = training.evaluation();
-  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  const std::vector<v1::Evaluation::Metric> metrics = MetricsOf(training);
-  if (evaluation.metric() != v1::Evaluation::METRIC_UNSPECIFIED && !metrics.empty() &&
-      std::find(metrics.begin(), metrics.end(), evaluation.metric()) == metrics.end()) {
-    problems->Add(at("metric"),
-                  absl::StrCat(MetricName(evaluation.metric()), " is no metric of this task; give ",
-                               Alternatives(metrics)));
-  }
-  if (evaluation.has_every_epochs()) {
-    problems->ExpectWithin(at("every_epochs"), evaluation.every_epochs(), {0, 1000, true});
-  }
-  if (evaluation.patience() < 0) {
-    problems->Add(at("patience"),
-                  absl::StrCat(evaluation.patience(), " is negative; give 0 for never"));
-  } else if (evaluation.patience() > 0 && !Evaluates(training)) {
-    problems->Add(at("patience"),
-                  "needs evaluations, and validation_fraction is 0; keep some rows back");
-  }
-}
-
 // Names of columns must be printable and different.
 void ValidateColumns(absl::string_view field, std::initializer_list<ColumnName> columns,
                      SpecProblems* problems) {
@@ -323,16 +276,6 @@ void RefuseUnsupported(absl::string_view field, const v1::Training& training,
   refuse(training.has_schedule(), "schedule");
   refuse(training.has_added_part(), "added_part");
   refuse(training.output() != v1::Training::OUTPUT_UNSPECIFIED, "output");
-  refuse(training.long_rows() != v1::Training::LONG_ROWS_UNSPECIFIED, "long_rows");
-  refuse(training.stratified_validation(), "stratified_validation");
-  const v1::TextClassification& classification = training.text_classification();
-  refuse(classification.balanced_classes(), "text_classification.balanced_classes");
-  refuse(!classification.class_weights().empty(), "text_classification.class_weights");
-  const v1::Evaluation& evaluation = training.evaluation();
-  refuse(evaluation.every_steps() != 0, "evaluation.every_steps");
-  refuse(evaluation.also_size() > 0, "evaluation.also");
-  refuse(evaluation.max_new_tokens() != 0, "evaluation.max_new_tokens");
-  refuse(evaluation.generated_rows() != 0, "evaluation.generated_rows");
   for (int i = 0; i < training.phases_size(); ++i) {
     const v1::Phase& phase = training.phases(i);
     const std::string at = absl::StrCat("phases[", i, "].");
@@ -366,6 +309,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
     }
   }
   ValidateTask(field, training, problems);
+  ValidateRows(field, training, problems);
   RefuseUnsupported(field, training, problems);
   if (training.phases_size() < 1 || training.phases_size() > 64) {
     problems->Add(at("phases"), absl::StrCat(training.phases_size(), " phases; give 1 to 64"));

@@ -34,7 +34,9 @@ Program::Program(const v1::Training& training, int64_t steps_in_epoch, bool has_
       default:
         length.steps = phase.steps();
     }
-    length.evaluation_interval = every * static_cast<double>(steps_in_epoch);
+    length.evaluation_interval = evaluation.every_steps() > 0
+                                     ? static_cast<double>(evaluation.every_steps())
+                                     : every * static_cast<double>(steps_in_epoch);
     lengths_.push_back(length);
   }
 }

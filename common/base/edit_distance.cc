@@ -1,0 +1,17 @@
+#include "common/base/edit_distance.h"
+
+namespace thaw {
+
+std::string NearestName(absl::string_view name, const std::vector<std::string>& names) {
+  std::string nearest;
+  size_t least = std::max<size_t>(1, name.size() / 3) + 1;
+  for (const std::string& known : names) {
+    const size_t distance = EditDistance(name, absl::string_view(known));
+    if (distance >= least) continue;
+    least = distance;
+    nearest = known;
+  }
+  return nearest;
+}
+
+}  // namespace thaw
