@@ -43,14 +43,14 @@ bool BelongsToModel(absl::string_view path) {
 
 // Whether importing `request` again would only make another of the same.
 bool IsSame(const v1::Artifact& artifact, const v1::CreateUploadRequest& request,
-            const std::string& digest) {
+            const std::string& digest, const v1::DatasetColumns& columns) {
   if (artifact.state() != v1::Artifact::READY || artifact.digest() != digest ||
       artifact.display_name() != request.display_name() ||
       artifact.base_model() != request.base_model()) {
     return false;
   }
   if (request.kind() != v1::Artifact::DATASET) return true;
-  return SameColumns(request.columns(), artifact.dataset());
+  return SameColumns(columns, artifact.dataset());
 }
 
 TransferOptions OptionsFor(const Caller& caller, const TransferProgress& progress) {
@@ -109,9 +109,15 @@ absl::StatusOr<v1::Artifact> ArtifactClient::Import(const ImportRequest& request
     local_paths.push_back(file.local_path);
   }
   const std::string digest = DigestOfFiles(upload.files());
+  v1::DatasetColumns columns = request.columns;
+  if (request.kind == v1::Artifact::DATASET && request.files.size() == 1) {
+    // What the server will find.
+    columns.set_format(FormatOf(columns.format(), request.files[0].path));
+    THAW_ASSIGN_OR_RETURN(columns, ResolveColumns(request.files[0].local_path, columns));
+  }
   THAW_ASSIGN_OR_RETURN(const std::vector<v1::Artifact> artifacts, ListArtifacts(request.kind));
   for (const v1::Artifact& artifact : artifacts) {
-    if (IsSame(artifact, upload, digest)) return GetArtifact(artifact.id());
+    if (IsSame(artifact, upload, digest, columns)) return GetArtifact(artifact.id());
   }
   absl::StatusOr<v1::Artifact> artifact = UploadArtifact(
       stubs_->artifacts.get(), upload, local_paths, {}, OptionsFor(*caller_, progress));

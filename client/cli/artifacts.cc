@@ -58,6 +58,7 @@ void ShowDataset(const v1::DatasetSummary& dataset) {
     if (!name.empty()) columns.push_back(absl::StrCat(what, " \"", Printable(name), "\""));
   }
   Print("task       %s\n", TaskWord(dataset.task()).c_str());
+  Print("format     %s\n", FormatWord(dataset.format()).c_str());
   Print("columns    %s\n", absl::StrJoin(columns, ", ").c_str());
   Print("rows       %s, %s bad lines, %s duplicates, %s without a label\n",
         FormatCount(dataset.rows()).c_str(), FormatCount(dataset.bad_lines()).c_str(),

@@ -33,7 +33,8 @@ struct ImportOptions {
   std::string path;
   std::string name;
   std::string task;            // empty: classification
-  v1::DatasetColumns columns;  // without the task
+  std::string format;          // empty: by the file's ending
+  v1::DatasetColumns columns;  // without task and format
   std::string base;            // of an adapter or a delta: id or name of its model
 };
 ExitCode RunImport(const Session& session, const ImportOptions& options);

@@ -10,6 +10,7 @@
 #include "client/cli/output.h"
 #include "client/cli/task_names.h"
 #include "common/base/status.h"
+#include "common/dataset/dataset_columns.h"
 
 namespace thaw {
 namespace {
@@ -68,18 +69,27 @@ absl::Status ShowReport(const Session& session, const v1::Artifact& dataset) {
           FormatNumber(summary.least_target()).c_str(),
           FormatNumber(summary.greatest_target()).c_str());
   }
-  if (summary.bad_lines() == 0) return absl::OkStatus();
+  if (summary.has_characters()) {
+    const v1::Percentiles& characters = summary.characters();
+    Print("characters a row: half up to %s, 90 %% up to %s, 99 %% up to %s, the longest %s\n",
+          FormatCount(characters.p50()).c_str(), FormatCount(characters.p90()).c_str(),
+          FormatCount(characters.p99()).c_str(), FormatCount(characters.max()).c_str());
+  }
+  if (dataset.state() == v1::Artifact::READY) return absl::OkStatus();
   return session.client->artifacts().GetDatasetReport(
       dataset.id(), [](const v1::DatasetIssue& issue) {
-        Print("%s:%lld (byte %lld): %s%s%s\n", Printable(issue.path()).c_str(),
+        Print("%s:%lld (byte %lld): %s%s%s%s%s\n", Printable(issue.path()).c_str(),
               static_cast<long long>(issue.line()), static_cast<long long>(issue.byte_offset()),
               Printable(issue.field()).c_str(), issue.field().empty() ? "" : ": ",
-              Printable(issue.reason()).c_str());
+              Printable(issue.reason()).c_str(), issue.remedy().empty() ? "" : ": ",
+              Printable(issue.remedy()).c_str());
       });
 }
 
 absl::Status PrintReportAsJson(const Session& session, const v1::Artifact& artifact) {
-  if (artifact.dataset().bad_lines() == 0) return absl::OkStatus();
+  if (artifact.kind() != v1::Artifact::DATASET || artifact.state() == v1::Artifact::READY) {
+    return absl::OkStatus();
+  }
   return session.client->artifacts().GetDatasetReport(
       artifact.id(), [](const v1::DatasetIssue& issue) { Print("%s\n", JsonLine(issue).c_str()); });
 }
@@ -102,10 +112,17 @@ ExitCode RunImport(const Session& session, const ImportOptions& options) {
     if (stat(options.path.c_str(), &info) != 0) return ErrnoStatus(errno, options.path);
     if (!S_ISREG(info.st_mode)) {
       return absl::InvalidArgumentError(
-          absl::StrCat(options.path, " is not a file; give a JSON Lines file"));
+          absl::StrCat(options.path, " is not a file; give one of JSON Lines, CSV, TSV or text"));
     }
-    request.files = {{options.path, "data.jsonl"}};
     request.columns = options.columns;
+    v1::DatasetSummary::Format format = v1::DatasetSummary::FORMAT_UNSPECIFIED;
+    if (!options.format.empty()) {
+      THAW_ASSIGN_OR_RETURN(format, ParseFormat(options.format));
+    }
+    format = FormatOf(format, options.path);
+    if (format == v1::DatasetSummary::FORMAT_UNSPECIFIED) format = v1::DatasetSummary::JSONL;
+    // The ending says it to the server.
+    request.files = {{options.path, absl::StrCat("data.", FormatWord(format))}};
     if (!options.task.empty()) {
       THAW_ASSIGN_OR_RETURN(const v1::DatasetSummary::Task task, ParseTask(options.task));
       request.columns.set_task(task);

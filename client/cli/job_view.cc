@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kBarColumns = 24;
 constexpr int kPlotHeight = 10;
+constexpr int kMostConfusedLabels = 8;
 
 // Share of the way, by rows for a prediction, by steps for a training; negative if not known.
 double ShareDone(const v1::Progress& progress) {
@@ -28,6 +29,20 @@ std::string OfTotal(int64_t done, int64_t total) {
 }
 
 std::string ShortRate(double rate) { return absl::StrCat("lr ", FormatNumber(rate)); }
+
+// Rows of right labels, columns of answers.
+std::string ConfusionTable(const v1::ConfusionMatrix& confusion) {
+  const int labels = confusion.labels_size();
+  std::vector<std::vector<std::string>> rows = {{"label"}};
+  for (const std::string& label : confusion.labels()) {
+    rows[0].push_back(absl::StrCat(">as ", Clip(Printable(label), 16)));
+    rows.push_back({Clip(Printable(label), 24)});
+  }
+  for (int i = 0; i < labels * labels; ++i) {
+    rows[static_cast<size_t>(1 + i / labels)].push_back(FormatCount(confusion.counts(i)));
+  }
+  return Table(rows);
+}
 
 }  // namespace
 
@@ -164,6 +179,7 @@ void JobView::ShowPhase(const v1::PhaseStart& phase) {
 }
 
 void JobView::ShowEvaluation(const v1::EvaluationEnd& evaluation) {
+  if (evaluation.best()) confusion_ = evaluation.confusion();
   std::vector<std::string> values;
   for (const auto& [name, value] :
        std::map<std::string, double>(evaluation.values().begin(), evaluation.values().end())) {
@@ -198,6 +214,11 @@ void JobView::ShowEnd(const v1::Job& job) {
   const std::string plot =
       PlotCurve(Smoothed(losses_), phases_, std::min(console_->width(), 90), kPlotHeight);
   if (!plot.empty()) console_->Line(absl::StrCat("loss by step, smoothed; phases below\n", plot));
+  const int labels = confusion_.labels_size();
+  if (labels > 0 && labels <= kMostConfusedLabels && confusion_.counts_size() == labels * labels) {
+    console_->Line(absl::StrCat("validation rows by label and answer, best weights\n",
+                                ConfusionTable(confusion_)));
+  }
   if (thawed_.size() > 1) {
     console_->Line("what trained in each phase, from the embeddings to the head, by rate");
     for (const std::string& line : ThawPicture(thawed_)) console_->Line(line);

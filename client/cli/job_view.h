@@ -26,7 +26,7 @@ class JobView {
 
   void Show(const v1::WatchJobResponse& message);
 
-  // The loss curve and how the job ended.
+  // The loss curve, which of few labels were taken for which, and how the job ended.
   void ShowEnd(const v1::Job& job);
 
  private:
@@ -41,6 +41,7 @@ class JobView {
   std::vector<PlotPoint> losses_;
   std::vector<PlotMark> phases_;
   std::vector<v1::PhaseStart> thawed_;  // without the names of tensors
+  v1::ConfusionMatrix confusion_;       // of the best evaluation
   int twentieth_ = -1;
 };
 

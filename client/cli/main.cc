@@ -112,7 +112,7 @@ void AddArtifactCommands(CLI::App* root, CommandLine* line, v1::Artifact::Kind k
   CLI::App* import =
       AddCommand(group, line, "import",
                  model ? "upload a Hugging Face directory"
-                       : "upload a JSON Lines file and see what is in it, every bad line too",
+                       : "upload a file of rows and see what is in it, every bad row too",
                  [line, kind](const Session& session) {
                    line->import.kind = kind;
                    return RunImport(session, line->import);
@@ -127,6 +127,8 @@ void AddArtifactCommands(CLI::App* root, CommandLine* line, v1::Artifact::Kind k
   }
   import->add_option("--task", line->import.task,
                      "what the rows are examples of: " + TaskWords() + "; default classification");
+  import->add_option("--format", line->import.format,
+                     "how the file is written: " + FormatWords() + "; default: by its ending");
   v1::DatasetColumns* columns = &line->import.columns;
   for (const auto& [flag, name, description] :
        {std::tuple("--text_column", columns->mutable_text_column(), "of the text; default text"),
@@ -149,6 +151,7 @@ void AddArtifactCommands(CLI::App* root, CommandLine* line, v1::Artifact::Kind k
   import->footer(R"(
 Examples:
   thaw dataset import reviews.jsonl --text_column review --label_column stars
+  thaw dataset import reviews.csv
   thaw dataset import chats.jsonl --task completion
   thaw dataset import pairs.jsonl --task seq2seq --source_column de --target_column en)");
 }
@@ -183,8 +186,7 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
                   "share of the dataset kept back for evaluation")
       ->check(CLI::Range(0.0, 0.5));
   app->add_option("--metric", options->metric,
-                  "what decides the best weights: accuracy, macro_f1, micro_f1, "
-                  "mean_squared_error, perplexity, loss; default by task");
+                  "what decides the best weights: " + MetricWords() + "; default by task");
   app->add_option("--tokenizer", options->tokenizer,
                   "model or result whose tokenizer replaces the model's");
   app->add_flag("--per_document", options->per_document,

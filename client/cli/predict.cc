@@ -109,8 +109,9 @@ absl::Status PrintEmbeddings(const Session& session, const std::string& bytes,
 
 void ShowMetrics(const Session& session, const v1::Job& job) {
   if (session.json) return;
-  for (const char* name : {"accuracy", "macro_f1", "micro_f1", "mean_squared_error", "perplexity",
-                           "tokens_per_second"}) {
+  for (const char* name :
+       {"accuracy", "macro_f1", "micro_f1", "matthews_correlation", "mean_squared_error", "pearson",
+        "spearman", "perplexity", "tokens_per_second"}) {
     const auto value = job.result_metrics().find(name);
     if (value == job.result_metrics().end()) continue;
     session.console->Line(absl::StrCat(name, " ", FormatMetric(name, value->second)));

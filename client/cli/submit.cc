@@ -125,9 +125,7 @@ absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& o
     v1::Evaluation::Metric metric;
     if (!v1::Evaluation::Metric_Parse(absl::AsciiStrToUpper(options.metric), &metric)) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "--metric \"", options.metric,
-          "\" is not known; give accuracy, macro_f1, micro_f1, mean_squared_error, perplexity or "
-          "loss"));
+          "--metric \"", options.metric, "\" is not known; give one of ", MetricWords()));
     }
     training->mutable_evaluation()->set_metric(metric);
   }

@@ -1,9 +1,12 @@
 #include "client/cli/task_names.h"
 
 #include <utility>
+#include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "google/protobuf/descriptor.h"
 
 namespace thaw {
 namespace {
@@ -15,7 +18,31 @@ constexpr std::pair<absl::string_view, Rows::Task> kTasks[] = {
     {"regression", Rows::REGRESSION},         {"lm", Rows::LANGUAGE_MODELING},
     {"completion", Rows::COMPLETION},         {"seq2seq", Rows::SEQUENCE_TO_SEQUENCE}};
 
+constexpr std::pair<absl::string_view, Rows::Format> kFormats[] = {
+    {"jsonl", Rows::JSONL}, {"csv", Rows::CSV}, {"tsv", Rows::TSV}, {"txt", Rows::TEXT}};
+
 }  // namespace
+
+absl::StatusOr<Rows::Format> ParseFormat(absl::string_view word) {
+  for (const auto& [name, format] : kFormats) {
+    if (name == word) return format;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--format \"", word, "\" is not known; give one of ", FormatWords()));
+}
+
+std::string FormatWords() {
+  return absl::StrJoin(kFormats, ", ", [](std::string* out, const auto& format) {
+    absl::StrAppend(out, format.first);
+  });
+}
+
+std::string FormatWord(Rows::Format format) {
+  for (const auto& [name, value] : kFormats) {
+    if (value == format) return std::string(name);
+  }
+  return "jsonl";
+}
 
 absl::StatusOr<Rows::Task> ParseTask(absl::string_view word) {
   for (const auto& [name, task] : kTasks) {
@@ -35,6 +62,16 @@ std::string TaskWord(Rows::Task task) {
     if (value == task) return std::string(name);
   }
   return "classification";
+}
+
+std::string MetricWords() {
+  std::vector<std::string> words;
+  const google::protobuf::EnumDescriptor* metrics = v1::Evaluation::Metric_descriptor();
+  for (int i = 0; i < metrics->value_count(); ++i) {
+    if (metrics->value(i)->number() == v1::Evaluation::METRIC_UNSPECIFIED) continue;
+    words.push_back(absl::AsciiStrToLower(metrics->value(i)->name()));
+  }
+  return absl::StrJoin(words, ", ");
 }
 
 void SetTask(Rows::Task task, const Rows& dataset, v1::Training* training) {

@@ -1,4 +1,4 @@
-// The words of --task, and what each makes of a training.
+// The words of --task, --format and --metric, and what each task makes of a training.
 #pragma once
 
 #include <string>
@@ -19,6 +19,15 @@ std::string TaskWords();
 
 // The word of a dataset's task; "classification" for one that says none.
 std::string TaskWord(v1::DatasetSummary::Task task);
+
+// The same of how a dataset's file is written, by the usual ending of its name: "jsonl", "csv",
+// "tsv" or "txt".
+absl::StatusOr<v1::DatasetSummary::Format> ParseFormat(absl::string_view word);
+std::string FormatWords();
+std::string FormatWord(v1::DatasetSummary::Format format);
+
+// Of --metric: all metrics of evaluations, with commas between.
+std::string MetricWords();
 
 // Sets the task of `training` with the columns that `dataset` was uploaded with.
 void SetTask(v1::DatasetSummary::Task task, const v1::DatasetSummary& dataset,

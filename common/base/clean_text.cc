@@ -50,4 +50,13 @@ std::string CleanText(absl::string_view text, size_t max_bytes) {
   return clean;
 }
 
+bool IsUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t size = CharacterBytes(absl::string_view(text.data(), text.size()));
+    if (size == 0) return false;
+    text.remove_prefix(size);
+  }
+  return true;
+}
+
 }  // namespace thaw

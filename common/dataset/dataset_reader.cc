@@ -9,8 +9,9 @@
 #include "common/base/status.h"
 #include "common/dataset/dataset_split.h"
 #include "common/dataset/example_parser.h"
+#include "common/dataset/length_histogram.h"
 #include "common/dataset/line_columns.h"
-#include "common/dataset/line_reader.h"
+#include "common/dataset/row_source.h"
 
 namespace thaw {
 namespace {
@@ -25,11 +26,6 @@ absl::Status CheckSchema(const DatasetSchema& schema) {
     return InvalidField("label_column", "text, text pair and label must be different columns");
   }
   return absl::OkStatus();
-}
-
-// UTF-16 files begin so; nothing in them can be read, and one message says more than one a line.
-bool IsUtf16(std::string_view text) {
-  return text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF");
 }
 
 // The hashes of examples seen, in an open-addressed table that stops growing at a limit.
@@ -135,20 +131,34 @@ void CountExample(const DatasetSchema& schema, const Example& example, DatasetSu
   summary->longest_text_bytes = std::max(summary->longest_text_bytes, static_cast<int64_t>(bytes));
 }
 
+// Of UTF-8.
+int64_t Characters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
+int64_t CharactersOf(const Example& example) {
+  int64_t characters =
+      Characters(example.text) + Characters(example.text_pair) + Characters(example.answer);
+  for (const Turn& turn : example.turns) characters += Characters(turn.content);
+  return characters;
+}
+
 }  // namespace
 
 absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                          const DatasetLimits& limits,
                          const std::function<absl::Status(const DatasetIssue&)>& on_issue,
                          DatasetSummary* summary, const std::function<void()>& tick) {
-  constexpr int64_t kTickLines = 1000;
+  constexpr int64_t kTickRows = 1000;
   *summary = {};
   THAW_RETURN_IF_ERROR(CheckSchema(schema));
-  THAW_ASSIGN_OR_RETURN(const std::unique_ptr<LineReader> lines,
-                        LineReader::Open(path, limits.max_line_bytes));
+  THAW_ASSIGN_OR_RETURN(const std::unique_ptr<RowSource> rows,
+                        RowSource::Open(path, schema, limits));
   ExampleParser parser(schema, limits);
   SeenExamples seen(limits.max_tracked_duplicates);
   LabelHistogram labels(limits.max_labels);
+  LengthHistogram lengths;
   std::vector<DatasetIssue> issues;
   const auto report = [&] {
     for (const DatasetIssue& issue : issues) {
@@ -159,28 +169,18 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
     return absl::OkStatus();
   };
 
-  Line line;
+  SourceRow row;
   Example example;
   while (true) {
-    THAW_ASSIGN_OR_RETURN(const bool more, lines->Next(&line));
+    THAW_ASSIGN_OR_RETURN(const bool more, rows->Next(&row));
     if (!more) break;
-    if (tick && summary->lines % kTickLines == 0) tick();
-    ++summary->lines;
-    if (line.number == 1 && IsUtf16(line.text)) {
-      ++summary->bad_lines;
-      issues.push_back({1, 0, "", "the file is UTF-16; convert it to UTF-8"});
-      break;
-    }
-    if (!line.too_long && IsBlank(line.text)) {
-      ++summary->blank_lines;
-      continue;
-    }
-    bool good = parser.Parse(line, &example, &issues);
+    if (tick && (summary->examples + summary->bad_lines) % kTickRows == 0) tick();
+    bool good = parser.Parse(&row, &example, &issues);
     if (good && !labels.Add(schema, example)) {
       good = false;
-      issues.push_back({line.number, line.byte_offset, Printable(schema.label_column, 64),
-                        absl::StrCat("is a new class, but ", limits.max_labels,
-                                     " are the most; is this the column of the classes?")});
+      issues.push_back({row.line, row.byte_offset, Printable(schema.label_column, 64),
+                        absl::StrCat("is a new class, but ", limits.max_labels, " are the most"),
+                        "name the column of the classes, or join some of them"});
     }
     summary->unanswered_lines +=
         std::any_of(issues.begin(), issues.end(), [](const auto& i) { return i.lacks_answer; });
@@ -190,18 +190,26 @@ absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
       continue;
     }
     CountExample(schema, example, summary);
+    lengths.Add(CharactersOf(example));
     if (seen.full()) {
       summary->duplicates_exact = false;
     } else {
       summary->duplicates += seen.Insert(HashTexts(example) ^ HashAnswer(example));
     }
   }
-  if (summary->lines == summary->blank_lines) {
-    issues.push_back({std::max<int64_t>(summary->lines, 1), 0, "", "the file holds no examples"});
+  summary->lines = rows->lines();
+  summary->blank_lines = rows->blank_lines();
+  summary->bytes = rows->bytes_read();
+  summary->byte_order_mark = rows->byte_order_mark();
+  if (summary->examples + summary->bad_lines == 0) {
+    issues.push_back({std::max<int64_t>(summary->lines, 1), 0, "", "the file holds no examples",
+                      "give at least one"});
   }
   THAW_RETURN_IF_ERROR(report());
-  summary->bytes = lines->bytes_read();
-  summary->byte_order_mark = lines->byte_order_mark();
+  summary->characters_p50 = lengths.Percentile(0.5);
+  summary->characters_p90 = lengths.Percentile(0.9);
+  summary->characters_p99 = lengths.Percentile(0.99);
+  summary->characters_max = lengths.greatest();
   summary->labels = labels.InClassOrder(summary->label_kind);
   return absl::OkStatus();
 }
@@ -210,46 +218,37 @@ absl::StatusOr<std::unique_ptr<DatasetReader>> DatasetReader::Open(const std::st
                                                                    const DatasetSchema& schema,
                                                                    const DatasetLimits& limits) {
   THAW_RETURN_IF_ERROR(CheckSchema(schema));
-  THAW_ASSIGN_OR_RETURN(std::unique_ptr<LineReader> lines,
-                        LineReader::Open(path, limits.max_line_bytes));
+  THAW_ASSIGN_OR_RETURN(std::unique_ptr<RowSource> rows, RowSource::Open(path, schema, limits));
   return std::unique_ptr<DatasetReader>(
-      new DatasetReader(std::move(lines), std::make_unique<ExampleParser>(schema, limits)));
+      new DatasetReader(std::move(rows), std::make_unique<ExampleParser>(schema, limits)));
 }
 
-DatasetReader::DatasetReader(std::unique_ptr<LineReader> lines,
-                             std::unique_ptr<ExampleParser> parser)
-    : lines_(std::move(lines)), parser_(std::move(parser)) {}
+DatasetReader::DatasetReader(std::unique_ptr<RowSource> rows, std::unique_ptr<ExampleParser> parser)
+    : rows_(std::move(rows)), parser_(std::move(parser)) {}
 DatasetReader::~DatasetReader() = default;
 
 absl::StatusOr<bool> DatasetReader::Next(Example* example) {
-  Line line;
-  do {
-    THAW_ASSIGN_OR_RETURN(const bool more, lines_->Next(&line));
-    if (!more) return false;
-  } while (!line.too_long && IsBlank(line.text));
+  SourceRow row;
+  THAW_ASSIGN_OR_RETURN(const bool more, rows_->Next(&row));
+  if (!more) return false;
   std::vector<DatasetIssue> issues;
-  if (parser_->Parse(line, example, &issues)) return true;
+  if (parser_->Parse(&row, example, &issues)) return true;
   const DatasetIssue& issue = issues.front();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "line ", issue.line, ", byte ", issue.byte_offset, ": ",
-      issue.field.empty() ? "the line" : absl::StrCat("\"", issue.field, "\""), " ", issue.reason));
+  return absl::FailedPreconditionError(
+      absl::StrCat("line ", issue.line, ", byte ", issue.byte_offset, ": ",
+                   issue.field.empty() ? "the row" : absl::StrCat("\"", issue.field, "\""), " ",
+                   issue.reason, issue.remedy.empty() ? "" : ": ", issue.remedy));
 }
 
-absl::StatusOr<bool> HoldsConversations(const std::string& path, const DatasetLimits& limits) {
-  THAW_ASSIGN_OR_RETURN(const std::unique_ptr<LineReader> lines,
-                        LineReader::Open(path, limits.max_line_bytes));
-  Line line;
-  do {
-    THAW_ASSIGN_OR_RETURN(const bool more, lines->Next(&line));
-    if (!more) return false;
-  } while (!line.too_long && IsBlank(line.text));
-  if (line.too_long || line.text.find('\0') != std::string_view::npos) return false;
-  std::vector<ColumnValue> columns = {{.name = "messages"}, {.name = "prompt"}};
-  std::string listed;
-  LineFault fault;
-  return ReadColumns(line.text, limits, &columns, &listed, &fault) &&
-         columns[0].value.kind != ValueKind::kMissing &&
-         columns[1].value.kind == ValueKind::kMissing;
+absl::StatusOr<std::vector<std::string>> FirstRowFields(const std::string& path, FileFormat format,
+                                                        const DatasetLimits& limits) {
+  const DatasetSchema schema = {.label_column = "", .form = ExampleForm::kText, .format = format};
+  THAW_ASSIGN_OR_RETURN(const std::unique_ptr<RowSource> rows,
+                        RowSource::Open(path, schema, limits));
+  SourceRow row;
+  THAW_ASSIGN_OR_RETURN(const bool more, rows->Next(&row));
+  if (!more) return std::vector<std::string>();
+  return std::vector<std::string>(row.names.begin(), row.names.end());
 }
 
 }  // namespace thaw

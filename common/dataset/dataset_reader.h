@@ -1,9 +1,11 @@
-// Reads a JSON Lines dataset strictly: RFC 8259, UTF-8, one object a line, no repeated keys.
+// Reads a dataset strictly: JSON Lines (RFC 8259, no repeated keys), CSV and TSV (RFC 4180), plain
+// text; all UTF-8.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,21 +14,21 @@
 namespace thaw {
 
 class ExampleParser;
-class LineReader;
+class RowSource;
 
 // Reads the whole file and calls `on_issue` for everything wrong with it, in file order; `on_issue`
 // may be empty. Memory does not grow with the file. Returns an error only when the file cannot be
-// read at all (NOT_FOUND, INVALID_ARGUMENT for a schema that names no text column or what is not a
-// regular file, UNAVAILABLE for I/O) or when `on_issue` returns one, which ends the scan: a bad
-// dataset is a summary with issues. Calls `tick`, if given, every thousand lines.
+// read at all (NOT_FOUND, INVALID_ARGUMENT for a schema that its format cannot hold or what is not
+// a regular file, UNAVAILABLE for I/O) or when `on_issue` returns one, which ends the scan: a bad
+// dataset is a summary with issues. Calls `tick`, if given, every thousand rows.
 absl::Status ScanDataset(const std::string& path, const DatasetSchema& schema,
                          const DatasetLimits& limits,
                          const std::function<absl::Status(const DatasetIssue&)>& on_issue,
                          DatasetSummary* summary, const std::function<void()>& tick = nullptr);
 
-// Whether the first line that is not blank has "messages" and no "prompt": what a file of
-// completions holds when nobody says. A line that is no JSON has neither.
-absl::StatusOr<bool> HoldsConversations(const std::string& path, const DatasetLimits& limits = {});
+// Names of the first row's fields, or of the header's columns; none if that cannot be read.
+absl::StatusOr<std::vector<std::string>> FirstRowFields(const std::string& path, FileFormat format,
+                                                        const DatasetLimits& limits = {});
 
 // Yields the examples of a file in order. One thread at a time.
 class DatasetReader {
@@ -36,15 +38,15 @@ class DatasetReader {
                                                              const DatasetLimits& limits = {});
   ~DatasetReader();
 
-  // Fills `example` and returns true, or returns false at the end of the file. A bad line is
+  // Fills `example` and returns true, or returns false at the end of the file. A bad row is
   // FAILED_PRECONDITION with line, byte, field and reason: datasets are scanned before they are
   // trained on.
   absl::StatusOr<bool> Next(Example* example);
 
  private:
-  DatasetReader(std::unique_ptr<LineReader> lines, std::unique_ptr<ExampleParser> parser);
+  DatasetReader(std::unique_ptr<RowSource> rows, std::unique_ptr<ExampleParser> parser);
 
-  std::unique_ptr<LineReader> lines_;
+  std::unique_ptr<RowSource> rows_;
   std::unique_ptr<ExampleParser> parser_;
 };
 

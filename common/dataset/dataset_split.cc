@@ -1,5 +1,7 @@
 #include "common/dataset/dataset_split.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string_view>
 
 namespace thaw {
@@ -19,6 +21,11 @@ uint64_t FinalizeHash(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+// Different for every seed.
+uint64_t SeededHash(const Example& example, uint64_t seed) {
+  return FinalizeHash(HashTexts(example) + FinalizeHash(seed + 1));
+}
+
 }  // namespace
 
 uint64_t HashTexts(const Example& example) {
@@ -34,8 +41,28 @@ uint64_t HashTexts(const Example& example) {
 }
 
 bool InValidationSplit(const Example& example, double fraction, uint64_t seed) {
-  const uint64_t mixed = FinalizeHash(HashTexts(example) + FinalizeHash(seed + 1));
-  return static_cast<double>(mixed >> 11) * 0x1p-53 < fraction;
+  return static_cast<double>(SeededHash(example, seed) >> 11) * 0x1p-53 < fraction;
+}
+
+void StratifiedSplit::Add(const Example& example) {
+  hashes_[example.label].push_back(SeededHash(example, seed_));
+}
+
+void StratifiedSplit::Choose() {
+  for (auto& [label, hashes] : hashes_) {
+    std::sort(hashes.begin(), hashes.end());
+    hashes.erase(std::unique(hashes.begin(), hashes.end()), hashes.end());
+    const auto all = static_cast<int64_t>(hashes.size());
+    const int64_t wanted = std::llround(fraction_ * static_cast<double>(all));
+    const int64_t most = all - 1;
+    const int64_t taken = std::min(std::max<int64_t>(wanted, 1), most);
+    chosen_.insert(hashes.begin(), hashes.begin() + taken);
+  }
+  hashes_.clear();
+}
+
+bool StratifiedSplit::InValidation(const Example& example) const {
+  return chosen_.count(SeededHash(example, seed_)) > 0;
 }
 
 }  // namespace thaw

@@ -19,186 +19,184 @@ bool HasControlCharacter(std::string_view text) {
                      [](unsigned char c) { return c < 0x20 || c == 0x7F; });
 }
 
-std::string WrongKind(const FieldValue& value, absl::string_view wanted) {
-  return absl::StrCat("is ", KindName(value.kind), ", must be ", wanted);
+// What a column that cannot be used is mended by.
+constexpr char kGiveText[] = "give it some text, or leave the row out";
+
+ValueProblem WrongKind(const FieldValue& value, absl::string_view wanted) {
+  return {absl::StrCat("is ", KindName(value.kind), ", must be ", wanted),
+          absl::StrCat("give ", wanted)};
 }
 
-// Why a text cannot be used, or nothing.
-std::string TextProblem(const FieldValue& value, bool may_be_blank = false) {
+ValueProblem At(size_t index, absl::string_view field, ValueProblem problem) {
+  problem.path = absl::StrCat("[", index, "]", field.empty() ? "" : ".", field);
+  return problem;
+}
+
+ValueProblem TextProblem(const FieldValue& value, bool may_be_blank = false) {
   if (value.kind != ValueKind::kString) return WrongKind(value, "a string");
-  if (!may_be_blank && IsBlank(value.text)) return "is empty";
-  if (value.text.find('\0') != std::string::npos) return "contains the character U+0000";
-  return "";
-}
-
-std::string ClassNameProblem(const std::string& name, const DatasetLimits& limits) {
-  if (IsBlank(name)) return "is empty";
-  if (static_cast<int64_t>(name.size()) > limits.max_label_bytes) {
-    return absl::StrCat("has ", name.size(), " bytes, a class name at most ",
-                        limits.max_label_bytes);
+  if (!may_be_blank && IsBlank(value.text)) return {"is empty", kGiveText};
+  if (value.text.find('\0') != std::string::npos) {
+    return {"contains the character U+0000", "take the character out"};
   }
-  if (HasControlCharacter(name)) return "contains a control character";
-  return "";
+  return {};
 }
 
-std::string LabelProblem(const FieldValue& value, const DatasetLimits& limits) {
-  if (value.kind == ValueKind::kInteger) return "";
+ValueProblem ClassNameProblem(const std::string& name, const DatasetLimits& limits) {
+  if (IsBlank(name)) return {"is empty", "give the row a label, or leave it out"};
+  if (static_cast<int64_t>(name.size()) > limits.max_label_bytes) {
+    return {
+        absl::StrCat("has ", name.size(), " bytes, a class name at most ", limits.max_label_bytes),
+        "give a shorter one; is this the column of the labels?"};
+  }
+  if (HasControlCharacter(name)) {
+    return {"contains a control character", "take the character out"};
+  }
+  return {};
+}
+
+ValueProblem LabelProblem(const FieldValue& value, const DatasetLimits& limits) {
+  if (value.kind == ValueKind::kInteger) return {};
   if (value.kind != ValueKind::kString) return WrongKind(value, "a string or an integer");
   return ClassNameProblem(value.text, limits);
 }
 
-std::string TooManyItems(const ColumnValue& column, const DatasetLimits& limits) {
-  if (column.item_count <= limits.max_labels) return "";
-  return absl::StrCat("has ", column.item_count, " elements; ", limits.max_labels, " are the most");
+ValueProblem TooManyItems(const ColumnValue& column, const DatasetLimits& limits) {
+  if (column.item_count <= limits.max_labels) return {};
+  return {
+      absl::StrCat("has ", column.item_count, " elements; ", limits.max_labels, " are the most"),
+      "cut it down"};
 }
 
-std::string LabelsProblem(const ColumnValue& column, const DatasetLimits& limits) {
+ValueProblem LabelsProblem(const ColumnValue& column, const DatasetLimits& limits) {
   if (column.value.kind != ValueKind::kArray) {
     return WrongKind(column.value, "an array of strings, such as [\"a\", \"b\"] or []");
   }
   std::set<std::string_view> names;
   for (size_t i = 0; i < column.items.size(); ++i) {
     const FieldValue& value = column.items[i].value;
-    std::string problem = value.kind == ValueKind::kString ? ClassNameProblem(value.text, limits)
-                                                           : WrongKind(value, "a string");
-    if (problem.empty() && !names.insert(value.text).second) {
-      problem = "repeats a label of the same row";
-    }
-    if (!problem.empty()) return absl::StrCat("at index ", i, " ", problem);
+    if (value.kind != ValueKind::kString) return At(i, "", WrongKind(value, "a string"));
+    ValueProblem problem = ClassNameProblem(value.text, limits);
+    if (!problem.reason.empty()) return At(i, "", std::move(problem));
+    if (names.insert(value.text).second) continue;
+    return At(i, "", {"repeats a label of the same row", "name each label once"});
   }
   return TooManyItems(column, limits);
 }
 
-std::string NumberProblem(const FieldValue& value) {
+ValueProblem NumberProblem(const FieldValue& value, FileFormat format) {
   if (value.kind == ValueKind::kInteger || value.kind == ValueKind::kHugeInteger ||
       value.kind == ValueKind::kNumber) {
-    return "";
+    return {};
   }
-  return WrongKind(value, "a number");
+  if (format == FileFormat::kJsonLines) return WrongKind(value, "a number");
+  return {absl::StrCat("is \"", Printable(value.text, kMaxNameBytes), "\", must be a number"),
+          "write it as 3 or -1.5e2, without spaces or separators of thousands"};
 }
 
-std::string TurnProblem(const ArrayItem& turn, bool first) {
-  if (turn.value.kind != ValueKind::kObject) {
-    return WrongKind(turn.value, "an object with \"role\" and \"content\"");
-  }
-  if (turn.role.kind == ValueKind::kMissing) return "lacks \"role\"";
-  if (turn.role.kind != ValueKind::kString) return "has a \"role\" that is no string";
+ValueProblem TurnProblem(const ArrayItem& turn, size_t index) {
+  constexpr char kTurn[] = "an object with \"role\" and \"content\"";
+  if (turn.value.kind != ValueKind::kObject) return At(index, "", WrongKind(turn.value, kTurn));
+  const auto role = [&](ValueProblem problem) { return At(index, "role", std::move(problem)); };
+  if (turn.role.kind == ValueKind::kMissing) return role({"is missing", "say whose turn it is"});
+  if (turn.role.kind != ValueKind::kString) return role(WrongKind(turn.role, "a string"));
   if (std::find(std::begin(kRoles), std::end(kRoles), turn.role.text) == std::end(kRoles)) {
-    return absl::StrCat("has the role \"", Printable(turn.role.text, 32),
-                        "\"; known are system, user, assistant and tool");
+    return role({absl::StrCat("is \"", Printable(turn.role.text, 32), "\""),
+                 "give system, user, assistant or tool"});
   }
-  if (turn.role.text == "system" && !first) return "is the system's, which only the first may be";
-  if (turn.content.kind == ValueKind::kMissing) return "lacks \"content\"";
-  const std::string problem = TextProblem(turn.content, turn.role.text != "assistant");
-  return problem.empty() ? "" : absl::StrCat("has a \"content\" that ", problem);
+  if (turn.role.text == "system" && index > 0) {
+    return role({"is the system's, which only the first may be", "put it first or leave it out"});
+  }
+  if (turn.content.kind == ValueKind::kMissing) {
+    return At(index, "content", {"is missing", "give what was said"});
+  }
+  ValueProblem problem = TextProblem(turn.content, turn.role.text != "assistant");
+  return problem.reason.empty() ? problem : At(index, "content", std::move(problem));
 }
 
 bool IsAssistant(const ArrayItem& turn) { return turn.role.text == "assistant"; }
 
-// `lacks_answer`: only the assistant's turn is missing.
-std::string ConversationProblem(const ColumnValue& column, const DatasetLimits& limits,
-                                bool needs_answer, bool* lacks_answer) {
+// Lacks its answer where only the assistant's turn is missing.
+ValueProblem ConversationProblem(const ColumnValue& column, const DatasetLimits& limits,
+                                 bool needs_answer) {
   if (column.value.kind != ValueKind::kArray) {
     return WrongKind(column.value, "an array of objects with \"role\" and \"content\"");
   }
-  if (column.items.empty()) return "is an empty conversation";
+  if (column.items.empty()) return {"is an empty conversation", "leave the row out"};
   for (size_t i = 0; i < column.items.size(); ++i) {
-    const std::string problem = TurnProblem(column.items[i], i == 0);
-    if (!problem.empty()) return absl::StrCat("at index ", i, " ", problem);
+    ValueProblem problem = TurnProblem(column.items[i], i);
+    if (!problem.reason.empty()) return problem;
   }
   if (std::all_of(column.items.begin(), column.items.end(), IsAssistant)) {
-    return "holds only turns of the assistant; there is nothing that it answers";
+    return {"holds only turns of the assistant; there is nothing that it answers",
+            "put the user's turn before them"};
   }
   if (needs_answer && std::none_of(column.items.begin(), column.items.end(), IsAssistant)) {
-    *lacks_answer = true;
-    return "holds no turn of the assistant to learn from";
+    return {.reason = "holds no turn of the assistant to learn from",
+            .remedy = "add one, or leave the row out",
+            .lacks_answer = true};
   }
   return TooManyItems(column, limits);
 }
 
 }  // namespace
 
-bool ExampleParser::Parse(const Line& line, Example* example, std::vector<DatasetIssue>* issues) {
-  const auto line_issue = [&](int64_t position, std::string field, std::string reason) {
-    const int64_t last = static_cast<int64_t>(line.text.size());
-    const int64_t inside = std::clamp<int64_t>(position - 1, 0, last);
-    issues->push_back(
-        {line.number, line.byte_offset + inside, std::move(field), std::move(reason)});
+bool ExampleParser::Parse(SourceRow* row, Example* example, std::vector<DatasetIssue>* issues) {
+  if (!row->fault.reason.empty()) {
+    issues->push_back(row->fault);
     return false;
-  };
-  if (line.too_long) {
-    return line_issue(0, "", absl::StrCat("is longer than ", limits_.max_line_bytes, " bytes"));
   }
-  // The library takes a NUL for the end of its input and skips a byte order mark.
-  if (const size_t nul = line.text.find('\0'); nul != std::string_view::npos) {
-    return line_issue(static_cast<int64_t>(nul) + 1, "",
-                      "contains a NUL byte; the file must be UTF-8 text");
-  }
-  if (line.text.starts_with("\xEF\xBB\xBF")) {
-    return line_issue(0, "", "begins with a byte order mark, which only the file may");
-  }
-
-  std::vector<ColumnValue> columns = {{.name = schema_.text_column}};
-  if (!schema_.text_pair_column.empty()) columns.push_back({.name = schema_.text_pair_column});
   const bool has_answer_column = schema_.HasAnswerColumn();
-  if (has_answer_column) columns.push_back({.name = schema_.label_column});
-  const bool conversation = schema_.form == ExampleForm::kConversation;
-  columns.back().reads_items = conversation || schema_.form == ExampleForm::kLabels;
-  std::string listed;
-  LineFault fault;
-  if (!ReadColumns(line.text, limits_, &columns, &listed, &fault)) {
-    return line_issue(fault.position, fault.field, fault.reason);
-  }
-
   bool good = true;
-  for (ColumnValue& column : columns) {
-    const bool is_answer = has_answer_column && &column == &columns.back();
-    std::string problem;
-    bool lacks_answer = false;
+  for (ColumnValue& column : row->columns) {
+    const bool is_answer = has_answer_column && &column == &row->columns.back();
+    ValueProblem problem;
     if (column.value.kind == ValueKind::kMissing) {
-      problem = absl::StrCat("is missing; ", listed);
-      lacks_answer = is_answer;
+      problem = {.reason = absl::StrCat("is missing; ", ListedFields(row->names)),
+                 .remedy = "add it, or name the right column in the upload",
+                 .lacks_answer = is_answer};
     } else if (is_answer) {
-      problem = AnswerProblem(column, line.number);
-    } else if (conversation) {
-      problem = ConversationProblem(column, limits_, !schema_.label_column.empty(), &lacks_answer);
+      problem = AnswerProblem(column, row->line);
+    } else if (schema_.form == ExampleForm::kConversation) {
+      problem = ConversationProblem(column, limits_, !schema_.label_column.empty());
     } else {
       problem = TextProblem(column.value);
     }
-    if (!problem.empty()) {
-      good = line_issue(0, Printable(column.name, kMaxNameBytes), std::move(problem));
-      issues->back().lacks_answer = lacks_answer;
-    }
+    if (problem.reason.empty()) continue;
+    good = false;
+    issues->push_back({row->line, row->byte_offset,
+                       absl::StrCat(Printable(column.name, kMaxNameBytes), problem.path),
+                       std::move(problem.reason), std::move(problem.remedy), problem.lacks_answer});
   }
   if (!good) return false;
-  Fill(line.number, &columns, example);
+  Fill(row->line, &row->columns, example);
   return true;
 }
 
-std::string ExampleParser::AnswerProblem(const ColumnValue& column, int64_t line) {
+ValueProblem ExampleParser::AnswerProblem(const ColumnValue& column, int64_t line) {
   switch (schema_.form) {
     case ExampleForm::kLabels:
       return LabelsProblem(column, limits_);
     case ExampleForm::kNumber:
-      return NumberProblem(column.value);
+      return NumberProblem(column.value, schema_.format);
     case ExampleForm::kAnswer:
       return TextProblem(column.value);
     default:
       break;
   }
-  std::string problem = LabelProblem(column.value, limits_);
-  if (!problem.empty()) return problem;
+  ValueProblem problem = LabelProblem(column.value, limits_);
+  if (!problem.reason.empty()) return problem;
   const LabelKind kind =
       column.value.kind == ValueKind::kInteger ? LabelKind::kInteger : LabelKind::kString;
   if (label_kind_ == LabelKind::kNone) {
     label_kind_ = kind;
     label_kind_line_ = line;
   } else if (label_kind_ != kind) {
-    return absl::StrCat("is ", KindName(column.value.kind), ", but ",
-                        label_kind_ == LabelKind::kInteger ? "an integer" : "a string", " on line ",
-                        label_kind_line_, "; all must be of one kind");
+    return {absl::StrCat("is ", KindName(column.value.kind), ", but ",
+                         label_kind_ == LabelKind::kInteger ? "an integer" : "a string",
+                         " on line ", label_kind_line_),
+            "write all labels as strings, or all as integers"};
   }
-  return "";
+  return {};
 }
 
 void ExampleParser::Fill(int64_t line, std::vector<ColumnValue>* columns, Example* example) const {

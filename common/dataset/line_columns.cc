@@ -1,5 +1,6 @@
 #include "common/dataset/line_columns.h"
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
@@ -52,10 +53,7 @@ class LineHandler {
     for (ColumnValue& column : *columns_) {
       if (column.name == name) column_ = &column;
     }
-    if (fields_.size() < kMaxListedFields) {
-      absl::StrAppend(&listed_fields_, fields_.empty() ? "" : ", ", "\"",
-                      Printable(name, kMaxListedNameBytes), "\"");
-    }
+    names_.push_back(name);
     const auto [field, inserted] = fields_.insert(std::move(name));
     return inserted || OccursTwice(*field);
   }
@@ -65,6 +63,7 @@ class LineHandler {
     fault_.position = static_cast<int64_t>(position);
     if (error.id == 406) {
       fault_.reason = "holds a number that is too large for a 64-bit floating-point value";
+      fault_.remedy = "write it as a string, or leave the field out";
       return false;
     }
     std::string what = error.what();
@@ -76,15 +75,12 @@ class LineHandler {
         "is not JSON: ",
         Printable(cause == std::string::npos ? what : what.substr(cause + sizeof("syntax error")),
                   kMaxReasonBytes));
+    fault_.remedy = "write one JSON object a line, as a JSON library does";
     return false;
   }
 
   const LineFault& fault() const { return fault_; }
-  std::string ListedFields() const {
-    if (fields_.empty()) return "it has no fields";
-    return absl::StrCat("it has ", listed_fields_,
-                        fields_.size() > kMaxListedFields ? " and others" : "");
-  }
+  std::vector<std::string>& names() { return names_; }
 
  private:
   // Inside the array of a column whose elements are wanted.
@@ -95,6 +91,7 @@ class LineHandler {
   bool OccursTwice(std::string_view name) {
     fault_.field = Printable(name, kMaxNameBytes);
     fault_.reason = "occurs twice in one object";
+    fault_.remedy = "keep one of them";
     return false;
   }
 
@@ -111,6 +108,7 @@ class LineHandler {
   bool Value(ValueKind kind, std::string text, double number = 0) {
     if (depth_ == 0) {
       fault_.reason = absl::StrCat("is ", KindName(kind), ", not an object such as {\"text\": …}");
+      fault_.remedy = "write every row as an object of named fields";
       return false;
     }
     if (depth_ == kFieldDepth && column_ != nullptr) {
@@ -132,6 +130,7 @@ class LineHandler {
     if ((depth_ > 0 || kind == ValueKind::kArray) && !Value(kind, {})) return false;
     if (++depth_ <= limits_.max_depth) return true;
     fault_.reason = absl::StrCat("is nested deeper than ", limits_.max_depth, " levels");
+    fault_.remedy = "leave the nested field out";
     return false;
   }
 
@@ -141,7 +140,7 @@ class LineHandler {
   ColumnValue* column_ = nullptr;
   FieldValue* item_field_ = nullptr;
   std::unordered_set<std::string> fields_;
-  std::string listed_fields_;
+  std::vector<std::string> names_;  // of its fields, in order
   LineFault fault_;
 };
 
@@ -172,15 +171,26 @@ const char* KindName(ValueKind kind) {
 }
 
 bool ReadColumns(std::string_view text, const DatasetLimits& limits,
-                 std::vector<ColumnValue>* columns, std::string* listed, LineFault* fault) {
+                 std::vector<ColumnValue>* columns, std::vector<std::string>* names,
+                 LineFault* fault) {
   LineHandler handler(columns, limits);
   const bool good = nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
   if (good) {
-    *listed = handler.ListedFields();
+    *names = std::move(handler.names());
   } else {
     *fault = handler.fault();
   }
   return good;
+}
+
+std::string ListedFields(std::span<const std::string> names) {
+  if (names.empty()) return "it has no fields";
+  std::string listed = "it has ";
+  for (size_t i = 0; i < std::min(names.size(), kMaxListedFields); ++i) {
+    absl::StrAppend(&listed, i == 0 ? "" : ", ", "\"", Printable(names[i], kMaxListedNameBytes),
+                    "\"");
+  }
+  return listed + (names.size() > kMaxListedFields ? " and others" : "");
 }
 
 bool IsBlank(std::string_view text) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,14 +53,19 @@ struct LineFault {
   int64_t position = 0;  // 1-based in the line; 0 when the line as a whole is meant
   std::string field;     // printable; empty unless one is meant
   std::string reason;
+  std::string remedy;
 };
 
-// Fills `columns`, found by their names among the line's own fields. `listed` becomes a list of the
-// first fields that the line has, for messages. False, with `fault` filled, at the first thing that
+// Fills `columns`, found by their names among the line's own fields. `names` become those of all of
+// its fields, in order. False, with `fault` filled, at the first thing that
 // is not strict JSON: one object, no repeated keys, no number beyond a double, no deeper than
 // limits.max_depth. The text holds no NUL byte.
 bool ReadColumns(std::string_view text, const DatasetLimits& limits,
-                 std::vector<ColumnValue>* columns, std::string* listed, LineFault* fault);
+                 std::vector<ColumnValue>* columns, std::vector<std::string>* names,
+                 LineFault* fault);
+
+// "it has \"a\", \"b\" and others": names of fields, for messages.
+std::string ListedFields(std::span<const std::string> names);
 
 // Whether a text holds nothing but JSON's white space.
 bool IsBlank(std::string_view text);

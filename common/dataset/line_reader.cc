@@ -1,35 +1,22 @@
 #include "common/dataset/line_reader.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 
 namespace thaw {
 namespace {
 
 constexpr size_t kReadBytes = 256 << 10;
-constexpr std::string_view kUtf8Mark = "\xEF\xBB\xBF";
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LineReader>> LineReader::Open(const std::string& path,
                                                              int64_t max_line_bytes) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("open ", path));
-  struct stat info;
-  if (fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, absl::StrCat("stat ", path));
-  if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
-  }
-  std::unique_ptr<LineReader> reader(new LineReader(std::move(fd), path, max_line_bytes));
+  THAW_ASSIGN_OR_RETURN(FileInput input, FileInput::Open(path));
+  std::unique_ptr<LineReader> reader(new LineReader(std::move(input), max_line_bytes));
   THAW_RETURN_IF_ERROR(reader->Fill().status());
   if (std::string_view(reader->buffer_.data(), reader->size_).starts_with(kUtf8Mark)) {
     reader->byte_order_mark_ = true;
@@ -38,9 +25,8 @@ absl::StatusOr<std::unique_ptr<LineReader>> LineReader::Open(const std::string& 
   return reader;
 }
 
-LineReader::LineReader(UniqueFd fd, std::string path, int64_t max_line_bytes)
-    : fd_(std::move(fd)),
-      path_(std::move(path)),
+LineReader::LineReader(FileInput input, int64_t max_line_bytes)
+    : input_(std::move(input)),
       max_line_bytes_(max_line_bytes),
       // A whole line, its line feed and the next read fit at once.
       buffer_(static_cast<size_t>(max_line_bytes) + 1 + kReadBytes) {}
@@ -51,12 +37,8 @@ absl::StatusOr<bool> LineReader::Fill() {
   size_ -= begin_;
   begin_ = 0;
   const size_t wanted = std::min(kReadBytes, buffer_.size() - size_);
-  ssize_t got;
-  do {
-    got = read(fd_.get(), buffer_.data() + size_, wanted);
-  } while (got < 0 && errno == EINTR);
-  if (got < 0) return ErrnoStatus(errno, absl::StrCat("read ", path_));
-  size_ += static_cast<size_t>(got);
+  THAW_ASSIGN_OR_RETURN(const size_t got, input_.Read(buffer_.data() + size_, wanted));
+  size_ += got;
   return got > 0;
 }
 

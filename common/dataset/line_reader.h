@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/base/unique_fd.h"
+#include "common/dataset/file_input.h"
 
 namespace thaw {
 
@@ -31,11 +31,12 @@ class LineReader {
   // Fills `line` and returns true; false at the end of the file.
   absl::StatusOr<bool> Next(Line* line);
 
+  int64_t lines() const { return lines_; }
   bool byte_order_mark() const { return byte_order_mark_; }
   int64_t bytes_read() const { return buffer_offset_ + static_cast<int64_t>(size_); }
 
  private:
-  LineReader(UniqueFd fd, std::string path, int64_t max_line_bytes);
+  LineReader(FileInput input, int64_t max_line_bytes);
 
   // Makes more of the file available after `begin_`, moving what is there to the front. False at
   // the end.
@@ -43,8 +44,7 @@ class LineReader {
   // Continues a line whose first max_line_bytes_ held no line feed.
   absl::StatusOr<bool> SkipLine(Line* line);
 
-  const UniqueFd fd_;
-  const std::string path_;
+  FileInput input_;
   const int64_t max_line_bytes_;
   std::vector<char> buffer_;
   int64_t buffer_offset_ = 0;  // of buffer_[0] in the file

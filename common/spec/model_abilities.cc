@@ -184,12 +184,22 @@ std::vector<v1::Evaluation::Metric> MetricsOf(const v1::Training& training) {
       if (training.text_classification().multi_label()) {
         return {Evaluation::MACRO_F1, Evaluation::MICRO_F1, Evaluation::ACCURACY, Evaluation::LOSS};
       }
-      return {Evaluation::ACCURACY, Evaluation::MACRO_F1, Evaluation::LOSS};
+      return {Evaluation::ACCURACY, Evaluation::MACRO_F1, Evaluation::LOSS,
+              Evaluation::MATTHEWS_CORRELATION};
     case v1::Training::kRegression:
-      return {Evaluation::MEAN_SQUARED_ERROR, Evaluation::LOSS};
-    case v1::Training::kLanguageModeling:
+      return {Evaluation::MEAN_SQUARED_ERROR, Evaluation::LOSS, Evaluation::PEARSON,
+              Evaluation::SPEARMAN};
     case v1::Training::kCompletion:
+      // Of a conversation with several turns no single text is expected.
+      if (!training.completion().messages_column().empty()) {
+        return {Evaluation::LOSS, Evaluation::PERPLEXITY};
+      }
+      return {Evaluation::LOSS, Evaluation::PERPLEXITY, Evaluation::EXACT_MATCH,
+              Evaluation::DIGIT_MATCH};
     case v1::Training::kSequenceToSequence:
+      return {Evaluation::LOSS, Evaluation::PERPLEXITY, Evaluation::EXACT_MATCH,
+              Evaluation::DIGIT_MATCH};
+    case v1::Training::kLanguageModeling:
       return {Evaluation::LOSS, Evaluation::PERPLEXITY};
     case v1::Training::TASK_NOT_SET:
       break;

@@ -6,6 +6,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/clean_text.h"
+#include "common/base/edit_distance.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/ready_artifact.h"
 #include "common/spec/spec.h"
@@ -119,6 +121,23 @@ void CheckLabels(const v1::Training& training, const v1::Artifact& dataset,
                              " labels; a classifier needs rows of at least ", least));
 }
 
+// Weights of labels that the dataset does not have.
+void CheckClassWeights(const v1::Training& training, const v1::Artifact& dataset,
+                       SpecProblems* problems) {
+  if (training.text_classification().class_weights().empty()) return;
+  std::vector<std::string> labels;
+  for (const v1::LabelCount& count : dataset.dataset().labels()) labels.push_back(count.label());
+  for (const auto& [name, weight] : training.text_classification().class_weights()) {
+    if (std::find(labels.begin(), labels.end(), name) != labels.end()) continue;
+    const std::string nearest = NearestName(name, labels);
+    problems->Add(
+        "spec.training.text_classification.class_weights",
+        absl::StrCat("\"", CleanText(name, 80), "\" is no label of \"", dataset.id(), "\"",
+                     nearest.empty() ? "; give labels of its rows"
+                                     : absl::StrCat("; did you mean \"", nearest, "\"?")));
+  }
+}
+
 void CheckConversations(const v1::Training& training, const v1::Artifact* model,
                         const v1::Artifact* tokenizer, SpecProblems* problems) {
   if (training.completion().messages_column().empty()) return;
@@ -130,7 +149,9 @@ void CheckConversations(const v1::Training& training, const v1::Artifact* model,
                              "of prompts and completions, or a model with a chat template"));
 }
 
-void CheckTraining(const v1::JobSpec& spec, const SpecContext& context, SpecProblems* problems) {
+// `asked`: before the defaults.
+void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const SpecContext& context,
+                   SpecProblems* problems) {
   const v1::Training& training = spec.training();
   const v1::Artifact* model = FindModel("spec.base_model", spec.base_model(), context, problems);
   if (model != nullptr) {
@@ -159,6 +180,11 @@ void CheckTraining(const v1::JobSpec& spec, const SpecContext& context, SpecProb
   if (dataset == nullptr) return;
   if (!CheckColumns("spec.training.dataset", *dataset, training, problems)) return;
   CheckLabels(training, *dataset, problems);
+  CheckClassWeights(training, *dataset, problems);
+  // The dataset may hold conversations, of which nobody said so.
+  if (training.completion().messages_column() != asked.completion().messages_column()) {
+    CheckMetrics("spec.training.evaluation", training, problems);
+  }
   CheckValidation(training, *dataset, context, problems);
 }
 
@@ -257,7 +283,7 @@ absl::StatusOr<v1::JobSpec> ResolveSpec(const v1::JobSpec& spec, const SpecConte
   const v1::Artifact* found = model.has_value() ? &*model : nullptr;
   v1::JobSpec resolved = WithDefaults(known, found, context);
   if (resolved.has_training()) {
-    CheckTraining(resolved, context, &problems);
+    CheckTraining(resolved, known.training(), context, &problems);
   } else if (resolved.has_prediction()) {
     CheckPrediction(resolved.prediction(), found, context, &problems);
   }

@@ -16,6 +16,7 @@ constexpr int kDefaultMaxLength = 256;
 // Of prompts, which lose their sense when they are cut.
 constexpr int kDefaultPromptLength = 2048;
 constexpr int kDefaultNewTokens = 256;
+constexpr int kDefaultGeneratedRows = 256;
 
 template <typename Message, typename Value>
 void SetDefault(Message* message, bool (Message::*has)() const, void (Message::*set)(Value),
@@ -89,6 +90,18 @@ void FillProgram(const v1::Artifact* model, const v1::Artifact* dataset, v1::Tra
   }
 }
 
+void FillGeneration(v1::Evaluation* evaluation) {
+  const auto generates = [](int metric) {
+    return metric == v1::Evaluation::EXACT_MATCH || metric == v1::Evaluation::DIGIT_MATCH;
+  };
+  if (!generates(evaluation->metric()) &&
+      std::none_of(evaluation->also().begin(), evaluation->also().end(), generates)) {
+    return;
+  }
+  if (evaluation->max_new_tokens() == 0) evaluation->set_max_new_tokens(kDefaultNewTokens);
+  if (evaluation->generated_rows() == 0) evaluation->set_generated_rows(kDefaultGeneratedRows);
+}
+
 void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Training* training) {
   if (training->validation_case() == v1::Training::VALIDATION_NOT_SET) {
     training->set_validation_fraction(0.1);
@@ -105,6 +118,9 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   SetDefault(optimizer, &v1::Optimizer::has_weight_decay, &v1::Optimizer::set_weight_decay, 0.01);
   v1::Batch* batch = training->mutable_batch();
   if (batch->tokens_per_micro_step() == 0) batch->set_tokens_per_micro_step(2048);
+  if (training->long_rows() == v1::Training::LONG_ROWS_UNSPECIFIED) {
+    training->set_long_rows(v1::Training::TRUNCATE);
+  }
   if (training->max_length() == 0) {
     training->set_max_length(WithinPositions(kDefaultMaxLength, model));
   }
@@ -118,7 +134,11 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   if (evaluation->metric() == v1::Evaluation::METRIC_UNSPECIFIED && !metrics.empty()) {
     evaluation->set_metric(metrics.front());
   }
-  SetDefault(evaluation, &v1::Evaluation::has_every_epochs, &v1::Evaluation::set_every_epochs, 1.0);
+  if (evaluation->every_steps() == 0) {
+    SetDefault(evaluation, &v1::Evaluation::has_every_epochs, &v1::Evaluation::set_every_epochs,
+               1.0);
+  }
+  FillGeneration(evaluation);
   SetDefault(evaluation, &v1::Evaluation::has_keep_best, &v1::Evaluation::set_keep_best, true);
   if (training->checkpoint().every_steps() == 0)
     training->mutable_checkpoint()->set_every_steps(200);

@@ -1,6 +1,5 @@
 #include "common/spec/spec_json.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -19,16 +18,8 @@ using google::protobuf::FieldDescriptor;
 
 std::string UnknownField(const Descriptor& message, const std::string& name) {
   std::vector<std::string> names;
-  std::string nearest;
-  size_t least = std::max<size_t>(1, name.size() / 3) + 1;
-  for (int i = 0; i < message.field_count(); ++i) {
-    names.push_back(message.field(i)->name());
-    const size_t distance = EditDistance(name, names.back());
-    if (distance < least) {
-      least = distance;
-      nearest = names.back();
-    }
-  }
+  for (int i = 0; i < message.field_count(); ++i) names.push_back(message.field(i)->name());
+  const std::string nearest = NearestName(name, names);
   return absl::StrCat("is not a field",
                       nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest),
                       nearest.empty() ? "; fields: " : "? Fields: ", absl::StrJoin(names, ", "));

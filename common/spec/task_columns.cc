@@ -12,10 +12,6 @@ namespace {
 
 using Rows = v1::DatasetSummary;
 
-std::string Or(const std::string& column, const char* otherwise) {
-  return column.empty() ? otherwise : column;
-}
-
 // The first that is not empty.
 std::string FirstOf(std::initializer_list<absl::string_view> columns) {
   for (const absl::string_view column : columns) {
@@ -186,39 +182,42 @@ Rows::Task TaskOf(const Rows& dataset) {
 }
 
 void FillColumns(const v1::Artifact* dataset, v1::Training* training) {
+  const Rows none;
+  const Rows& found = dataset == nullptr ? none : dataset->dataset();
   switch (training->task_case()) {
     case v1::Training::kTextClassification: {
       v1::TextClassification* task = training->mutable_text_classification();
-      task->set_text_column(Or(task->text_column(), "text"));
-      task->set_label_column(Or(task->label_column(), "label"));
+      task->set_text_column(FirstOf({task->text_column(), found.text_column(), "text"}));
+      task->set_label_column(FirstOf({task->label_column(), found.label_column(), "label"}));
       break;
     }
     case v1::Training::kRegression: {
       v1::Regression* task = training->mutable_regression();
-      task->set_text_column(Or(task->text_column(), "text"));
-      task->set_target_column(Or(task->target_column(), "label"));
+      task->set_text_column(FirstOf({task->text_column(), found.text_column(), "text"}));
+      task->set_target_column(FirstOf({task->target_column(), found.target_column(), "label"}));
       break;
     }
     case v1::Training::kLanguageModeling: {
       v1::LanguageModeling* task = training->mutable_language_modeling();
-      task->set_text_column(Or(task->text_column(), "text"));
+      task->set_text_column(FirstOf({task->text_column(), found.text_column(), "text"}));
       break;
     }
     case v1::Training::kCompletion: {
       v1::Completion* task = training->mutable_completion();
       const bool prompts = !task->prompt_column().empty() || !task->completion_column().empty();
-      if (!prompts && task->messages_column().empty() && dataset != nullptr) {
-        task->set_messages_column(dataset->dataset().messages_column());
+      if (!prompts && task->messages_column().empty()) {
+        task->set_messages_column(found.messages_column());
       }
       if (!task->messages_column().empty()) break;
-      task->set_prompt_column(Or(task->prompt_column(), "prompt"));
-      task->set_completion_column(Or(task->completion_column(), "completion"));
+      task->set_prompt_column(FirstOf({task->prompt_column(), found.prompt_column(), "prompt"}));
+      task->set_completion_column(
+          FirstOf({task->completion_column(), found.completion_column(), "completion"}));
       break;
     }
     case v1::Training::kSequenceToSequence: {
       v1::SequenceToSequence* task = training->mutable_sequence_to_sequence();
-      task->set_source_column(Or(task->source_column(), "source"));
-      task->set_target_column(Or(task->target_column(), "target"));
+      task->set_source_column(FirstOf({task->source_column(), found.source_column(), "source"}));
+      task->set_target_column(FirstOf({task->target_column(), found.target_column(), "target"}));
       break;
     }
     case v1::Training::TASK_NOT_SET:
@@ -234,8 +233,8 @@ void FillColumns(const v1::Artifact* dataset, v1::Prediction* prediction) {
   switch (prediction->task_case()) {
     case v1::Prediction::kClassify: {
       v1::Classify* task = prediction->mutable_classify();
-      task->set_text_column(Or(task->text_column(), "text"));
-      task->set_label_column(Or(task->label_column(), "label"));
+      task->set_text_column(FirstOf({task->text_column(), found.text_column(), "text"}));
+      task->set_label_column(FirstOf({task->label_column(), found.label_column(), "label"}));
       break;
     }
     case v1::Prediction::kEmbed: {

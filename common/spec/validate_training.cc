@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <initializer_list>
 #include <vector>
 
@@ -19,39 +18,6 @@ struct ColumnName {
   absl::string_view name() const { return given.empty() ? absl::string_view(otherwise) : given; }
 };
 
-std::string MetricName(v1::Evaluation::Metric metric) {
-  return v1::Evaluation::Metric_IsValid(metric) ? v1::Evaluation::Metric_Name(metric)
-                                                : absl::StrCat(static_cast<int>(metric));
-}
-
-// "A, B or C".
-std::string Alternatives(const std::vector<v1::Evaluation::Metric>& metrics) {
-  std::string names;
-  for (size_t i = 0; i < metrics.size(); ++i) {
-    absl::StrAppend(&names,
-                    i == 0                    ? ""
-                    : i + 1 == metrics.size() ? " or "
-                                              : ", ",
-                    MetricName(metrics[i]));
-  }
-  return names;
-}
-
-void ValidateEvaluation(absl::string_view field, const v1::Training& training,
-                        SpecProblems* problems) {
-  const v1::Evaluation& evaluation = training.evaluation();
-  const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  ExpectMetric(at("metric"), evaluation.metric(), training, problems);
-  if (evaluation.has_every_epochs()) {
-    problems->ExpectWithin(at("every_epochs"), evaluation.every_epochs(), {0, 1000, true});
-  }
-  if (evaluation.patience() < 0) {
-    problems->Add(at("patience"),
-                  absl::StrCat(evaluation.patience(), " is negative; give 0 for never"));
-  } else if (evaluation.patience() > 0 && !Evaluates(training)) {
-    problems->Add(at("patience"),
-                  "needs evaluations, and validation_fraction is 0; keep some rows back");
-  }
 }
 
 // Names of columns must be printable and different.
@@ -135,41 +101,7 @@ void ValidateTask(absl::string_view field, const v1::Training& training, SpecPro
   }
 }
 
-// What the contract has and this version does not do.
-void RefuseUnsupported(absl::string_view field, const v1::Training& training,
-                       SpecProblems* problems) {
-  const auto refuse = [&](bool given, absl::string_view name) {
-    if (given) problems->Add(absl::StrCat(field, ".", name), "is not supported yet; leave it out");
-  };
-  refuse(training.long_rows() != v1::Training::LONG_ROWS_UNSPECIFIED, "long_rows");
-  refuse(training.stratified_validation(), "stratified_validation");
-  const v1::TextClassification& classification = training.text_classification();
-  refuse(classification.balanced_classes(), "text_classification.balanced_classes");
-  refuse(!classification.class_weights().empty(), "text_classification.class_weights");
-  const v1::Evaluation& evaluation = training.evaluation();
-  refuse(evaluation.every_steps() != 0, "evaluation.every_steps");
-  refuse(evaluation.also_size() > 0, "evaluation.also");
-  refuse(evaluation.max_new_tokens() != 0, "evaluation.max_new_tokens");
-  refuse(evaluation.generated_rows() != 0, "evaluation.generated_rows");
-}
-
 }  // namespace
-
-bool Evaluates(const v1::Training& training) {
-  return training.validation_case() != v1::Training::kValidationFraction ||
-         training.validation_fraction() != 0;
-}
-
-void ExpectMetric(absl::string_view field, v1::Evaluation::Metric metric,
-                  const v1::Training& training, SpecProblems* problems) {
-  const std::vector<v1::Evaluation::Metric> metrics = MetricsOf(training);
-  if (metric == v1::Evaluation::METRIC_UNSPECIFIED || metrics.empty() ||
-      std::find(metrics.begin(), metrics.end(), metric) != metrics.end()) {
-    return;
-  }
-  problems->Add(field, absl::StrCat(MetricName(metric), " is no metric of this task; give ",
-                                    Alternatives(metrics)));
-}
 
 void ValidateTraining(absl::string_view field, const v1::Training& training,
                       SpecProblems* problems) {
@@ -188,7 +120,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
     }
   }
   ValidateTask(field, training, problems);
-  RefuseUnsupported(field, training, problems);
+  ValidateRows(field, training, problems);
   ValidateAddedPart(field, training, problems);
   ValidateProgram(field, training, problems);
   ValidateOptimizer(at("optimizer"), training.optimizer(), problems);

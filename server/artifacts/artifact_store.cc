@@ -181,7 +181,8 @@ absl::StatusOr<v1::Artifact> ArtifactStore::Describe(const UploadRecord& upload,
   artifact.mutable_create_time()->set_nanos(static_cast<int32_t>(now % 1'000'000) * 1000);
   if (artifact.kind() == v1::Artifact::DATASET) {
     artifact.set_state(v1::Artifact::VALIDATING);
-    CopyColumns(WithDefaults(upload.request.columns()), artifact.mutable_dataset());
+    // What is not given is found when the file is read.
+    CopyColumns(upload.request.columns(), artifact.mutable_dataset());
     return artifact;
   }
   artifact.set_form(FormOf(artifact));
@@ -237,7 +238,8 @@ absl::StatusOr<v1::Artifact> ArtifactStore::FinishUpload(const v1::FinishUploadR
     return InvalidField("outcome", absl::StrCat("does not fit an upload of kind ", KindName(kind)));
   }
   THAW_RETURN_IF_ERROR(publication->Verify());
-  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact, Describe(upload, request, publication->directory()));
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
+                        Describe(upload, request, publication->directory()));
   THAW_RETURN_IF_ERROR(WriteManifest(publication->directory(), artifact));
   THAW_RETURN_IF_ERROR(FsyncTree(publication->directory()));
   const std::string published = DirectoryOf(options_.directory, artifact.id());

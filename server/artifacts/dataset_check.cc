@@ -38,9 +38,9 @@ class IssueFile {
     if (!out_.is_open()) return RemoveTree(path_);
     if (omitted_ > 0) {
       last_.field.clear();
-      last_.reason = absl::StrCat("is the last of ", omitted_,
-                                  " more that this report has no room for: mend those above, then "
-                                  "upload again");
+      last_.reason =
+          absl::StrCat("is the last of ", omitted_, " more that this report has no room for");
+      last_.remedy = "mend those above, then upload again";
       THAW_RETURN_IF_ERROR(Append(last_));
     }
     out_.close();
@@ -59,6 +59,7 @@ class IssueFile {
     line.set_byte_offset(issue.byte_offset);
     line.set_field(issue.field);
     line.set_reason(issue.reason);
+    line.set_remedy(issue.remedy);
     std::string json;
     if (!google::protobuf::util::MessageToJsonString(line, &json).ok()) {
       return absl::InternalError("an issue cannot be written as JSON");
@@ -87,6 +88,11 @@ void FillSummary(const DatasetSummary& scanned, bool labelled, v1::DatasetSummar
   summary->set_rows_without_labels(scanned.without_labels);
   summary->set_least_target(scanned.least_number);
   summary->set_greatest_target(scanned.greatest_number);
+  v1::Percentiles* characters = summary->mutable_characters();
+  characters->set_p50(scanned.characters_p50);
+  characters->set_p90(scanned.characters_p90);
+  characters->set_p99(scanned.characters_p99);
+  characters->set_max(scanned.characters_max);
   summary->clear_labels();
   for (const LabelCount& label : scanned.labels) {
     v1::LabelCount* count = summary->add_labels();
@@ -95,29 +101,15 @@ void FillSummary(const DatasetSummary& scanned, bool labelled, v1::DatasetSummar
   }
 }
 
-// Completions of which nobody said in which columns they are.
-absl::Status DecideForm(const std::string& path, v1::DatasetSummary* dataset) {
-  if (dataset->task() != v1::DatasetSummary::COMPLETION || !dataset->prompt_column().empty() ||
-      !dataset->messages_column().empty()) {
-    return absl::OkStatus();
-  }
-  THAW_ASSIGN_OR_RETURN(const bool conversations, HoldsConversations(path));
-  if (conversations) {
-    dataset->set_messages_column("messages");
-  } else {
-    dataset->set_prompt_column("prompt");
-    dataset->set_completion_column("completion");
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::Status CheckDataset(const std::string& directory, const std::string& report_path,
                           v1::Artifact* dataset, int64_t max_report_bytes) {
   const std::string& file = dataset->files(0).path();
   const std::string path = absl::StrCat(directory, "/", file);
-  THAW_RETURN_IF_ERROR(DecideForm(path, dataset->mutable_dataset()));
+  THAW_ASSIGN_OR_RETURN(const v1::DatasetColumns columns,
+                        ResolveColumns(path, ColumnsIn(dataset->dataset())));
+  CopyColumns(columns, dataset->mutable_dataset());
   DatasetSchema schema = SchemaOf(dataset->dataset());
   DatasetSummary scanned;
   bool labelled = true;
@@ -129,7 +121,7 @@ absl::Status CheckDataset(const std::string& directory, const std::string& repor
   };
   THAW_RETURN_IF_ERROR(scan());
   if (scanned.examples == 0 && scanned.unanswered_lines > 0 &&
-      scanned.unanswered_lines == scanned.lines - scanned.blank_lines) {
+      scanned.unanswered_lines == scanned.bad_lines) {
     labelled = false;
     schema.label_column.clear();
     issues.Clear();
@@ -144,8 +136,8 @@ absl::Status CheckDataset(const std::string& directory, const std::string& repor
   }
   dataset->set_state(v1::Artifact::REJECTED);
   dataset->set_state_reason(absl::StrCat(
-      scanned.bad_lines, " of ", scanned.lines - scanned.blank_lines,
-      " lines cannot be used: see the dataset's report, mend them and upload it again"));
+      scanned.bad_lines, " of ", scanned.examples + scanned.bad_lines,
+      " rows cannot be used: see the dataset's report, mend them and upload it again"));
   return absl::OkStatus();
 }
 

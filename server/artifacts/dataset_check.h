@@ -10,14 +10,13 @@
 
 namespace thaw {
 
-// Parses the one file of `dataset` in `directory` with the columns of dataset->dataset(), fills the
-// summary, and sets the state to READY or to REJECTED with a reason. Every bad line goes to
-// `report_path`: a DatasetIssue in JSON a line, written whole before the state is set; without bad
-// lines there is no such file. A report that would grow beyond `max_report_bytes` ends with one
-// issue that counts the rest. Rows that all lack the label (number, completion, target, answer)
-// make a dataset for prediction only; completions without columns get those that their first row
-// has. An error means that the files could not be read or the report not be written, never that the
-// data is bad.
+// Parses the one file of `dataset` in `directory` with the columns of dataset->dataset() and those
+// that ResolveColumns finds beside them, fills the summary, and sets the state to READY or to
+// REJECTED with a reason. Every bad line goes to `report_path`: a DatasetIssue in JSON a line,
+// written whole before the state is set; without bad lines there is no such file. A report that
+// would grow beyond `max_report_bytes` ends with one issue that counts the rest. Rows that all lack
+// the label (number, completion, target, answer) make a dataset for prediction only. An error means
+// that the files could not be read or the report not be written, never that the data is bad.
 absl::Status CheckDataset(const std::string& directory, const std::string& report_path,
                           v1::Artifact* dataset, int64_t max_report_bytes = 64 << 20);
 

@@ -152,9 +152,11 @@ absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
       CheckModelFiles(request, &violations);
       break;
     case v1::Artifact::DATASET:
-      if (request.files_size() != 1 || !HasFile(request, ".jsonl", false)) {
-        violations.push_back(
-            {"files", "of a dataset are exactly one file that ends in .jsonl: join several first"});
+      if (request.files_size() != 1 ||
+          FormatOf({}, request.files(0).path()) == v1::DatasetSummary::FORMAT_UNSPECIFIED) {
+        violations.push_back({"files",
+                              "of a dataset are exactly one file that ends in .jsonl, .csv, .tsv "
+                              "or .txt: join several first"});
       }
       break;
     case v1::Artifact::RESULT:
@@ -175,7 +177,9 @@ absl::Status ValidateUpload(const v1::CreateUploadRequest& request) {
   if (request.kind() != v1::Artifact::DATASET && request.has_columns()) {
     violations.push_back({"columns", "are set: they belong to datasets"});
   }
-  for (FieldViolation& violation : ViolationsIn(request.columns())) {
+  const std::string file = request.files().empty() ? "" : request.files(0).path();
+  for (FieldViolation& violation :
+       ViolationsIn(request.columns(), FormatOf(request.columns().format(), file))) {
     violations.push_back(std::move(violation));
   }
   if (request.display_name().size() > 120) {

@@ -131,6 +131,22 @@ TEST_F(JobViewTest, TheCurveShowsOnlyTheLineThatSurvived) {
   EXPECT_THAT(text, HasSubstr("job-1  SUCCEEDED, result result-1, accuracy 80.0 %"));
 }
 
+TEST_F(JobViewTest, ShowsWhichLabelsTheBestWeightsTookForWhich) {
+  for (const bool best : {true, false}) {
+    v1::EvaluationEnd* evaluation = NextEvent()->mutable_evaluation_end();
+    evaluation->set_best(best);
+    for (const char* label : {"good", "bad"}) evaluation->mutable_confusion()->add_labels(label);
+    for (const int count : {7, best ? 1 : 5, 2, 8})
+      evaluation->mutable_confusion()->add_counts(count);
+    Show();
+  }
+  view_.ShowEnd(v1::Job());
+  const std::string text = Written();
+  EXPECT_THAT(text, HasSubstr("label  as good  as bad"));
+  EXPECT_THAT(text, HasSubstr("good         7       1"));
+  EXPECT_THAT(text, HasSubstr("bad          2       8"));
+}
+
 TEST_F(JobViewTest, AFailureNamesBlameAndRemedy) {
   v1::Job job;
   job.set_id("job-1");

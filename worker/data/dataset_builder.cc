@@ -47,7 +47,10 @@ absl::StatusOr<TokenizedDataset> DatasetBuilder::Finish() {
 absl::Status DatasetBuilder::AddBlock() {
   THAW_ASSIGN_OR_RETURN(const std::vector<ExampleRow> rows,
                         EncodeExamples(block_, tokenizer_, options_));
-  for (size_t i = 0; i < rows.size(); ++i) THAW_RETURN_IF_ERROR(AddRow(block_[i], rows[i]));
+  for (const ExampleRow& row : rows) {
+    if (row.continues && !(&row - 1)->continues) ++dataset_.split_texts;
+    THAW_RETURN_IF_ERROR(AddRow(block_[row.example], row));
+  }
   block_.clear();
   block_bytes_ = 0;
   if (BytesHeld() > options_.max_bytes) {
@@ -59,6 +62,11 @@ absl::Status DatasetBuilder::AddBlock() {
 }
 
 absl::Status DatasetBuilder::AddRow(const Example& example, const ExampleRow& row) {
+  if (row.truncated && options_.long_rows == LongRows::kDrop) {
+    ++dataset_.dropped_rows;
+    if (dataset_.first_dropped_line == 0) dataset_.first_dropped_line = example.line;
+    return absl::OkStatus();
+  }
   dataset_.truncated_rows += row.truncated;
   switch (options_.kind) {
     case RowKind::kContiguous:
@@ -84,6 +92,10 @@ absl::Status DatasetBuilder::AddRow(const Example& example, const ExampleRow& ro
   }
   AddTokens(row);
   dataset_.lines.push_back(example.line);
+  if (static_cast<int64_t>(dataset_.expected.size()) < options_.keep_answers) {
+    dataset_.expected.push_back(example.answer);
+    expected_bytes_ += static_cast<int64_t>(example.answer.size());
+  }
   return absl::OkStatus();
 }
 
@@ -175,7 +187,8 @@ int64_t DatasetBuilder::BytesHeld() const {
              data.token_ids.capacity() * sizeof(int32_t) + data.type_ids.capacity() +
              data.offsets.capacity() * sizeof(int64_t) + data.labels.capacity() * sizeof(int32_t) +
              data.numbers.capacity() * sizeof(float) + data.lines.capacity() * sizeof(int64_t)) +
-         data.label_sets.BytesHeld() + data.answers.BytesHeld() + data.targets.BytesHeld();
+         data.label_sets.BytesHeld() + data.answers.BytesHeld() + data.targets.BytesHeld() +
+         expected_bytes_;
 }
 
 }  // namespace thaw

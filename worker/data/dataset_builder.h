@@ -41,6 +41,7 @@ class DatasetBuilder {
   TokenizedDataset dataset_;
   std::vector<Example> block_;
   int64_t block_bytes_ = 0;
+  int64_t expected_bytes_ = 0;  // of dataset_.expected
 };
 
 }  // namespace thaw

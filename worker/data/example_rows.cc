@@ -27,8 +27,65 @@ void AddAnswer(int32_t begin, int32_t end, ExampleRow* row) {
   if (begin < end) row->answers.push_back({begin, end});
 }
 
+// A text too long for a row, with what the tokenizer puts around it, as several rows that each have
+// that around a piece. `ids` is all of it.
+void AddPieces(size_t example, const std::vector<int32_t>& ids, const Tokenizer& tokenizer,
+               const TokenizeOptions& options, Rows* rows) {
+  const std::vector<int32_t>& before = tokenizer.frame().before;
+  const std::vector<int32_t>& after = tokenizer.frame().after;
+  const size_t room = static_cast<size_t>(options.max_length) - before.size() - after.size();
+  const size_t end = ids.size() - after.size();
+  for (size_t begin = before.size(); begin < end; begin += room) {
+    ExampleRow row;
+    row.example = example;
+    row.continues = begin > before.size();
+    row.ids = before;
+    row.ids.insert(row.ids.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                   ids.begin() + static_cast<std::ptrdiff_t>(std::min(begin + room, end)));
+    row.ids.insert(row.ids.end(), after.begin(), after.end());
+    row.type_ids.resize(row.ids.size());
+    rows->push_back(std::move(row));
+  }
+}
+
+// kText with LongRows::kSplit; the examples are single texts.
+absl::StatusOr<Rows> SplitTextRows(std::span<const Example> examples, const Tokenizer& tokenizer,
+                                   const TokenizeOptions& options) {
+  std::vector<TextInput> texts;
+  texts.reserve(examples.size());
+  for (const Example& example : examples) texts.push_back({example.text});
+  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
+                        tokenizer.EncodeBatch(texts, {}, options.threads));
+  if (tokenizer.SpecialTokens(/*pair=*/false) >= options.max_length) {
+    return InvalidField("max_length", absl::StrCat(options.max_length,
+                                                   " tokens have no room for the text beside the "
+                                                   "tokenizer's special ones; give more"));
+  }
+  Rows rows;
+  for (size_t i = 0; i < encodings.size(); ++i) {
+    if (static_cast<int64_t>(encodings[i].ids.size()) > options.max_length) {
+      AddPieces(i, encodings[i].ids, tokenizer, options, &rows);
+      continue;
+    }
+    ExampleRow row;
+    row.example = i;
+    row.ids = std::move(encodings[i].ids);
+    row.type_ids = std::move(encodings[i].type_ids);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+void Reverse(Rows* rows) {
+  for (ExampleRow& row : *rows) {
+    std::reverse(row.ids.begin(), row.ids.end());
+    std::reverse(row.type_ids.begin(), row.type_ids.end());
+  }
+}
+
 absl::StatusOr<Rows> TextRows(std::span<const Example> examples, const Tokenizer& tokenizer,
                               const TokenizeOptions& options) {
+  if (options.long_rows == LongRows::kSplit) return SplitTextRows(examples, tokenizer, options);
   std::vector<TextInput> texts;
   texts.reserve(examples.size());
   for (const Example& example : examples) {
@@ -40,14 +97,28 @@ absl::StatusOr<Rows> TextRows(std::span<const Example> examples, const Tokenizer
       tokenizer.EncodeBatch(texts, {.max_length = options.max_length}, options.threads));
   Rows rows(encodings.size());
   for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].example = i;
     rows[i].ids = std::move(encodings[i].ids);
     rows[i].type_ids = std::move(encodings[i].type_ids);
     rows[i].truncated = encodings[i].truncated;
-    if (!options.backward) continue;
-    std::reverse(rows[i].ids.begin(), rows[i].ids.end());
-    std::reverse(rows[i].type_ids.begin(), rows[i].type_ids.end());
   }
   return rows;
+}
+
+// Cuts `whole`, a document with its end, into rows of max_length tokens. A last token that would
+// stand alone has nothing to be predicted from and is left out.
+void AddDocumentPieces(const ExampleRow& whole, const TokenizeOptions& options, Rows* rows) {
+  const auto length = static_cast<size_t>(options.max_length);
+  for (size_t begin = 0; begin == 0 || begin + 1 < whole.ids.size(); begin += length) {
+    ExampleRow row;
+    row.example = whole.example;
+    row.continues = begin > 0;
+    row.ids.assign(whole.ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                   whole.ids.begin() +
+                       static_cast<std::ptrdiff_t>(std::min(begin + length, whole.ids.size())));
+    AddAnswer(1, static_cast<int32_t>(row.ids.size()), &row);
+    rows->push_back(std::move(row));
+  }
 }
 
 absl::StatusOr<Rows> DocumentRows(std::span<const Example> examples, const Tokenizer& tokenizer,
@@ -58,20 +129,25 @@ absl::StatusOr<Rows> DocumentRows(std::span<const Example> examples, const Token
   THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
                         tokenizer.EncodeBatch(texts, {}, options.threads));
   const bool append = options.end && !EndsTexts(tokenizer, options.end);
-  Rows rows(encodings.size());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    ExampleRow& row = rows[i];
+  const bool whole = options.kind == RowKind::kContiguous;
+  const bool split = !whole && options.long_rows == LongRows::kSplit;
+  Rows rows;
+  for (size_t i = 0; i < encodings.size(); ++i) {
+    ExampleRow row;
+    row.example = i;
     row.ids = std::move(encodings[i].ids);
-    const bool whole = options.kind == RowKind::kContiguous;
-    if (!whole) Cut(options.max_length, &row.ids, &row.truncated);
-    if (options.backward) std::reverse(row.ids.begin(), row.ids.end());
-    if (whole) {
+    if (split) {
+      if (options.backward) std::reverse(row.ids.begin(), row.ids.end());
       if (append) row.ids.push_back(*options.end);
+      AddDocumentPieces(row, options, &rows);
       continue;
     }
-    const bool fits = static_cast<int64_t>(row.ids.size()) < options.max_length;
+    if (!whole) Cut(options.max_length, &row.ids, &row.truncated);
+    if (options.backward) std::reverse(row.ids.begin(), row.ids.end());
+    const bool fits = whole || static_cast<int64_t>(row.ids.size()) < options.max_length;
     if (append && fits) row.ids.push_back(*options.end);
-    AddAnswer(1, static_cast<int32_t>(row.ids.size()), &row);
+    if (!whole) AddAnswer(1, static_cast<int32_t>(row.ids.size()), &row);
+    rows.push_back(std::move(row));
   }
   return rows;
 }
@@ -88,6 +164,7 @@ absl::StatusOr<Rows> CompletionRows(std::span<const Example> examples, const Tok
   Rows rows(encodings.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     ExampleRow& row = rows[i];
+    row.example = i;
     row.ids = std::move(encodings[i].ids);
     Cut(options.max_length, &row.ids, &row.truncated);
     const bool fits = static_cast<int64_t>(row.ids.size()) < options.max_length;
@@ -135,6 +212,7 @@ absl::StatusOr<Rows> ConversationRows(std::span<const Example> examples, const T
                                               options.threads));
   Rows rows(encodings.size());
   for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].example = i;
     rows[i].ids = std::move(encodings[i].ids);
     Cut(options.max_length, &rows[i].ids, &rows[i].truncated);
     for (const TextSpan& span : chats[i].assistant) {
@@ -159,6 +237,7 @@ absl::StatusOr<Rows> TargetRows(std::span<const Example> examples, const Tokeniz
   Rows rows(source_ids.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     ExampleRow& row = rows[i];
+    row.example = i;
     row.ids = std::move(source_ids[i].ids);
     row.target = std::move(target_ids[i].ids);
     row.truncated = source_ids[i].truncated;
@@ -174,8 +253,11 @@ absl::StatusOr<Rows> TargetRows(std::span<const Example> examples, const Tokeniz
 absl::StatusOr<Rows> EncodeExamples(std::span<const Example> examples, const Tokenizer& tokenizer,
                                     const TokenizeOptions& options) {
   switch (options.kind) {
-    case RowKind::kText:
-      return TextRows(examples, tokenizer, options);
+    case RowKind::kText: {
+      THAW_ASSIGN_OR_RETURN(Rows rows, TextRows(examples, tokenizer, options));
+      if (options.backward) Reverse(&rows);
+      return rows;
+    }
     case RowKind::kContiguous:
     case RowKind::kDocument:
       return DocumentRows(examples, tokenizer, options);

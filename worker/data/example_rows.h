@@ -23,6 +23,13 @@ enum class RowKind {
   kTarget,        // a source for the encoder and a target for the decoder
 };
 
+// What becomes of an example that is longer than a row may be.
+enum class LongRows {
+  kTruncate,  // its end is cut off
+  kSplit,     // kText of single texts and kDocument: it goes on in rows of its own
+  kDrop,      // it makes no row
+};
+
 struct TokenizeOptions {
   int32_t max_length = 512;  // tokens of one row, special tokens included
   int threads = 1;
@@ -38,6 +45,8 @@ struct TokenizeOptions {
   // kContiguous, for a model that goes on from row to row: the last token of a row foretells the
   // first of the next one, so that every token but the very first carries loss once.
   bool foretells_next = false;
+  LongRows long_rows = LongRows::kTruncate;
+  int64_t keep_answers = 0;  // kCompletion and kTarget: rows whose answers are kept in words
 };
 
 // Tokens [begin, end) of a row.
@@ -48,17 +57,19 @@ struct TokenSpan {
 };
 
 struct ExampleRow {
+  size_t example = 0;  // of those given, from 0
   std::vector<int32_t> ids;
   std::vector<int32_t> type_ids;  // kText: like ids
   std::vector<TokenSpan>
       answers;                  // but for kText and kTarget: the tokens that carry loss, from 1 on
   std::vector<int32_t> target;  // kTarget: all of it carries loss
   bool truncated = false;       // tokens were cut off for one of the lengths
+  bool continues = false;       // kSplit: the text of the row before goes on
 };
 
-// A row for each example, in their order; a kContiguous one is a whole text, not yet cut. Does not
-// depend on options.threads. FAILED_PRECONDITION naming the line for a conversation that the
-// template refuses.
+// A row for each example, or several with LongRows::kSplit, in their order; a kContiguous one is a
+// whole text, not yet cut. Does not depend on options.threads. FAILED_PRECONDITION naming the line
+// for a conversation that the template refuses.
 absl::StatusOr<std::vector<ExampleRow>> EncodeExamples(std::span<const Example> examples,
                                                        const Tokenizer& tokenizer,
                                                        const TokenizeOptions& options);

@@ -35,10 +35,16 @@ struct TokenizedDataset {
   int32_t classes = 0;         // of labels and label_sets
   int32_t decoder_start = -1;  // what a decoder reads before its target
 
+  // The answers in words of the first rows, as many as TokenizeOptions::keep_answers.
+  std::vector<std::string> expected;
+
   std::vector<int64_t> lines;  // line of each row's beginning in its file; of inline texts 1, 2, …
   int64_t truncated_rows = 0;
   int64_t skipped_rows = 0;        // without a loss unit: they are not among the rows
   int64_t first_skipped_line = 0;  // 0: none
+  int64_t dropped_rows = 0;        // too long, with LongRows::kDrop: they are not among the rows
+  int64_t first_dropped_line = 0;  // 0: none
+  int64_t split_texts = 0;         // too long, with LongRows::kSplit: they are several rows
   int32_t longest_row = 0;         // tokens
 
   int64_t rows() const { return static_cast<int64_t>(offsets.size()) - 1; }

@@ -153,8 +153,9 @@ absl::StatusOr<bool> Classify(PredictionTask* task) {
   }
   THAW_RETURN_IF_ERROR(lines.Close());
   if (inputs.labelled) {
-    const auto values = Evaluate(models == 1 ? *logits : LogitsFor(scores, config.problem), rows);
-    task->metrics.insert(values.begin(), values.end());
+    const EvaluationFigures figures =
+        Evaluate(models == 1 ? *logits : LogitsFor(scores, config.problem), rows);
+    task->metrics.insert(figures.values.begin(), figures.values.end());
   }
   task->metrics["tokens"] = static_cast<double>(rows.tokens());
   return true;

@@ -35,28 +35,27 @@ std::optional<torch::Tensor> AllLogits(Model* model, const TokenizedDataset& dat
   return result;
 }
 
-std::map<std::string, double> Evaluate(const torch::Tensor& logits,
-                                       const TokenizedDataset& dataset) {
+EvaluationFigures Evaluate(const torch::Tensor& logits, const TokenizedDataset& dataset) {
   const int classes = static_cast<int>(logits.size(1));
   if (!dataset.numbers.empty()) {
     RegressionMetrics metrics;
     for (int64_t row = 0; row < dataset.rows(); ++row) {
       metrics.Add(LogitsOfRow(logits, row)[0], dataset.numbers[row]);
     }
-    return metrics.Values();
+    return {metrics.Values(), {}};
   }
   if (!dataset.label_sets.empty()) {
     MultiLabelMetrics metrics(classes);
     for (int64_t row = 0; row < dataset.rows(); ++row) {
       metrics.Add(LogitsOfRow(logits, row), dataset.label_sets[row]);
     }
-    return metrics.Values();
+    return {metrics.Values(), {}};
   }
   ClassificationMetrics metrics(classes);
   for (int64_t row = 0; row < dataset.rows(); ++row) {
     metrics.Add(LogitsOfRow(logits, row), dataset.labels[row]);
   }
-  return metrics.Values();
+  return {metrics.Values(), metrics.confusion()};
 }
 
 std::optional<std::map<std::string, double>> EvaluateTokens(

@@ -14,6 +14,13 @@
 
 namespace thaw {
 
+// What an evaluation has found.
+struct EvaluationFigures {
+  std::map<std::string, double> values;  // by name
+  // One label a row: ClassificationMetrics::confusion. Otherwise empty.
+  std::vector<int64_t> confusion;
+};
+
 // The logits of every row of `dataset`, fp32 [rows, labels], without dropout and autograd; batches
 // hold rows of similar length. Before each batch `go_on` is given the number of rows done; nothing
 // comes back once it returns false.
@@ -24,8 +31,7 @@ std::optional<torch::Tensor> AllLogits(Model* model, const TokenizedDataset& dat
 // What such logits are worth against the dataset's answers, every row weighted equally, summed in
 // row order: the values of ClassificationMetrics, MultiLabelMetrics or RegressionMetrics, by which
 // answers it has. At least one row.
-std::map<std::string, double> Evaluate(const torch::Tensor& logits,
-                                       const TokenizedDataset& dataset);
+EvaluationFigures Evaluate(const torch::Tensor& logits, const TokenizedDataset& dataset);
 
 // The rows that carry loss, likewise: their mean, "loss", and its exponential, "perplexity", every
 // token weighted equally. The model is a language model. With `lanes` the rows are those of joined

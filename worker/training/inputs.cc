@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "common/dataset/dataset_columns.h"
 
 namespace thaw {
 namespace {
@@ -37,17 +37,21 @@ int32_t MaxLength(int32_t asked, const ModelConfig& config) {
       std::min<int64_t>(asked == 0 ? kDefaultMaxLength : asked, config.max_positions));
 }
 
-absl::StatusOr<std::string> DatasetFile(const std::string& directory) {
+absl::StatusOr<DatasetPath> FindDataset(const std::string& directory, const v1::Artifact& dataset) {
   THAW_ASSIGN_OR_RETURN(const std::vector<FileEntry> files, ListFiles(directory));
   std::vector<std::string> found;
   for (const FileEntry& file : files) {
-    if (absl::EndsWith(file.path, ".jsonl")) found.push_back(directory + "/" + file.path);
+    if (FormatOf({}, file.path) != v1::DatasetSummary::FORMAT_UNSPECIFIED) {
+      found.push_back(file.path);
+    }
   }
   if (found.size() != 1) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the dataset has ", found.size(), " files named *.jsonl; it must have exactly one"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the dataset has ", found.size(),
+                     " files named *.jsonl, *.csv, *.tsv or *.txt; it must have exactly one"));
   }
-  return found.front();
+  return DatasetPath{directory + "/" + found.front(),
+                     FileFormatOf(FormatOf(dataset.dataset().format(), found.front()))};
 }
 
 absl::StatusOr<DatasetSummary> ScanAll(const std::string& path, const DatasetSchema& schema,
@@ -62,7 +66,7 @@ absl::StatusOr<DatasetSummary> ScanAll(const std::string& path, const DatasetSch
   if (summary.issues > 0) {
     return absl::FailedPreconditionError(
         absl::StrCat(summary.issues, " problems in the dataset, the first in line ", first.line,
-                     ", field \"", first.field, "\": ", first.reason));
+                     ", field \"", first.field, "\": ", first.reason, ": ", first.remedy));
   }
   return summary;
 }
@@ -71,6 +75,18 @@ std::vector<std::string> LabelNames(const DatasetSummary& summary) {
   std::vector<std::string> names;
   for (const LabelCount& count : summary.labels) names.push_back(count.label);
   return names;
+}
+
+absl::Status ForEachExample(const std::string& path, const DatasetSchema& schema, const Tick& tick,
+                            const std::function<absl::Status(const Example&)>& take) {
+  THAW_ASSIGN_OR_RETURN(const auto reader, DatasetReader::Open(path, schema));
+  Example example;
+  for (int64_t seen = 0;; ++seen) {
+    if (seen % kTickRows == 0) tick();
+    THAW_ASSIGN_OR_RETURN(const bool more, reader->Next(&example));
+    if (!more) return absl::OkStatus();
+    THAW_RETURN_IF_ERROR(take(example));
+  }
 }
 
 absl::StatusOr<TokenizedDataset> ReadRows(const std::string& path, const DatasetSchema& schema,

@@ -37,8 +37,8 @@ absl::StatusOr<TokenizedDataset> ReadInlineTexts(const ReadingContext& context) 
 }
 
 // Gives every row to `take`, in order: those of the request, or those of the dataset by `schema`.
-absl::Status ForEachExample(const ReadingContext& context, const DatasetSchema& schema,
-                            const std::function<absl::Status(const Example&)>& take) {
+absl::Status ForEachRow(const ReadingContext& context, DatasetSchema schema,
+                        const std::function<absl::Status(const Example&)>& take) {
   const v1::Prediction& prediction = PredictionOf(context);
   Example example;
   // One example may be long, and its template slow.
@@ -62,13 +62,13 @@ absl::Status ForEachExample(const ReadingContext& context, const DatasetSchema& 
     THAW_RETURN_IF_ERROR(next());
   }
   if (!prediction.has_dataset()) return absl::OkStatus();
-  THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(context.run.dataset_dir()));
-  THAW_ASSIGN_OR_RETURN(const auto reader, DatasetReader::Open(path, schema));
-  while (true) {
-    THAW_ASSIGN_OR_RETURN(const bool more, reader->Next(&example));
-    if (!more) return absl::OkStatus();
-    THAW_RETURN_IF_ERROR(next());
-  }
+  THAW_ASSIGN_OR_RETURN(const DatasetPath file,
+                        FindDataset(context.run.dataset_dir(), context.run.assignment().dataset()));
+  schema.format = file.format;
+  return ForEachExample(file.path, schema, context.tick, [&](const Example& read) {
+    context.tick();
+    return take(read);
+  });
 }
 
 ExampleForm FormOfAnswers(ProblemType problem) {
@@ -229,8 +229,10 @@ absl::StatusOr<PredictionInputs> ReadClassifyInputs(const ReadingContext& contex
                        .text_pair_column = classify.text_pair_column(),
                        .label_column = OrDefault(classify.label_column(), "label"),
                        .form = FormOfAnswers(config.problem)};
-  THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(context.run.dataset_dir()));
-  const auto summary = ScanAll(path, schema, context.tick);
+  THAW_ASSIGN_OR_RETURN(const DatasetPath file,
+                        FindDataset(context.run.dataset_dir(), context.run.assignment().dataset()));
+  schema.format = file.format;
+  const auto summary = ScanAll(file.path, schema, context.tick);
   if (summary.ok() && summary->examples > 0) {
     const std::vector<std::string> found = LabelNames(*summary);
     inputs.labelled = std::all_of(found.begin(), found.end(), [&](const std::string& label) {
@@ -246,22 +248,25 @@ absl::StatusOr<PredictionInputs> ReadClassifyInputs(const ReadingContext& contex
   const bool needs_names = inputs.labelled && config.problem != ProblemType::kRegression;
   THAW_ASSIGN_OR_RETURN(
       inputs.rows,
-      ReadRows(path, schema, *context.loaded.tokenizer,
+      ReadRows(file.path, schema, *context.loaded.tokenizer,
                needs_names ? config.labels : std::vector<std::string>(), options, context.tick));
   return inputs;
 }
 
 absl::StatusOr<TokenizedDataset> ReadEmbedInputs(const ReadingContext& context) {
   if (PredictionOf(context).has_texts()) return ReadInlineTexts(context);
+  THAW_ASSIGN_OR_RETURN(const DatasetPath file,
+                        FindDataset(context.run.dataset_dir(), context.run.assignment().dataset()));
   const DatasetSchema schema{
       .text_column = OrDefault(PredictionOf(context).embed().text_column(), "text"),
       .text_pair_column = "",
       .label_column = "",
-      .form = ExampleForm::kText};
-  THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(context.run.dataset_dir()));
+      .form = ExampleForm::kText,
+      .format = file.format};
   TokenizeOptions options = OptionsOf(context);
   options.form = schema.form;
-  return ReadRows(path, schema, *context.loaded.tokenizer, {}, std::move(options), context.tick);
+  return ReadRows(file.path, schema, *context.loaded.tokenizer, {}, std::move(options),
+                  context.tick);
 }
 
 absl::StatusOr<ScoreInputs> ReadScoreInputs(const ReadingContext& context) {
@@ -282,7 +287,7 @@ absl::StatusOr<ScoreInputs> ReadScoreInputs(const ReadingContext& context) {
     end = context.loaded.special->eos;
   }
   ScoreInputs inputs;
-  THAW_RETURN_IF_ERROR(ForEachExample(context, schema, [&](const Example& example) {
+  THAW_RETURN_IF_ERROR(ForEachRow(context, schema, [&](const Example& example) {
     const absl::Status status = AddScoredRow(context, example, end, &inputs);
     return status.ok() ? status : AtLine(status, example);
   }));
@@ -352,7 +357,7 @@ absl::StatusOr<GenerateInputs> ReadGenerateInputs(const ReadingContext& context)
     inputs.prompts.push_back(std::move(ids));
     return absl::OkStatus();
   };
-  THAW_RETURN_IF_ERROR(ForEachExample(context, schema, [&](const Example& example) {
+  THAW_RETURN_IF_ERROR(ForEachRow(context, schema, [&](const Example& example) {
     const absl::Status status = add(example);
     return status.ok() ? status : AtLine(status, example);
   }));

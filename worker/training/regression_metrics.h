@@ -1,9 +1,9 @@
 // How far predicted numbers are from the true ones, every example weighted equally.
 #pragma once
 
-#include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace thaw {
 
@@ -11,16 +11,14 @@ class RegressionMetrics {
  public:
   void Add(double predicted, double truth);
 
-  // mean_squared_error; loss, which is the same; pearson: the coefficient of correlation, left out
-  // where one side does not vary. At least one example.
+  // mean_squared_error; loss, which is the same; pearson: the coefficient of correlation; spearman:
+  // that of the ranks, where equal numbers share the mean of theirs. Both are 0 where one side does
+  // not vary, and NaN where a number is not finite. At least one example.
   std::map<std::string, double> Values() const;
 
  private:
-  // Running means and sums of products of the distances from them (Welford 1962).
-  int64_t examples_ = 0;
+  std::vector<double> predicted_, truth_;
   double squared_ = 0;
-  double predicted_mean_ = 0, truth_mean_ = 0;
-  double predicted_spread_ = 0, truth_spread_ = 0, together_ = 0;
 };
 
 }  // namespace thaw

@@ -2,6 +2,7 @@
 
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "nlohmann/json.hpp"
 
 namespace thaw {
 namespace {
@@ -43,6 +44,21 @@ absl::Status WriteDeltaResult(const Model& model, const std::string& base_direct
   THAW_RETURN_IF_ERROR(SaveDelta(model, weights_directory, base_digest, directory));
   THAW_RETURN_IF_ERROR(CopyLicence(base_directory, directory));
   return CopyTokenizerFiles(base_directory, directory);
+}
+
+absl::Status WriteEvaluation(const EvaluatedWeights& weights, const EvaluationFigures& figures,
+                             const std::string& directory) {
+  nlohmann::ordered_json json = {
+      {"step", weights.step}, {"metric", weights.metric}, {"values", figures.values}};
+  if (!figures.confusion.empty()) {
+    const auto classes = static_cast<std::ptrdiff_t>(weights.labels.size());
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (auto row = figures.confusion.begin(); row != figures.confusion.end(); row += classes) {
+      rows.push_back(std::vector<int64_t>(row, row + classes));
+    }
+    json["confusion"] = {{"labels", weights.labels}, {"counts", std::move(rows)}};
+  }
+  return WriteFileAtomically(directory + "/evaluation.json", json.dump(2) + "\n");
 }
 
 absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to) {

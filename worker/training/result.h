@@ -1,10 +1,13 @@
 // What a training leaves: a Hugging Face directory.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "worker/model/model.h"
+#include "worker/training/evaluation.h"
 
 namespace thaw {
 
@@ -18,6 +21,17 @@ absl::Status WriteResult(const Model& model, const std::string& base_directory,
 absl::Status WriteDeltaResult(const Model& model, const std::string& base_directory,
                               const std::string& weights_directory, const std::string& base_digest,
                               const std::string& directory);
+// Of which weights an evaluation was.
+struct EvaluatedWeights {
+  int64_t step = 0;
+  std::string metric;               // that decides
+  std::vector<std::string> labels;  // in class order
+};
+
+// Writes evaluation.json into `directory`: step, metric, values by name and, where there is one,
+// the confusion matrix with its labels, a row for each right label. docs/tasks.md describes it.
+absl::Status WriteEvaluation(const EvaluatedWeights& weights, const EvaluationFigures& figures,
+                             const std::string& directory);
 
 // Copies the files of tokenizer, chat template and generation settings that there are.
 absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to);

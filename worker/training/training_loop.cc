@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
 #include "worker/training/failure.h"
+#include "worker/training/generated_answers.h"
 #include "worker/training/model_directory.h"
 #include "worker/training/receipt.h"
 #include "worker/training/result.h"
@@ -191,29 +192,37 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
 }
 
 absl::Status TrainingLoop::Evaluate() {
-  const auto values =
+  std::optional<EvaluationFigures> figures =
       task_->Evaluate(model_.get(), inputs_.validation, TokensPerMicroStep(), [this](int64_t) {
         reporter_.Beat();
         return !context_.control->ShouldEnd();
       });
   // Given up for a pause or a stop, which the boundary sees to; it is still due.
-  if (!values) return absl::OkStatus();
-  newest_values_ = *values;
-  if (!std::isfinite(newest_values_.at("loss"))) {
+  if (!figures) return absl::OkStatus();
+  if (!std::isfinite(figures->values.at("loss"))) {
     return WithReason(
         absl::InvalidArgumentError(absl::StrCat("the evaluation loss after optimizer step ", step(),
                                                 " is not finite: lower the learning rate")),
         "NON_FINITE_LOSS");
   }
-  history_.Evaluated(step(), newest_values_);
+  THAW_ASSIGN_OR_RETURN(const bool complete, MatchAnswers(&*figures));
+  if (!complete) return absl::OkStatus();
+  newest_figures_ = *std::move(figures);
+  history_.Evaluated(step(), newest_figures_.values);
   v1::EvaluationEnd evaluation;
   evaluation.set_step(step());
   evaluation.set_phase(program_->state().phase() + 1);
   evaluation.set_epoch(program_->phase_epoch());
-  evaluation.mutable_values()->insert(newest_values_.begin(), newest_values_.end());
-  if (program_->EvaluationDone(newest_values_)) {
+  evaluation.mutable_values()->insert(newest_figures_.values.begin(), newest_figures_.values.end());
+  if (!newest_figures_.confusion.empty()) {
+    v1::ConfusionMatrix* confusion = evaluation.mutable_confusion();
+    confusion->mutable_labels()->Add(inputs_.labels.begin(), inputs_.labels.end());
+    confusion->mutable_counts()->Add(newest_figures_.confusion.begin(),
+                                     newest_figures_.confusion.end());
+  }
+  if (program_->EvaluationDone(newest_figures_.values)) {
     evaluation.set_best(true);
-    best_values_ = newest_values_;
+    best_figures_ = newest_figures_;
     if (program_->needs_best()) {
       changed_->KeepBest();
       best_is_current_ = true;
@@ -223,6 +232,31 @@ absl::Status TrainingLoop::Evaluate() {
   }
   reporter_.EvaluationDone(evaluation);
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> TrainingLoop::MatchAnswers(EvaluationFigures* figures) {
+  if (inputs_.validation.expected.empty()) return true;
+  const int32_t divisor = std::max(run_.assignment().micro_step_divisor(), 1);
+  AnswerOptions options{.generation = inputs_.answers};
+  options.generation.prompt_tokens = TokensPerMicroStep();
+  options.generation.most_rows = std::max<int64_t>(options.generation.most_rows / divisor, 1);
+  options.generation.cache_bytes /= divisor;
+  options.go_on = [this](int64_t) {
+    reporter_.Beat();
+    return !context_.control->ShouldEnd();
+  };
+  THAW_ASSIGN_OR_RETURN(
+      const std::optional<AnswerFigures> found,
+      EvaluateAnswers(model_.get(), *inputs_.tokenizer, inputs_.validation, options));
+  if (!found) return false;
+  const v1::Evaluation& asked = training_.evaluation();
+  if (Reports(asked, v1::Evaluation::EXACT_MATCH)) {
+    figures->values[MetricName(v1::Evaluation::EXACT_MATCH)] = found->exact_match;
+  }
+  if (Reports(asked, v1::Evaluation::DIGIT_MATCH)) {
+    figures->values[MetricName(v1::Evaluation::DIGIT_MATCH)] = found->digit_match;
+  }
+  return true;
 }
 
 absl::Status TrainingLoop::EndPhase() {
@@ -274,8 +308,13 @@ absl::Status TrainingLoop::Checkpoint() {
   saved.mutable_data()->set_position(cursor_.position);
   saved.mutable_data()->set_lanes(Lanes());
   if (carried_ && cursor_.position > 0) contents.carried = carried_->tensors();
-  saved.mutable_best_values()->insert(best_values_.begin(), best_values_.end());
-  saved.mutable_newest_values()->insert(newest_values_.begin(), newest_values_.end());
+  saved.mutable_best_values()->insert(best_figures_.values.begin(), best_figures_.values.end());
+  saved.mutable_newest_values()->insert(newest_figures_.values.begin(),
+                                        newest_figures_.values.end());
+  saved.mutable_best_confusion()->Add(best_figures_.confusion.begin(),
+                                      best_figures_.confusion.end());
+  saved.mutable_newest_confusion()->Add(newest_figures_.confusion.begin(),
+                                        newest_figures_.confusion.end());
   saved.set_tokens(tokens_);
   saved.set_loss(loss_);
   saved.set_pending_loss_sum(reporter_.pending().loss_sum);
@@ -333,8 +372,15 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
                                 best ? program_->state().best_step() : step(),
                                 reporter_.SecondsSinceStart() - begin));
   auto& metrics = *ended.mutable_metrics();
-  const std::map<std::string, double>& values = best ? best_values_ : newest_values_;
-  metrics.insert(values.begin(), values.end());
+  const EvaluationFigures& figures = best ? best_figures_ : newest_figures_;
+  // Without keep_best the last weights may have been trained on since.
+  if (best || program_->state().evaluated()) {
+    THAW_RETURN_IF_ERROR(WriteEvaluation({.step = best ? program_->state().best_step() : step(),
+                                          .metric = MetricName(DecidingMetric(training_)),
+                                          .labels = inputs_.labels},
+                                         figures, run_.work_dir() + "/" + ended.result_dir()));
+  }
+  metrics.insert(figures.values.begin(), figures.values.end());
   metrics["steps"] = static_cast<double>(step());
   if (best) metrics["best_step"] = static_cast<double>(program_->state().best_step());
   metrics["tokens"] = static_cast<double>(tokens_);
@@ -396,7 +442,7 @@ void TrainingLoop::UpdateProgress() {
   progress.set_epoch(program_->phase_epoch());
   progress.set_loss(loss_);
   if (state.has_best()) {
-    progress.set_metric(newest_values_.at(progress.metric_name()));
+    progress.set_metric(newest_figures_.values.at(progress.metric_name()));
     progress.set_best_metric(state.best());
   }
 }

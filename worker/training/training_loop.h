@@ -61,6 +61,8 @@ class TrainingLoop {
   absl::Status TrainStep();
   absl::StatusOr<double> AccumulateGradients(const StepRows& rows);
   absl::Status Evaluate();
+  // Adds what is asked for of the metrics that take text to be generated; false when told to end.
+  absl::StatusOr<bool> MatchAnswers(EvaluationFigures* figures);
   absl::Status EndPhase();
   // Handles what was asked for and what is due; an end ends the attempt.
   absl::StatusOr<std::optional<internal::Ended>> Boundary();
@@ -99,7 +101,7 @@ class TrainingLoop {
   std::optional<CarriedState> carried_;  // with a model that reads joined texts on, row by row
   int64_t tokens_ = 0;
   double loss_ = 0;
-  std::map<std::string, double> best_values_, newest_values_;
+  EvaluationFigures best_figures_, newest_figures_;
   bool best_is_current_ = false;  // the model's weights are the best ones
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint
   int checkpoints_ = 0;

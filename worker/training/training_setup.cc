@@ -9,6 +9,7 @@
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "worker/training/model_directory.h"
+#include "worker/training/rows_report.h"
 #include "worker/training/training_loop.h"
 #include "worker/tuning/added_part.h"
 
@@ -38,6 +39,10 @@ absl::Status TrainingLoop::Prepare() {
       "rows tokenized: %d to train on with %d tokens, %d to validate with, %d labels, in %.1f s",
       inputs_.training.rows(), inputs_.training.tokens(), inputs_.validation.rows(),
       inputs_.labels.size(), read));
+  reporter_.Log(DescribeRows("training", inputs_.training));
+  if (inputs_.validation.rows() > 0) {
+    reporter_.Log(DescribeRows("validation", inputs_.validation));
+  }
   THAW_ASSIGN_OR_RETURN(model_, LoadModel(model_dir_, HeadSpec{.labels = inputs_.labels,
                                                                .problem = inputs_.problem,
                                                                .seed = training_.seed(),
@@ -48,7 +53,7 @@ absl::Status TrainingLoop::Prepare() {
   if (training_.has_added_part()) {
     THAW_RETURN_IF_ERROR(AddPart(training_.added_part(), training_.seed(), model_.get()));
   }
-  task_ = TaskFor(model_->config(), Lanes());
+  task_ = TaskFor(model_->config(), Lanes(), inputs_.class_weights);
   if (inputs_.carries_state) carried_.emplace(model_->blocks());
   THAW_ASSIGN_OR_RETURN(
       plan_, BatchPlan::Create(&inputs_.training,
@@ -120,8 +125,10 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
   tokens_ = state.tokens();
   history_.GoOnFrom(state.history_sha256(), state.program().step());
   loss_ = state.loss();
-  best_values_ = {state.best_values().begin(), state.best_values().end()};
-  newest_values_ = {state.newest_values().begin(), state.newest_values().end()};
+  best_figures_ = {{state.best_values().begin(), state.best_values().end()},
+                   {state.best_confusion().begin(), state.best_confusion().end()}};
+  newest_figures_ = {{state.newest_values().begin(), state.newest_values().end()},
+                     {state.newest_confusion().begin(), state.newest_confusion().end()}};
   reporter_.set_pending(
       {.loss_sum = state.pending_loss_sum(), .loss_units = state.pending_loss_units()});
   checkpoint_step_ = state.program().step();
@@ -131,23 +138,7 @@ absl::Status TrainingLoop::RestoreCheckpoint() {
 
 void TrainingLoop::WarnOfInputs() {
   for (const std::string& warning : model_->warnings()) reporter_.Warn("MODEL", warning);
-  const int64_t truncated = inputs_.training.truncated_rows + inputs_.validation.truncated_rows;
-  if (truncated > 0) {
-    reporter_.Warn(
-        "ROWS_TRUNCATED",
-        absl::StrCat(truncated, " of ", inputs_.training.rows() + inputs_.validation.rows(),
-                     " rows are longer than max_length and were cut"));
-  }
-  const int64_t skipped = inputs_.training.skipped_rows + inputs_.validation.skipped_rows;
-  if (skipped > 0) {
-    const int64_t line = inputs_.training.skipped_rows > 0 ? inputs_.training.first_skipped_line
-                                                           : inputs_.validation.first_skipped_line;
-    reporter_.Warn("ROWS_SKIPPED",
-                   absl::StrCat(skipped,
-                                " examples have no token to learn from within max_length and were "
-                                "left out, the first in line ",
-                                line));
-  }
+  WarnOfRows(inputs_, &reporter_);
   if (inputs_.lacks_end) {
     reporter_.Warn("NO_END_OF_TEXT",
                    "the model names no eos_token, so nothing marks where a text ends");

@@ -1,17 +1,22 @@
 #include "worker/training/training_task.h"
 
+#include <ATen/Functions.h>
+#include <ATen/core/Reduction.h>
+
 #include "worker/training/evaluation.h"
 
 namespace thaw {
 namespace {
 
 using GoOn = std::function<bool(int64_t)>;
-using Values = std::optional<std::map<std::string, double>>;
+using Figures = std::optional<EvaluationFigures>;
 
 // One label, several, or a number for a whole sequence.
 class SequenceTask : public TrainingTask {
  public:
-  explicit SequenceTask(ProblemType problem) : problem_(problem) {}
+  SequenceTask(ProblemType problem, const std::vector<float>& class_weights) : problem_(problem) {
+    if (!class_weights.empty()) class_weights_ = torch::tensor(class_weights, torch::kFloat32);
+  }
 
   torch::Tensor LossSum(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                         const DropoutKey& dropout, SequenceState*) const override {
@@ -25,11 +30,13 @@ class SequenceTask : public TrainingTask {
       case ProblemType::kSingleLabel:
         break;
     }
-    return CrossEntropySum(logits, Labels(batch));
+    if (!class_weights_.defined()) return CrossEntropySum(logits, Labels(batch));
+    return at::cross_entropy_loss(logits.to(torch::kFloat32), Labels(batch).to(logits.device()),
+                                  class_weights_.to(logits.device()), at::Reduction::Sum);
   }
 
-  Values Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
-                  const GoOn& go_on) const override {
+  Figures Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
+                   const GoOn& go_on) const override {
     const auto logits = AllLogits(model, dataset, tokens_per_batch, go_on);
     if (!logits) return std::nullopt;
     return thaw::Evaluate(*logits, dataset);
@@ -37,6 +44,7 @@ class SequenceTask : public TrainingTask {
 
  private:
   const ProblemType problem_;
+  torch::Tensor class_weights_;  // fp32 [classes], or undefined
 };
 
 // The next token, or the next one of a decoder's target.
@@ -53,9 +61,11 @@ class TokenTask : public TrainingTask {
                                  NextIds(batch));
   }
 
-  Values Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
-                  const GoOn& go_on) const override {
-    return EvaluateTokens(model, dataset, tokens_per_batch, lanes_, go_on);
+  Figures Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
+                   const GoOn& go_on) const override {
+    auto values = EvaluateTokens(model, dataset, tokens_per_batch, lanes_, go_on);
+    if (!values) return std::nullopt;
+    return EvaluationFigures{*std::move(values), {}};
   }
 
  private:
@@ -64,9 +74,10 @@ class TokenTask : public TrainingTask {
 
 }  // namespace
 
-std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config, int32_t lanes) {
+std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config, int32_t lanes,
+                                      const std::vector<float>& class_weights) {
   if (config.head == HeadKind::kLanguageModel) return std::make_unique<TokenTask>(lanes);
-  return std::make_unique<SequenceTask>(config.problem);
+  return std::make_unique<SequenceTask>(config.problem, class_weights);
 }
 
 }  // namespace thaw

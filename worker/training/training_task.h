@@ -6,11 +6,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "torch/types.h"
 #include "worker/data/packed_batch.h"
 #include "worker/data/tokenized_dataset.h"
 #include "worker/model/model.h"
+#include "worker/training/evaluation.h"
 #include "worker/training/forward.h"
 
 namespace thaw {
@@ -27,17 +29,20 @@ class TrainingTask {
                                 const TrainedGroups& trained, const DropoutKey& dropout,
                                 SequenceState* state) const = 0;
 
-  // "loss", the mean over all loss units, and the metrics of the task by name. Before each batch
+  // "loss", the mean over all loss units, and the metrics of the task by name, but for those that
+  // take text to be generated (generated_answers.h). Class weights play no part. Before each batch
   // `go_on` is given the number of rows done; nothing comes back once it returns false. At least
   // one row.
-  virtual std::optional<std::map<std::string, double>> Evaluate(
+  virtual std::optional<EvaluationFigures> Evaluate(
       Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
       const std::function<bool(int64_t rows_done)>& go_on) const = 0;
 };
 
 // By the model's head: a classifier answers for whole sequences (one label, several, a number), a
 // language model token by token. `lanes`: an evaluation reads joined texts on from row to row, in
-// so many lanes (BatchPolicy::in_lanes); 0: every row begins by itself.
-std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config, int32_t lanes);
+// so many lanes (BatchPolicy::in_lanes); 0: every row begins by itself. `class_weights`: what the
+// training loss of a row with each class is multiplied by, one label a row; empty: nothing.
+std::unique_ptr<TrainingTask> TaskFor(const ModelConfig& config, int32_t lanes,
+                                      const std::vector<float>& class_weights = {});
 
 }  // namespace thaw

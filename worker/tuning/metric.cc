@@ -1,5 +1,7 @@
 #include "worker/tuning/metric.h"
 
+#include <algorithm>
+
 #include "common/spec/model_abilities.h"
 
 namespace thaw {
@@ -29,6 +31,16 @@ const char* MetricName(v1::Evaluation::Metric metric) {
       return "mean_squared_error";
     case v1::Evaluation::PERPLEXITY:
       return "perplexity";
+    case v1::Evaluation::MATTHEWS_CORRELATION:
+      return "matthews_correlation";
+    case v1::Evaluation::PEARSON:
+      return "pearson";
+    case v1::Evaluation::SPEARMAN:
+      return "spearman";
+    case v1::Evaluation::EXACT_MATCH:
+      return "exact_match";
+    case v1::Evaluation::DIGIT_MATCH:
+      return "digit_match";
     default:
       return "loss";
   }
@@ -43,6 +55,12 @@ bool LessIsBetter(v1::Evaluation::Metric metric) {
     default:
       return false;
   }
+}
+
+bool Reports(const v1::Evaluation& evaluation, v1::Evaluation::Metric metric) {
+  return evaluation.metric() == metric ||
+         std::find(evaluation.also().begin(), evaluation.also().end(), metric) !=
+             evaluation.also().end();
 }
 
 }  // namespace thaw

@@ -17,4 +17,7 @@ const char* MetricName(v1::Evaluation::Metric metric);
 // Whether smaller values are better.
 bool LessIsBetter(v1::Evaluation::Metric metric);
 
+// Whether an evaluation is to tell a metric that is left out unless it is asked for.
+bool Reports(const v1::Evaluation& evaluation, v1::Evaluation::Metric metric);
+
 }  // namespace thaw

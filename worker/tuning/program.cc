@@ -48,7 +48,9 @@ Program::Program(const v1::Training& training, const DataSteps& data, bool has_v
       default:
         length.steps = phase.steps();
     }
-    length.evaluation_interval = every * static_cast<double>(data_.in_epoch);
+    length.evaluation_interval = evaluation.every_steps() > 0
+                                     ? static_cast<double>(evaluation.every_steps())
+                                     : every * static_cast<double>(data_.in_epoch);
     lengths_.push_back(length);
     // Every phase sees whole passes.
     epoch += (length.steps + data_.in_epoch - 1) / data_.in_epoch;

@@ -105,10 +105,10 @@ TEST(DatasetFormsTest, SaysWhatIsWrongWithEachForm) {
   const std::vector<Case> cases = {
       {kLabels, "{\"text\":\"t\",\"label\":\"a\"}", "label", "is a string, must be an array"},
       {kLabels, "{\"text\":\"t\",\"label\":{}}", "label", "is an object, must be an array"},
-      {kLabels, "{\"text\":\"t\",\"label\":[\"a\",1]}", "label", "at index 1 is an integer"},
-      {kLabels, "{\"text\":\"t\",\"label\":[[\"a\"]]}", "label", "at index 0 is an array"},
-      {kLabels, "{\"text\":\"t\",\"label\":[\"a\",\"a\"]}", "label", "at index 1 repeats"},
-      {kLabels, "{\"text\":\"t\",\"label\":[\"\"]}", "label", "at index 0 is empty"},
+      {kLabels, "{\"text\":\"t\",\"label\":[\"a\",1]}", "label[1]", "is an integer"},
+      {kLabels, "{\"text\":\"t\",\"label\":[[\"a\"]]}", "label[0]", "is an array"},
+      {kLabels, "{\"text\":\"t\",\"label\":[\"a\",\"a\"]}", "label[1]", "repeats"},
+      {kLabels, "{\"text\":\"t\",\"label\":[\"\"]}", "label[0]", "is empty"},
       {kLabels, "{\"text\":\"t\"}", "label", "is missing"},
       {kNumber, "{\"text\":\"t\",\"label\":\"1\"}", "label", "is a string, must be a number"},
       {kNumber, "{\"text\":\"t\",\"label\":null}", "label", "is null, must be a number"},
@@ -118,19 +118,20 @@ TEST(DatasetFormsTest, SaysWhatIsWrongWithEachForm) {
       {kAnswer, "{\"prompt\":1,\"completion\":\"c\"}", "prompt", "is an integer"},
       {kConversation, chat("\"hi\""), "messages", "is a string, must be an array of objects"},
       {kConversation, chat("[]"), "messages", "is an empty conversation"},
-      {kConversation, chat("[\"hi\"]"), "messages", "at index 0 is a string, must be an object"},
-      {kConversation, chat("[{\"content\":\"x\"}]"), "messages", "at index 0 lacks \"role\""},
-      {kConversation, chat("[" + user + ",{\"role\":\"assistant\"}]"), "messages",
-       "at index 1 lacks \"content\""},
-      {kConversation, chat("[{\"role\":\"bot\",\"content\":\"x\"}]"), "messages",
-       "has the role \"bot\"; known are system, user, assistant and tool"},
-      {kConversation, chat("[{\"role\":7,\"content\":\"x\"}]"), "messages", "\"role\" that is no"},
-      {kConversation, chat("[{\"role\":\"user\",\"content\":[\"x\"]}]"), "messages",
-       "\"content\" that is an array, must be a string"},
-      {kConversation, chat("[" + user + ",{\"role\":\"assistant\",\"content\":\"\"}]"), "messages",
-       "at index 1 has a \"content\" that is empty"},
-      {kConversation, chat("[" + user + ",{\"role\":\"system\",\"content\":\"\"}]"), "messages",
-       "at index 1 is the system's"},
+      {kConversation, chat("[\"hi\"]"), "messages[0]", "is a string, must be an object"},
+      {kConversation, chat("[{\"content\":\"x\"}]"), "messages[0].role", "is missing"},
+      {kConversation, chat("[" + user + ",{\"role\":\"assistant\"}]"), "messages[1].content",
+       "is missing"},
+      {kConversation, chat("[{\"role\":\"bot\",\"content\":\"x\"}]"), "messages[0].role",
+       "is \"bot\""},
+      {kConversation, chat("[{\"role\":7,\"content\":\"x\"}]"), "messages[0].role",
+       "is an integer"},
+      {kConversation, chat("[{\"role\":\"user\",\"content\":[\"x\"]}]"), "messages[0].content",
+       "is an array, must be a string"},
+      {kConversation, chat("[" + user + ",{\"role\":\"assistant\",\"content\":\"\"}]"),
+       "messages[1].content", "is empty"},
+      {kConversation, chat("[" + user + ",{\"role\":\"system\",\"content\":\"\"}]"),
+       "messages[1].role", "is the system's"},
       {kConversation, chat("[{\"role\":\"user\",\"role\":\"user\",\"content\":\"x\"}]"), "role",
        "occurs twice"},
       {kConversation, chat("[" + user + "]"), "messages", "no turn of the assistant"},
@@ -146,6 +147,7 @@ TEST(DatasetFormsTest, SaysWhatIsWrongWithEachForm) {
     EXPECT_EQ(issues[0].field, one.field);
     EXPECT_THAT(issues[0].reason, HasSubstr(one.reason));
     EXPECT_LE(issues[0].reason.size(), 300u);
+    EXPECT_NE(issues[0].remedy, "");
     EXPECT_EQ(summary.bad_lines, 1);
     EXPECT_EQ(summary.examples, 0);
   }
@@ -220,20 +222,6 @@ TEST(DatasetFormsTest, SplitsConversationsByWhatIsAsked) {
   EXPECT_NE(asked, hash({{"user", "q"}, {"assistant", "a"}, {"user", "r"}}));
   EXPECT_EQ(HashTexts(Example{.text = "p", .answer = "x"}),
             HashTexts(Example{.text = "p", .answer = "y"}));
-}
-
-TEST(DatasetFormsTest, TellsConversationsByTheFirstRow) {
-  for (const auto& [contents, expected] :
-       std::vector<std::pair<std::string, bool>>{{"\n{\"messages\":[]}\n", true},
-                                                 {"{\"messages\":[],\"prompt\":\"p\"}\n", false},
-                                                 {"{\"prompt\":\"p\"}\n{\"messages\":[]}\n", false},
-                                                 {"{\"messages\":", false},
-                                                 {"", false},
-                                                 {std::string("{\"messages\":\0", 13), false}}) {
-    const auto found = HoldsConversations(FormFile(contents));
-    ASSERT_TRUE(found.ok()) << found.status();
-    EXPECT_EQ(*found, expected) << contents;
-  }
 }
 
 }  // namespace

@@ -181,6 +181,7 @@ TEST(DatasetReaderTest, ReportsEveryIssueWithItsPlace) {
       EXPECT_EQ(scanned.issues[i].field, c.expected[i].field);
       EXPECT_THAT(scanned.issues[i].reason, HasSubstr(c.expected[i].reason));
       EXPECT_LE(scanned.issues[i].reason.size(), 300u);
+      EXPECT_NE(scanned.issues[i].remedy, "");
     }
     EXPECT_EQ(scanned.summary.examples, c.examples);
     EXPECT_EQ(scanned.summary.issues, static_cast<int64_t>(c.expected.size()));

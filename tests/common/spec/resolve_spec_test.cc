@@ -34,7 +34,7 @@ TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
          "schedule": {"shape": "CONSTANT"}, "steps": 100, "optimizer_state": "KEEP"}],
       "optimizer": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01},
       "batch": {"examples_per_step": 8, "tokens_per_micro_step": 2048},
-      "max_length": 256, "seed": 42, "max_grad_norm": 1,
+      "max_length": 256, "long_rows": "TRUNCATE", "seed": 42, "max_grad_norm": 1,
       "evaluation": {"metric": "ACCURACY", "every_epochs": 1, "keep_best": true},
       "checkpoint": {"every_steps": 200}, "output": "FULL"},
     "resources": {"device_count": 1},

@@ -181,12 +181,54 @@ TEST(TaskSpecTest, KnowsTheMetricsOfEveryTask) {
     spec.mutable_training()->mutable_evaluation()->set_metric(metric);
     ExpectRefused(spec, "spec.training.evaluation.metric", says);
   };
-  refuse("\"text_classification\": {}", "model-1", "dataset-1", v1::Evaluation::MICRO_F1,
-         "MICRO_F1 is no metric of this task; give ACCURACY, MACRO_F1 or LOSS");
+  refuse(
+      "\"text_classification\": {}", "model-1", "dataset-1", v1::Evaluation::MICRO_F1,
+      "MICRO_F1 is no metric of this task; give ACCURACY, MACRO_F1, LOSS or MATTHEWS_CORRELATION");
   refuse("\"regression\": {}", "model-1", "stars", v1::Evaluation::ACCURACY,
-         "give MEAN_SQUARED_ERROR or LOSS");
+         "give MEAN_SQUARED_ERROR, LOSS, PEARSON or SPEARMAN");
   refuse("\"language_modeling\": {}", "gpt2", "texts", v1::Evaluation::MEAN_SQUARED_ERROR,
          "give LOSS or PERPLEXITY");
+  refuse("\"completion\": {}", "gpt2", "prompts", v1::Evaluation::ACCURACY,
+         "give LOSS, PERPLEXITY, EXACT_MATCH or DIGIT_MATCH");
+  // The dataset decides that these are conversations.
+  refuse("\"completion\": {}", "chat", "chats", v1::Evaluation::EXACT_MATCH,
+         "EXACT_MATCH is no metric of this task; give LOSS or PERPLEXITY");
+}
+
+TEST(TaskSpecTest, FillsWhatEvaluationsGenerate) {
+  v1::JobSpec spec = Training("gpt2", "prompts", "\"completion\": {}");
+  spec.mutable_training()->mutable_evaluation()->add_also(v1::Evaluation::DIGIT_MATCH);
+  spec.mutable_training()->mutable_evaluation()->set_every_steps(50);
+  const v1::JobSpec resolved = Resolved(spec);
+  const v1::Evaluation& evaluation = resolved.training().evaluation();
+  EXPECT_EQ(evaluation.metric(), v1::Evaluation::LOSS);
+  EXPECT_EQ(evaluation.max_new_tokens(), 256);
+  EXPECT_EQ(evaluation.generated_rows(), 256);
+  EXPECT_FALSE(evaluation.has_every_epochs());
+}
+
+TEST(TaskSpecTest, WeighsKnownLabelsOnly) {
+  const auto weighted = [](const std::string& label) {
+    v1::JobSpec spec = Training("model-1", "dataset-1", "\"text_classification\": {}");
+    (*spec.mutable_training()->mutable_text_classification()->mutable_class_weights())[label] = 2;
+    return spec;
+  };
+  Resolved(weighted("1"));
+  ExpectRefused(weighted("2"), "spec.training.text_classification.class_weights",
+                "\"2\" is no label of \"dataset-1\"; did you mean \"0\"?");
+  ExpectRefused(weighted("positive"), "spec.training.text_classification.class_weights",
+                "give labels of its rows");
+}
+
+TEST(TaskSpecTest, TakesTheColumnsThatTheDatasetHas) {
+  SpecContext context = ContextExample();
+  v1::DatasetSummary* summary = context.artifacts["dataset-1"].mutable_dataset();
+  summary->set_text_column("review");
+  summary->set_label_column("sentiment");
+  const auto resolved = ResolveSpec(TrainingExample(), context);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->training().text_classification().text_column(), "review");
+  EXPECT_EQ(resolved->training().text_classification().label_column(), "sentiment");
 }
 
 TEST(TaskSpecTest, FillsTheDefaultsOfEveryPrediction) {

@@ -105,7 +105,7 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInATraining) {
        {"spec.training.max_grad_norm", "inf",
         [](auto* s) { s->mutable_training()->set_max_grad_norm(kInfinity); }},
        {"spec.training.evaluation.metric",
-        "99 is no metric of this task; give ACCURACY, MACRO_F1 or LOSS",
+        "99 is no metric of this task; give ACCURACY, MACRO_F1, LOSS or MATTHEWS_CORRELATION",
         [](auto* s) {
           s->mutable_training()->mutable_evaluation()->set_metric(
               static_cast<v1::Evaluation::Metric>(99));
@@ -118,6 +118,71 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInATraining) {
         [](auto* s) {
           s->mutable_training()->set_validation_fraction(0);
           s->mutable_training()->mutable_evaluation()->set_patience(1);
+        }},
+       {"spec.training.evaluation.every_steps", "-1",
+        [](auto* s) { s->mutable_training()->mutable_evaluation()->set_every_steps(-1); }},
+       {"spec.training.evaluation.every_steps", "beside every_epochs",
+        [](auto* s) {
+          s->mutable_training()->mutable_evaluation()->set_every_steps(5);
+          s->mutable_training()->mutable_evaluation()->set_every_epochs(1);
+        }},
+       {"spec.training.evaluation.also[0]", "EXACT_MATCH is no metric of this task",
+        [](auto* s) {
+          s->mutable_training()->mutable_evaluation()->add_also(v1::Evaluation::EXACT_MATCH);
+        }},
+       {"spec.training.evaluation.max_new_tokens", "neither EXACT_MATCH nor DIGIT_MATCH",
+        [](auto* s) { s->mutable_training()->mutable_evaluation()->set_max_new_tokens(5); }},
+       {"spec.training.evaluation.generated_rows", "neither EXACT_MATCH nor DIGIT_MATCH",
+        [](auto* s) { s->mutable_training()->mutable_evaluation()->set_generated_rows(5); }},
+       {"spec.training.evaluation.also", "needs evaluations",
+        [](auto* s) {
+          s->mutable_training()->set_validation_fraction(0);
+          s->mutable_training()->mutable_evaluation()->add_also(v1::Evaluation::ACCURACY);
+        }},
+       {"spec.training.long_rows", "9 is not known",
+        [](auto* s) {
+          s->mutable_training()->set_long_rows(static_cast<v1::Training::LongRows>(9));
+        }},
+       {"spec.training.long_rows", "SPLIT is for single texts",
+        [](auto* s) {
+          s->mutable_training()->set_long_rows(v1::Training::SPLIT);
+          s->mutable_training()->mutable_text_classification()->set_text_pair_column("b");
+        }},
+       {"spec.training.long_rows", "would part completions from their prompts",
+        [](auto* s) {
+          s->mutable_training()->set_long_rows(v1::Training::SPLIT);
+          s->mutable_training()->mutable_completion();
+        }},
+       {"spec.training.long_rows", "DROP is given for joined texts",
+        [](auto* s) {
+          s->mutable_training()->set_long_rows(v1::Training::DROP);
+          s->mutable_training()->mutable_language_modeling();
+        }},
+       {"spec.training.stratified_validation", "needs one label a text",
+        [](auto* s) {
+          s->mutable_training()->set_stratified_validation(true);
+          s->mutable_training()->mutable_regression();
+        }},
+       {"spec.training.stratified_validation", "give validation_fraction",
+        [](auto* s) {
+          s->mutable_training()->set_stratified_validation(true);
+          s->mutable_training()->set_validation_dataset("dataset-2");
+        }},
+       {"spec.training.text_classification.balanced_classes", "multi_label is set",
+        [](auto* s) {
+          s->mutable_training()->mutable_text_classification()->set_multi_label(true);
+          s->mutable_training()->mutable_text_classification()->set_balanced_classes(true);
+        }},
+       {"spec.training.text_classification.class_weights", "beside balanced_classes",
+        [](auto* s) {
+          auto* task = s->mutable_training()->mutable_text_classification();
+          task->set_balanced_classes(true);
+          (*task->mutable_class_weights())["0"] = 2;
+        }},
+       {"spec.training.text_classification.class_weights[0]", "0",
+        [](auto* s) {
+          auto* task = s->mutable_training()->mutable_text_classification();
+          (*task->mutable_class_weights())["0"] = 0;
         }},
        {"spec.training.checkpoint.every_steps", "1000001",
         [](auto* s) { s->mutable_training()->mutable_checkpoint()->set_every_steps(1'000'001); }}});

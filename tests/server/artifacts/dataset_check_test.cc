@@ -38,12 +38,13 @@ TEST(DatasetCheckTest, AReportIsBoundedAndCountsTheRest) {
 }
 
 // The dataset of `content` as it is after the check.
-v1::Artifact Checked(const std::string& content, const v1::DatasetColumns& columns) {
+v1::Artifact Checked(const std::string& content, const v1::DatasetColumns& columns,
+                     const std::string& file = "data.jsonl") {
   const TempDir directory;
-  EXPECT_TRUE(WriteFileAtomically(directory.path() + "/data.jsonl", content).ok());
+  EXPECT_TRUE(WriteFileAtomically(directory.path() + "/" + file, content).ok());
   v1::Artifact dataset;
-  dataset.add_files()->set_path("data.jsonl");
-  CopyColumns(WithDefaults(columns), dataset.mutable_dataset());
+  dataset.add_files()->set_path(file);
+  CopyColumns(columns, dataset.mutable_dataset());
   EXPECT_TRUE(CheckDataset(directory.path(), directory.path() + "/report", &dataset).ok());
   return dataset;
 }
@@ -86,6 +87,57 @@ TEST(DatasetCheckTest, ReadsTheRowsOfEveryTask) {
   EXPECT_EQ(chats.state(), v1::Artifact::READY);
   EXPECT_EQ(chats.dataset().messages_column(), "messages");
   EXPECT_EQ(chats.dataset().prompt_column(), "");
+}
+
+TEST(DatasetCheckTest, ReadsEveryFormat) {
+  using Rows = v1::DatasetSummary;
+  const v1::Artifact csv =
+      Checked("review,stars,class\r\n\"so, so\",3,mixed\r\nfine,5,good\r\n", {}, "data.csv");
+  EXPECT_EQ(csv.state(), v1::Artifact::READY) << csv.state_reason();
+  EXPECT_EQ(csv.dataset().format(), Rows::CSV);
+  EXPECT_EQ(csv.dataset().text_column(), "review");
+  EXPECT_EQ(csv.dataset().label_column(), "class");
+  EXPECT_EQ(csv.dataset().rows(), 2);
+  EXPECT_EQ(csv.dataset().labels_size(), 2);
+  EXPECT_EQ(csv.dataset().characters().max(), 6);
+  EXPECT_EQ(csv.dataset().characters().p50(), 4);
+  // Without labels: for prediction, as plain text always is.
+  const v1::Artifact tsv = Checked("id\ttext\n1\tx\n", {}, "data.tsv");
+  EXPECT_EQ(tsv.state(), v1::Artifact::READY) << tsv.state_reason();
+  EXPECT_EQ(tsv.dataset().unlabelled_rows(), 1);
+  const v1::Artifact text = Checked("one\n\ntwo\n", {}, "data.txt");
+  EXPECT_EQ(text.state(), v1::Artifact::READY) << text.state_reason();
+  EXPECT_EQ(text.dataset().rows(), 2);
+  const v1::Artifact corpus = Checked("one\n", TaskColumns(Rows::LANGUAGE_MODELING), "data.txt");
+  EXPECT_EQ(corpus.dataset().unlabelled_rows(), 0);
+  // What is given goes before the ending.
+  v1::DatasetColumns given;
+  given.set_format(Rows::TSV);
+  EXPECT_EQ(Checked("text\tlabel\nx\ta\ny\tb\n", given, "data.csv").dataset().labels_size(), 2);
+  const v1::Artifact empty = Checked("text,label\n", {}, "data.csv");
+  EXPECT_EQ(empty.state(), v1::Artifact::REJECTED);
+}
+
+TEST(DatasetCheckTest, ReportsSayWhatToDo) {
+  const TempDir directory;
+  ASSERT_TRUE(WriteFileAtomically(directory.path() + "/data.csv", "text,label\nx,a\ny\n").ok());
+  v1::Artifact dataset;
+  dataset.add_files()->set_path("data.csv");
+  const std::string report = directory.path() + "/report";
+  ASSERT_TRUE(CheckDataset(directory.path(), report, &dataset).ok());
+  EXPECT_EQ(dataset.state(), v1::Artifact::REJECTED);
+  EXPECT_THAT(dataset.state_reason(), ::testing::HasSubstr("1 of 2 rows"));
+  std::vector<v1::DatasetIssue> issues;
+  ASSERT_TRUE(ReadDatasetReport(report, [&](const v1::DatasetIssue& issue) {
+                issues.push_back(issue);
+                return true;
+              }).ok());
+  ASSERT_EQ(issues.size(), 1u);
+  EXPECT_EQ(issues[0].path(), "data.csv");
+  EXPECT_EQ(issues[0].line(), 3);
+  EXPECT_EQ(issues[0].byte_offset(), 15);
+  EXPECT_THAT(issues[0].reason(), ::testing::HasSubstr("has 1 field"));
+  EXPECT_THAT(issues[0].remedy(), ::testing::HasSubstr("give every column a field"));
 }
 
 TEST(DatasetCheckTest, RowsWithoutAnswersServeForPrediction) {

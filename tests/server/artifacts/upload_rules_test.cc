@@ -51,7 +51,7 @@ TEST(ValidateUpload, NamesWhatIsMissing) {
   Check(Announce(v1::Artifact::MODEL, Without(TinyModel(), "model.safetensors")),
         "no .safetensors");
   Check(Announce(v1::Artifact::DATASET, {}), "give 1 to 1000");
-  Check(Announce(v1::Artifact::DATASET, {{"data.csv", ""}}), "ends in .jsonl");
+  Check(Announce(v1::Artifact::DATASET, {{"data.json", ""}}), "ends in .jsonl, .csv, .tsv or .txt");
   Check(Announce(v1::Artifact::DATASET, {{"a.jsonl", ""}, {"b.jsonl", ""}}), "exactly one");
   Check(Announce(v1::Artifact::KIND_UNSPECIFIED, {{"a", ""}}), "kind is not set");
 }

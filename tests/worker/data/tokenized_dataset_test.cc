@@ -89,7 +89,7 @@ TEST(TokenizedDatasetTest, NamesTheLineThatItCannotUse) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {good + "{\"text\":\"t\",\"label\":\"maybe\"}\n", "line 2: label \"maybe\" is not one of"},
       {good + "{\"text\":\"t\"}\n", "line 2, byte 29: \"label\" is missing"},
-      {good + "x\n", "line 2, byte 29: the line is not JSON"},
+      {good + "x\n", "line 2, byte 29: the row is not JSON"},
   };
   for (const auto& [contents, message] : cases) {
     auto dataset = TokenizeDataset(ReaderOf(contents).get(), Words(), kLabels, {});

@@ -88,6 +88,9 @@ TEST_F(TrainingTest, TellsPeopleWhatItDoes) {
       ElementsAre(
           ContainsRegex("^rows tokenized: [78][0-9] to train on with [0-9]+ tokens, [12][0-9] to "
                         "validate with, 3 labels, in [0-9.]+ s$"),
+          ContainsRegex("^training rows: half up to [0-9]+ tokens, 90 % up to [0-9]+, 99 % up to "
+                        "2[0-9], the longest 2[0-9]$"),
+          ContainsRegex("^validation rows: half up to [0-9]+ tokens, "),
           ContainsRegex("^model loaded: [0-9]+ parameters in 5 groups, in [0-9.]+ s$"),
           ContainsRegex(
               "^result written: the weights with the best metric, of optimizer step 4, in")));

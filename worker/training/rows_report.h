@@ -1,0 +1,18 @@
+// What a training's rows are like, told before its first step.
+#pragma once
+
+#include <string>
+
+#include "worker/training/reporter.h"
+#include "worker/training/training_inputs.h"
+
+namespace thaw {
+
+// One line: how long the rows are in tokens, what was cut or left out, which share of the tokens
+// carries loss. `what` names them. At least one row.
+std::string DescribeRows(const std::string& what, const TokenizedDataset& rows);
+
+// Warns of rows that were cut, split, dropped or skipped, and of texts that both sides have.
+void WarnOfRows(const TrainingInputs& inputs, Reporter* reporter);
+
+}  // namespace thaw
