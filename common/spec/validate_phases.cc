@@ -6,37 +6,15 @@
 #include "absl/strings/str_cat.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/spec_problems.h"
-#include "re2/re2.h"
 
 namespace thaw {
 namespace {
 
 constexpr int kMostPhases = 64;
-constexpr int kMaxPatternBytes = 1024;
 constexpr int kMostInList = 32;  // expressions, selectors and overrides of one list
 constexpr int kDeepestSelector = 4;
 
 using Selectors = google::protobuf::RepeatedPtrField<v1::Selector>;
-
-void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems) {
-  if (pattern.empty()) {
-    problems->Add(field, "is empty and would match nothing; give an RE2 expression");
-    return;
-  }
-  if (pattern.size() > kMaxPatternBytes) {
-    problems->Add(field,
-                  absl::StrCat("has ", pattern.size(), " bytes; give at most ", kMaxPatternBytes));
-    return;
-  }
-  RE2::Options options;
-  options.set_log_errors(false);
-  options.set_max_mem(1 << 20);
-  const RE2 compiled(pattern, options);
-  if (!compiled.ok()) {
-    problems->Add(field,
-                  absl::StrCat("\"", pattern, "\" is not an RE2 expression: ", compiled.error()));
-  }
-}
 
 class SelectorCheck {
  public:

@@ -2,8 +2,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/spec/model_abilities.h"
-#include "common/spec/preset_program.h"
 #include "common/spec/spec_problems.h"
 
 namespace thaw {
@@ -17,8 +15,6 @@ struct ColumnName {
 
   absl::string_view name() const { return given.empty() ? absl::string_view(otherwise) : given; }
 };
-
-}
 
 // Names of columns must be printable and different.
 void ValidateColumns(absl::string_view field, std::initializer_list<ColumnName> columns,
