@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/ascii.h"
@@ -6,6 +7,7 @@
 #include "client/cli/format.h"
 #include "client/cli/job_view.h"
 #include "client/cli/output.h"
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/spec/spec_json.h"
 
@@ -80,6 +82,33 @@ void ShowJob(const v1::Job& job) {
   Print("spec       %s", SpecToJson(job.resolved_spec()).c_str());
 }
 
+// What the evaluation.json of a result says; empty where there is none.
+absl::StatusOr<v1::ConfusionMatrix> ConfusionOf(const Session& session, const std::string& result) {
+  constexpr char kFile[] = "evaluation.json";
+  constexpr int64_t kMostBytes = 1 << 20;
+  v1::ConfusionMatrix confusion;
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
+                        session.client->artifacts().GetArtifact(result));
+  const bool there = std::any_of(artifact.files().begin(), artifact.files().end(),
+                                 [&](const v1::File& file) { return file.path() == kFile; });
+  if (!there) return confusion;
+  THAW_ASSIGN_OR_RETURN(const std::string text,
+                        session.client->artifacts().ReadFile(artifact, kFile, kMostBytes));
+  THAW_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text));
+  if (!json.is_object() || !json.contains("confusion")) return confusion;
+  const nlohmann::json& found = json["confusion"];
+  if (!found.is_object()) return confusion;
+  for (const nlohmann::json& label : found.value("labels", nlohmann::json::array())) {
+    confusion.add_labels(label.is_string() ? label.get<std::string>() : "");
+  }
+  for (const nlohmann::json& row : found.value("counts", nlohmann::json::array())) {
+    for (const nlohmann::json& count : row) {
+      confusion.add_counts(count.is_number_integer() ? count.get<int64_t>() : 0);
+    }
+  }
+  return confusion;
+}
+
 using JobCall = absl::StatusOr<v1::Job> (JobClient::*)(const std::string&);
 
 ExitCode Steer(const Session& session, const std::string& job, JobCall call) {
@@ -126,6 +155,13 @@ ExitCode RunGet(const Session& session, const std::string& job) {
   THAW_ASSIGN_OR_RETURN(const v1::Job found, session.client->jobs().GetJob(id));
   if (session.json) return PrintJob(session, found);
   ShowJob(found);
+  if (found.result().empty() || !found.resolved_spec().has_training()) return kExitOk;
+  // The job is told of all the same where its result has been deleted.
+  const absl::StatusOr<v1::ConfusionMatrix> confusion = ConfusionOf(session, found.result());
+  if (absl::IsNotFound(confusion.status())) return kExitOk;
+  THAW_RETURN_IF_ERROR(confusion.status());
+  const std::string text = ConfusionText(*confusion);
+  if (!text.empty()) Print("%s\n", text.c_str());
   return kExitOk;
 }
 
