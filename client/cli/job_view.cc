@@ -30,9 +30,13 @@ std::string OfTotal(int64_t done, int64_t total) {
 
 std::string ShortRate(double rate) { return absl::StrCat("lr ", FormatNumber(rate)); }
 
-// Rows of right labels, columns of answers.
-std::string ConfusionTable(const v1::ConfusionMatrix& confusion) {
+}  // namespace
+
+std::string ConfusionText(const v1::ConfusionMatrix& confusion) {
   const int labels = confusion.labels_size();
+  if (labels == 0 || labels > kMostConfusedLabels || confusion.counts_size() != labels * labels) {
+    return "";
+  }
   std::vector<std::vector<std::string>> rows = {{"label"}};
   for (const std::string& label : confusion.labels()) {
     rows[0].push_back(absl::StrCat(">as ", Clip(Printable(label), 16)));
@@ -41,10 +45,8 @@ std::string ConfusionTable(const v1::ConfusionMatrix& confusion) {
   for (int i = 0; i < labels * labels; ++i) {
     rows[static_cast<size_t>(1 + i / labels)].push_back(FormatCount(confusion.counts(i)));
   }
-  return Table(rows);
+  return absl::StrCat("validation rows by label and answer\n", Table(rows));
 }
-
-}  // namespace
 
 std::string StateName(v1::Job::State state) { return v1::Job::State_Name(state); }
 
@@ -214,11 +216,8 @@ void JobView::ShowEnd(const v1::Job& job) {
   const std::string plot =
       PlotCurve(Smoothed(losses_), phases_, std::min(console_->width(), 90), kPlotHeight);
   if (!plot.empty()) console_->Line(absl::StrCat("loss by step, smoothed; phases below\n", plot));
-  const int labels = confusion_.labels_size();
-  if (labels > 0 && labels <= kMostConfusedLabels && confusion_.counts_size() == labels * labels) {
-    console_->Line(absl::StrCat("validation rows by label and answer, best weights\n",
-                                ConfusionTable(confusion_)));
-  }
+  const std::string confusion = ConfusionText(confusion_);
+  if (!confusion.empty()) console_->Line(confusion);
   if (thawed_.size() > 1) {
     console_->Line("what trained in each phase, from the embeddings to the head, by rate");
     for (const std::string& line : ThawPicture(thawed_)) console_->Line(line);

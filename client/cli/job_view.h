@@ -17,6 +17,10 @@ std::string StateName(v1::Job::State state);
 // time left; what does not fit is left out from the end.
 std::string ProgressLine(const v1::Progress& progress, int width);
 
+// Which labels were taken for which, a line for each right label with its answers; empty without
+// labels, for more than eight, and where the counts are not those of the labels.
+std::string ConfusionText(const v1::ConfusionMatrix& confusion);
+
 // Draws the messages of a watch in the order in which they come: phases, evaluations, warnings and
 // state changes as lines; progress as a status line or, where the output is no terminal, as a line
 // for every twentieth of the way. One thread at a time.

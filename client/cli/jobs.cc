@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "client/cli/job_view.h"
 #include "client/cli/output.h"
 #include "client/cli/thaw_view.h"
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/spec/spec_json.h"
 
@@ -84,12 +86,60 @@ void ShowJob(const v1::Job& job) {
   Print("spec       %s", SpecToJson(job.resolved_spec()).c_str());
 }
 
+// What the evaluation.json of a result says; empty where there is none.
+absl::StatusOr<v1::ConfusionMatrix> ConfusionOf(const Session& session, const std::string& result) {
+  constexpr char kFile[] = "evaluation.json";
+  constexpr int64_t kMostBytes = 1 << 20;
+  v1::ConfusionMatrix confusion;
+  THAW_ASSIGN_OR_RETURN(const v1::Artifact artifact,
+                        session.client->artifacts().GetArtifact(result));
+  const bool there = std::any_of(artifact.files().begin(), artifact.files().end(),
+                                 [&](const v1::File& file) { return file.path() == kFile; });
+  if (!there) return confusion;
+  THAW_ASSIGN_OR_RETURN(const std::string text,
+                        session.client->artifacts().ReadFile(artifact, kFile, kMostBytes));
+  THAW_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text));
+  if (!json.is_object() || !json.contains("confusion")) return confusion;
+  const nlohmann::json& found = json["confusion"];
+  if (!found.is_object()) return confusion;
+  for (const nlohmann::json& label : found.value("labels", nlohmann::json::array())) {
+    confusion.add_labels(label.is_string() ? label.get<std::string>() : "");
+  }
+  for (const nlohmann::json& row : found.value("counts", nlohmann::json::array())) {
+    for (const nlohmann::json& count : row) {
+      confusion.add_counts(count.is_number_integer() ? count.get<int64_t>() : 0);
+    }
+  }
+  return confusion;
+}
+
 using JobCall = absl::StatusOr<v1::Job> (JobClient::*)(const std::string&);
 
 ExitCode Steer(const Session& session, const std::string& job, JobCall call) {
   THAW_ASSIGN_OR_RETURN(const std::string id, FindJob(session, job));
   THAW_ASSIGN_OR_RETURN(const v1::Job after, (session.client->jobs().*call)(id));
   return PrintJob(session, after);
+}
+
+// What each phase that has begun trains, and the thaw that they make together.
+absl::Status PrintPhases(const Session& session, const v1::Job& job) {
+  if (job.progress().phase() == 0) return absl::OkStatus();
+  THAW_ASSIGN_OR_RETURN(const std::vector<v1::Event> events,
+                        session.client->jobs().ListJobEvents(job.id(), 0));
+  // Of each phase what began last: a later attempt may have begun it again.
+  std::map<int32_t, v1::PhaseStart> phases;
+  for (const v1::Event& event : events) {
+    if (event.has_phase_start()) phases[event.phase_start().phase()] = event.phase_start();
+  }
+  std::vector<v1::PhaseStart> begun;
+  for (auto& [number, phase] : phases) {
+    for (const std::string& line : PhaseLines(phase)) Print("%s\n", line.c_str());
+    begun.push_back(std::move(phase));
+  }
+  if (begun.size() < 2) return absl::OkStatus();
+  Print("what trained in each phase, from the embeddings to the head, by rate\n");
+  for (const std::string& line : ThawPicture(begun)) Print("%s\n", line.c_str());
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -130,22 +180,15 @@ ExitCode RunGet(const Session& session, const std::string& job) {
   THAW_ASSIGN_OR_RETURN(const v1::Job found, session.client->jobs().GetJob(id));
   if (session.json) return PrintJob(session, found);
   ShowJob(found);
-  if (!found.resolved_spec().has_training() || found.progress().phase() == 0) return kExitOk;
-  THAW_ASSIGN_OR_RETURN(const std::vector<v1::Event> events,
-                        session.client->jobs().ListJobEvents(id, 0));
-  // Of each phase what began last: a later attempt may have begun it again.
-  std::map<int32_t, v1::PhaseStart> phases;
-  for (const v1::Event& event : events) {
-    if (event.has_phase_start()) phases[event.phase_start().phase()] = event.phase_start();
-  }
-  std::vector<v1::PhaseStart> begun;
-  for (auto& [number, phase] : phases) {
-    for (const std::string& line : PhaseLines(phase)) Print("%s\n", line.c_str());
-    begun.push_back(std::move(phase));
-  }
-  if (begun.size() < 2) return kExitOk;
-  Print("what trained in each phase, from the embeddings to the head, by rate\n");
-  for (const std::string& line : ThawPicture(begun)) Print("%s\n", line.c_str());
+  if (!found.resolved_spec().has_training()) return kExitOk;
+  THAW_RETURN_IF_ERROR(PrintPhases(session, found));
+  if (found.result().empty()) return kExitOk;
+  // The job is told of all the same where its result has been deleted.
+  const absl::StatusOr<v1::ConfusionMatrix> confusion = ConfusionOf(session, found.result());
+  if (absl::IsNotFound(confusion.status())) return kExitOk;
+  THAW_RETURN_IF_ERROR(confusion.status());
+  const std::string text = ConfusionText(*confusion);
+  if (!text.empty()) Print("%s\n", text.c_str());
   return kExitOk;
 }
 

@@ -198,6 +198,11 @@ std::vector<FieldViolation> ViolationsIn(const v1::DatasetColumns& columns, Rows
                                         " holds no conversation: give JSON Lines"));
   }
   if (format != Rows::TEXT) return violations;
+  for (const char* field : kColumns) {
+    if (std::string_view(field) == "text_column" || Get(columns, field).empty()) continue;
+    add(field, absl::StrCat("is set, but plain text has the one column \"", kPlainTextColumn,
+                            "\": leave it empty, or give JSON Lines, CSV or TSV"));
+  }
   if (!Has(known, "text_column")) {
     add("task", absl::StrCat("is ", Rows::Task_Name(task),
                              ", but plain text has one column only: give JSON Lines, CSV or TSV"));

@@ -122,6 +122,31 @@ TEST_F(CliTest, SubmitTakesAFileWithNamesInThePlaceOfIds) {
   EXPECT_TRUE(ParseJson(run.out).ok()) << run.out;
 }
 
+TEST_F(CliTest, GetShowsWhichLabelsTheResultTookForWhich) {
+  v1::Artifact result;
+  result.set_id("result-7");
+  result.set_kind(v1::Artifact::RESULT);
+  server_.AddArtifact(result, {{"evaluation.json",
+                                R"({"step": 4, "values": {}, "confusion":
+                                    {"labels": ["good", "bad"], "counts": [[7, 1], [2, 8]]}})"}});
+  v1::Job job;
+  job.set_id("job-7");
+  job.set_state(v1::Job::SUCCEEDED);
+  job.set_result("result-7");
+  job.mutable_resolved_spec()->mutable_training();
+  server_.AddJob(job);
+  const ProgramRun run = Thaw({"get", "job-7"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("label  as good  as bad"));
+  EXPECT_THAT(run.out, HasSubstr("bad          2       8"));
+  // A result without figures, or that is gone, is no mistake.
+  for (const char* other : {"result-0", "result-gone"}) {
+    job.set_result(other);
+    server_.AddJob(job);
+    EXPECT_EQ(Thaw({"get", "job-7"}).exit_code, 0) << other;
+  }
+}
+
 TEST_F(CliTest, UsageErrorsNameFieldValueAndRemedy) {
   const std::string misspelt = Leave("bad.json", R"({"base_modle": "minilm", "trainign": {}})");
   const std::string fine = Leave("fine.json", "{}");

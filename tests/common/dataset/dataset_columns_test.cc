@@ -118,6 +118,10 @@ TEST(DatasetColumnsTest, RefusesWhatAFormatCannotHold) {
   renamed.set_text_column("review");
   EXPECT_EQ(complaint(renamed, Rows::CSV), "");
   EXPECT_THAT(complaint(renamed, Rows::TEXT), HasSubstr("is called \"text\""));
+  v1::DatasetColumns labelled;
+  labelled.set_label_column("label");
+  EXPECT_THAT(complaint(labelled, Rows::TEXT),
+              HasSubstr("columns.label_column is set, but plain text has the one column"));
   v1::DatasetColumns twice;
   twice.set_text_column("label");
   EXPECT_THAT(complaint(twice, Rows::CSV), HasSubstr("names the same column as text_column"));
