@@ -202,7 +202,6 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
   app->add_flag("--watch", options->watch, "stay and watch it to its end");
   std::string methods;
   for (const PresetWord& one : PresetWords()) {
-    if (!one.supported) continue;
     methods += "  " + std::string(one.name) +
                std::string(26 - std::min<size_t>(24, std::strlen(one.name)) - 2, ' ') +
                one.description + "\n";

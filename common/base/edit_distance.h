@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -30,12 +31,13 @@ std::vector<size_t> EditDistances(const Sequence& a, const Sequence& b, bool any
 
 // Levenshtein's: the least number of elements to insert, remove or replace. Time grows with the
 // product of both sizes, memory with the second.
-template <typename Sequence>
-size_t EditDistance(const Sequence& a, const Sequence& b) {
+inline size_t EditDistance(absl::string_view a, absl::string_view b) {
   return EditDistances(a, b, /*anywhere=*/false).back();
 }
-inline size_t EditDistance(absl::string_view a, absl::string_view b) {
-  return EditDistance<absl::string_view>(a, b);
+template <typename Sequence>
+requires(!std::is_convertible_v<const Sequence&, absl::string_view>) size_t
+    EditDistance(const Sequence& a, const Sequence& b) {
+  return EditDistances(a, b, /*anywhere=*/false).back();
 }
 
 // The same, in bytes, to the part of `text` that is nearest to `part` (Sellers 1980).

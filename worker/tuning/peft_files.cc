@@ -11,7 +11,7 @@
 #include "absl/strings/strip.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
-#include "worker/model/safetensors.h"
+#include "common/safetensors/safetensors.h"
 #include "worker/model/tensor_view.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/module_names.h"

@@ -11,6 +11,7 @@
 #include "common/base/json.h"
 #include "tests/worker/training/toy_job.h"
 #include "worker/training/evaluation.h"
+#include "worker/training/forward.h"
 
 namespace thaw {
 namespace {

@@ -29,7 +29,7 @@ internal::Run RowsJob(const std::string& training, int rows = 100) {
 
 TrainingInputs InputsOf(const internal::Run& run) {
   const auto config = ParseModelConfig(*ReadFile(run.model_dir() + "/config.json"));
-  auto inputs = ReadTrainingInputs(run, *config, 1, [] {});
+  auto inputs = ReadTrainingInputs(run, run.model_dir(), *config, 1, [] {});
   EXPECT_TRUE(inputs.ok()) << inputs.status();
   return *std::move(inputs);
 }
