@@ -8,8 +8,10 @@
 #include "common/base/status.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
+#include "worker/training/run_model.h"
 #include "worker/training/vocabulary_change.h"
 #include "worker/tuning/added_part.h"
+#include "worker/tuning/peft_files.h"
 
 namespace thaw {
 namespace {
@@ -60,20 +62,24 @@ absl::Status UseCheckpoint(const internal::Run& run, Model* model) {
 absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   const v1::Assignment& assignment = run.assignment();
   std::optional<HeadSpec> head;
-  std::string directory = run.model_dir();
+  internal::Run with_tokenizer = run;
   if (!run.tokenizer_dir().empty()) {
+    if (IsAdapter(run.model_dir())) return TokenizerOfAdapter();
     // What is mapped of it stays when the attempt's files go.
-    directory = run.work_dir() + "/model";
-    THAW_RETURN_IF_ERROR(ChangeVocabulary(run.model_dir(), run.tokenizer_dir(), directory));
+    with_tokenizer.set_model_dir(run.work_dir() + "/model");
+    THAW_RETURN_IF_ERROR(
+        ChangeVocabulary(run.model_dir(), run.tokenizer_dir(), with_tokenizer.model_dir()));
   }
   if (assignment.has_training_behind()) {
-    THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(directory + "/config.json"));
+    THAW_ASSIGN_OR_RETURN(const std::string text,
+                          ReadFile(BaseDirectory(with_tokenizer) + "/config.json"));
     THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(text));
     head = HeadOf(assignment.training_behind(), config);
   }
   PredictionModel loaded;
-  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
-  loaded.tokenizer_dir = run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
+  THAW_ASSIGN_OR_RETURN(RunModel of_run, LoadRunModel(with_tokenizer, head));
+  loaded.model = std::move(of_run.model);
+  loaded.tokenizer_dir = run.tokenizer_dir().empty() ? BaseDirectory(run) : run.tokenizer_dir();
   const v1::Training& behind = assignment.training_behind().spec().training();
   if (assignment.has_training_behind() && behind.has_added_part()) {
     THAW_RETURN_IF_ERROR(AddPart(behind.added_part(), behind.seed(), loaded.model.get()));

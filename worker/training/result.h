@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "thaw/v1/added_part.pb.h"
 #include "worker/model/model.h"
 
 namespace thaw {
@@ -12,6 +13,12 @@ namespace thaw {
 // from `base_directory`: what transformers' class for the head and AutoTokenizer load.
 absl::Status WriteResult(const Model& model, const std::string& base_directory,
                          const std::string& directory);
+
+// The same of a model with an added part, which alone is stored, in PEFT's form: an adapter of
+// `base_model`. Its config.json says what the head is.
+absl::Status WriteAdapterResult(const Model& model, const v1::AddedPart& part,
+                                const std::string& base_model, const std::string& base_directory,
+                                const std::string& directory);
 
 // Copies the files of tokenizer, chat template and generation settings that there are.
 absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to);

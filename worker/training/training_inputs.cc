@@ -6,6 +6,7 @@
 #include "common/base/status.h"
 #include "common/dataset/dataset_split.h"
 #include "worker/training/inputs.h"
+#include "worker/training/run_model.h"
 #include "worker/training/task_rows.h"
 
 namespace thaw {
@@ -37,8 +38,9 @@ absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
                                                   const ModelConfig& config, int threads,
                                                   const Tick& tick) {
   const v1::Training& training = run.assignment().spec().training();
-  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(run.model_dir(), config));
-  THAW_ASSIGN_OR_RETURN(const TaskRows rows, RowsOfTask(run, config, run.model_dir(), *tokenizer));
+  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(BaseDirectory(run), config));
+  THAW_ASSIGN_OR_RETURN(const TaskRows rows,
+                        RowsOfTask(run, config, BaseDirectory(run), *tokenizer));
   const DatasetSchema& schema = rows.schema;
   THAW_ASSIGN_OR_RETURN(const std::string path, DatasetFile(run.dataset_dir()));
   THAW_ASSIGN_OR_RETURN(const DatasetSummary summary, ScanAll(path, schema, tick));

@@ -10,9 +10,11 @@
 #include "common/base/status.h"
 #include "worker/training/failure.h"
 #include "worker/training/result.h"
+#include "worker/training/run_model.h"
 #include "worker/training/vocabulary_change.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/metric.h"
+#include "worker/tuning/peft_files.h"
 #include "worker/tuning/schedule.h"
 #include "worker/tuning/selector.h"
 
@@ -296,9 +298,7 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   internal::Ended ended = End(v1::AttemptEnd::SUCCEEDED);
   ended.set_result_dir("result");
   const double begin = reporter_.SecondsSinceStart();
-  if (training_.output() == v1::Training::MERGED) THAW_RETURN_IF_ERROR(MergePart(model_.get()));
-  THAW_RETURN_IF_ERROR(
-      WriteResult(*model_, run_.model_dir(), run_.work_dir() + "/" + ended.result_dir()));
+  THAW_RETURN_IF_ERROR(WriteModel(run_.work_dir() + "/" + ended.result_dir()));
   reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
                                 best ? "with the best metric, of" : "after",
                                 best ? program_->state().best_step() : step(),
@@ -312,6 +312,17 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   metrics["trainable_parameters"] = static_cast<double>(CountNumbers(trainable_names));
   metrics["seconds"] = reporter_.SecondsSinceStart();
   return ended;
+}
+
+absl::Status TrainingLoop::WriteModel(const std::string& directory) {
+  if (!part_) return WriteResult(*model_, BaseDirectory(run_), directory);
+  if (training_.output() == v1::Training::ADAPTER ||
+      training_.output() == v1::Training::OUTPUT_UNSPECIFIED) {
+    return WriteAdapterResult(*model_, *part_, run_.assignment().spec().base_model(),
+                              BaseDirectory(run_), directory);
+  }
+  THAW_RETURN_IF_ERROR(MergePart(model_.get()));
+  return WriteResult(*model_, BaseDirectory(run_), directory);
 }
 
 internal::Ended TrainingLoop::End(v1::AttemptEnd::Outcome outcome) const {
@@ -361,6 +372,7 @@ void TrainingLoop::UpdateProgress() {
 internal::Ended RunTraining(const internal::Run& run, const AttemptContext& context) {
   internal::Run with_tokenizer = run;
   if (!run.tokenizer_dir().empty()) {
+    if (IsAdapter(run.model_dir())) return FailedEnd(TokenizerOfAdapter(), 0);
     // The same bytes in every attempt, so that checkpoints may differ from them.
     with_tokenizer.set_model_dir(run.work_dir() + "/model");
     const absl::Status status =

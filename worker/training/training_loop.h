@@ -63,6 +63,7 @@ class TrainingLoop {
   absl::StatusOr<std::optional<internal::Ended>> Boundary();
   absl::Status Checkpoint();
   absl::StatusOr<internal::Ended> Finish();
+  absl::Status WriteModel(const std::string& directory);
   internal::Ended End(v1::AttemptEnd::Outcome outcome) const;
   bool OutOfTime() const;
   bool KeepsBest() const;
@@ -76,6 +77,7 @@ class TrainingLoop {
   Reporter reporter_;
 
   std::unique_ptr<Model> model_;
+  std::optional<v1::AddedPart> part_;  // that the model has, its own or this training's
   std::unique_ptr<TrainingTask> task_;
   TrainingInputs inputs_;
   std::optional<BatchPlan> plan_;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "worker/training/run_model.h"
 #include "worker/training/training_loop.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/rate_groups.h"
@@ -29,7 +30,8 @@ std::vector<std::string> AllNames(const std::vector<Group>& groups) {
 absl::Status TrainingLoop::Prepare() {
   const auto tick = [this] { reporter_.Beat(); };
   reporter_.Beat();
-  THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(run_.model_dir() + "/config.json"));
+  THAW_ASSIGN_OR_RETURN(const std::string config_text,
+                        ReadFile(BaseDirectory(run_) + "/config.json"));
   THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_text));
   THAW_ASSIGN_OR_RETURN(inputs_, ReadTrainingInputs(run_, config, at::get_num_threads(), tick));
   const double read = reporter_.SecondsSinceStart();
@@ -37,14 +39,22 @@ absl::Status TrainingLoop::Prepare() {
       "rows tokenized: %d to train on with %d tokens, %d to validate with, %d labels, in %.1f s",
       inputs_.training.rows(), inputs_.training.tokens(), inputs_.validation.rows(),
       inputs_.labels.size(), read));
-  THAW_ASSIGN_OR_RETURN(model_, LoadModel(run_.model_dir(), HeadSpec{.labels = inputs_.labels,
+  THAW_ASSIGN_OR_RETURN(RunModel loaded, LoadRunModel(run_, HeadSpec{.labels = inputs_.labels,
                                                                      .problem = inputs_.problem,
                                                                      .seed = training_.seed(),
                                                                      .kind = inputs_.head}));
+  model_ = std::move(loaded.model);
+  part_ = std::move(loaded.part);
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
                                 reporter_.SecondsSinceStart() - read));
   if (training_.has_added_part()) {
+    if (part_) {
+      return InvalidField("added_part",
+                          "the base model has an added part already: leave this one out to go on "
+                          "with it, or merge it first");
+    }
+    part_ = training_.added_part();
     THAW_RETURN_IF_ERROR(AddPart(training_.added_part(), training_.seed(), model_.get()));
   }
   task_ = TaskFor(model_->config(), Lanes());

@@ -8,6 +8,7 @@
 #include "common/base/files.h"
 #include "common/base/json.h"
 #include "tests/worker/training/toy_job.h"
+#include "worker/model/model.h"
 #include "worker/model/tensor_view.h"
 
 namespace thaw {
