@@ -64,7 +64,8 @@ TEST_F(AddedPartTraining, ChangesItsTargetsAndLeavesTheRestToTheByte) {
   ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
   EXPECT_LT(sink.Series("loss").rbegin()->second, sink.Series("loss").begin()->second);
   std::set<std::string> trained;
-  for (const std::string& name : sink.Phases()[0].trainable_names()) trained.insert(name);
+  const v1::PhaseStart phase = sink.Phases().at(0);
+  for (const std::string& name : phase.trainable_names()) trained.insert(name);
   EXPECT_EQ(trained.size(), 3u * 2 * 2 + 2);
   EXPECT_EQ(trained.count("bert.encoder.layer.0.attention.self.query.lora_A.weight"), 1u);
 
@@ -153,12 +154,12 @@ TEST_F(AddedPartTraining, AnAdapterAnswersAsItsMergedModelAndTrainsOn) {
   const std::string merged = train("MERGED"), adapter = train("ADAPTER");
   EXPECT_FALSE(Exists(adapter + "/model.safetensors"));
   EXPECT_TRUE(Exists(adapter + "/tokenizer.json"));
-  const internal::Run of_merged = ToyPrediction(merged, dataset_, "classify {}");
+  internal::Run of_merged = ToyPrediction(merged, dataset_, "classify {}");
   internal::Run of_adapter = ToyPrediction(adapter, dataset_, "classify {}");
   RecordingSink sink;
   EXPECT_THAT(RunAttempt(of_adapter, &sink).end().ShortDebugString(), HasSubstr("is an adapter"));
   of_adapter.set_base_dir(model_);
-  for (const internal::Run* run : {&of_merged, &of_adapter}) {
+  for (internal::Run* run : {&of_merged, &of_adapter}) {
     const internal::Ended ended = RunAttempt(*run, &sink);
     ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
   }
