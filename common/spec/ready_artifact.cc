@@ -107,12 +107,6 @@ const v1::Artifact* FindModel(absl::string_view field, const std::string& id,
   const v1::Artifact* model = FindReady(field, id, {v1::Artifact::MODEL, v1::Artifact::RESULT},
                                         "a model or a result", context, problems);
   if (model == nullptr) return nullptr;
-  if (model->form() == v1::Artifact::ADAPTER) {
-    problems->Add(field, absl::StrCat("\"", id,
-                                      "\" is an adapter, which trainers do not load yet; "
-                                      "give a model with all weights"));
-    return nullptr;
-  }
   const std::string& type = model->model().model_type();
   if (ReadingOf(type) != Reading::kUnknown) return model;
   problems->Add(field, type.empty() ? absl::StrCat("\"", id,

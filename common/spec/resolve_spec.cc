@@ -150,6 +150,38 @@ void CheckConversations(const v1::Training& training, const v1::Artifact* model,
 }
 
 // `asked`: before the defaults.
+// What the result can hold depends on what the base model is.
+void CheckOutput(const v1::Training& training, const v1::Artifact& model, SpecProblems* problems) {
+  const auto refuse = [&](absl::string_view why) {
+    problems->Add("spec.training.output", absl::StrCat(v1::Training::Output_Name(training.output()),
+                                                       "; \"", model.id(), "\" ", why));
+  };
+  const bool on_adapter = model.form() == v1::Artifact::ADAPTER;
+  const bool adapts = training.has_added_part() || on_adapter;
+  switch (training.output()) {
+    case v1::Training::DELTA:
+      if (model.model().parameters() == 0) {
+        refuse("is a configuration without weights to differ from, so give FULL");
+      }
+      [[fallthrough]];
+    case v1::Training::FULL:
+      if (on_adapter) refuse("is an adapter, which it would leave out; give ADAPTER or MERGED");
+      return;
+    case v1::Training::ADAPTER:
+      if (!adapts) refuse("is no adapter, and no part is added; give FULL or DELTA");
+      // An adapter is loaded on the model with all weights that it names.
+      if (model.form() == v1::Artifact::DELTA) {
+        refuse("is a delta, on which adapters cannot be stored; give MERGED");
+      }
+      return;
+    case v1::Training::MERGED:
+      if (!adapts) refuse("is no adapter, and no part is added; give FULL or DELTA");
+      return;
+    default:
+      return;
+  }
+}
+
 void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const SpecContext& context,
                    SpecProblems* problems) {
   const v1::Training& training = spec.training();
@@ -161,12 +193,21 @@ void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const Spe
       model = nullptr;
     } else {
       CheckMaxLength("spec.training.max_length", training.max_length(), *model, problems);
-      if (training.output() == v1::Training::DELTA && model->model().parameters() == 0) {
-        problems->Add("spec.training.output",
-                      absl::StrCat("DELTA; \"", model->id(),
-                                   "\" is a configuration without weights to differ from, so give "
-                                   "FULL"));
-      }
+      CheckOutput(training, *model, problems);
+    }
+  }
+  if (model != nullptr && model->form() == v1::Artifact::ADAPTER) {
+    if (training.has_added_part()) {
+      problems->Add("spec.training.added_part",
+                    absl::StrCat("is given beside \"", model->id(),
+                                 "\", which is an adapter with a part of its own; leave it out to "
+                                 "go on with that one, or give a merged model"));
+    }
+    if (!training.tokenizer().empty()) {
+      problems->Add("spec.training.tokenizer",
+                    absl::StrCat("\"", training.tokenizer(),
+                                 "\"; the base model is an adapter, "
+                                 "which knows its base's vocabulary alone; leave it out"));
     }
   }
   const v1::Artifact* tokenizer =

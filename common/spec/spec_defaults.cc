@@ -125,7 +125,9 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
     training->set_max_length(WithinPositions(kDefaultMaxLength, model));
   }
   if (training->output() == v1::Training::OUTPUT_UNSPECIFIED) {
-    training->set_output(training->has_added_part() ? v1::Training::MERGED : v1::Training::FULL);
+    const bool adapts =
+        training->has_added_part() || (model != nullptr && model->form() == v1::Artifact::ADAPTER);
+    training->set_output(adapts ? v1::Training::ADAPTER : v1::Training::FULL);
   }
   SetDefault(training, &v1::Training::has_seed, &v1::Training::set_seed, uint64_t{42});
   SetDefault(training, &v1::Training::has_max_grad_norm, &v1::Training::set_max_grad_norm, 1.0);

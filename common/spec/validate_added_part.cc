@@ -111,22 +111,25 @@ void ValidateAddedPart(absl::string_view field, const v1::Training& training,
     case v1::Training::OUTPUT_UNSPECIFIED:
       return;
     case v1::Training::MERGED:
-      if (!adds) problems->Add(output, "MERGED needs an added part; give one, or FULL");
-      return;
+      return;  // of an added part, also the base model's
     case v1::Training::FULL:
     case v1::Training::DELTA:
       if (adds) {
-        problems->Add(output, absl::StrCat(v1::Training::Output_Name(training.output()),
-                                           " would leave the added part out; give MERGED"));
+        problems->Add(output,
+                      absl::StrCat(v1::Training::Output_Name(training.output()),
+                                   " would leave the added part out; give ADAPTER or MERGED"));
       }
       return;
     case v1::Training::ADAPTER:
-      problems->Add(output, absl::StrCat("ADAPTER is not supported yet; give ",
-                                         adds ? "MERGED" : "FULL or DELTA"));
+      if (!training.tokenizer().empty()) {
+        problems->Add(output,
+                      "ADAPTER knows its base's vocabulary alone, and tokenizer changes it; "
+                      "give MERGED");
+      }
       return;
     default:
       problems->Add(output, absl::StrCat(static_cast<int>(training.output()),
-                                         " is not known; give FULL, DELTA or MERGED"));
+                                         " is not known; give FULL, DELTA, ADAPTER or MERGED"));
   }
 }
 

@@ -123,6 +123,8 @@ absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
   v1::ModelSummary* summary = artifact->mutable_model();
   if (HasFile(*artifact, "config.json")) {
     THAW_ASSIGN_OR_RETURN(*summary, SummarizeModel(directory, *artifact));
+    // An adapter reads its base's text.
+    if (!delta) summary->set_chat_template(base.model().chat_template());
   } else {
     *summary = base.model();
     summary->set_parameters(0);

@@ -10,6 +10,7 @@
 #include "worker/model/weights.h"
 #include "worker/training/result.h"
 #include "worker/training/vocabulary_change.h"
+#include "worker/tuning/peft_files.h"
 
 namespace thaw {
 namespace {
@@ -37,6 +38,15 @@ absl::Status JoinWithBase(const std::string& delta, const std::string& base,
 
 absl::StatusOr<std::string> ModelDirectory(const internal::Run& run) {
   std::string directory = run.model_dir();
+  if (IsAdapter(directory)) {
+    if (!run.tokenizer_dir().empty()) {
+      return InvalidField(
+          "tokenizer",
+          "an adapter knows its base's vocabulary alone: leave it out, or merge the "
+          "adapter first");
+    }
+    return run.base_dir();
+  }
   if (HoldsDelta(run.model_dir())) {
     directory = run.work_dir() + "/joined";
     THAW_RETURN_IF_ERROR(JoinWithBase(run.model_dir(), run.base_dir(), directory));
@@ -49,12 +59,9 @@ absl::StatusOr<std::string> ModelDirectory(const internal::Run& run) {
   return directory;
 }
 
-absl::StatusOr<std::string> ResultDirectory(const internal::Run& run,
-                                            const std::string& result_dir) {
-  if (!HoldsDelta(result_dir)) return result_dir;
-  const std::string directory = run.work_dir() + "/read_back";
-  THAW_RETURN_IF_ERROR(JoinWithBase(result_dir, BaseWeightsDirectory(run), directory));
-  return directory;
+const std::string& TokenizerDirectory(const internal::Run& run) {
+  if (!run.tokenizer_dir().empty()) return run.tokenizer_dir();
+  return IsAdapter(run.model_dir()) ? run.base_dir() : run.model_dir();
 }
 
 const std::string& BaseWeightsDirectory(const internal::Run& run) {

@@ -10,7 +10,9 @@
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
+#include "worker/training/run_model.h"
 #include "worker/tuning/added_part.h"
+#include "worker/tuning/peft_files.h"
 
 namespace thaw {
 namespace {
@@ -78,8 +80,9 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
     head = HeadOf(assignment.training_behind(), config);
   }
   PredictionModel loaded;
-  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
-  loaded.tokenizer_dir = run.tokenizer_dir().empty() ? run.model_dir() : run.tokenizer_dir();
+  THAW_ASSIGN_OR_RETURN(RunModel of_run, LoadRunModel(run, directory, head));
+  loaded.model = std::move(of_run.model);
+  loaded.tokenizer_dir = TokenizerDirectory(run);
   const v1::Training& behind = assignment.training_behind().spec().training();
   if (assignment.has_training_behind() && behind.has_added_part()) {
     THAW_RETURN_IF_ERROR(AddPart(behind.added_part(), behind.seed(), loaded.model.get()));

@@ -49,12 +49,10 @@ absl::StatusOr<ProbeAnswers> AnswerProbes(Model* model, const TokenizedDataset& 
                     "NON_FINITE_WEIGHTS");
 }
 
-absl::StatusOr<internal::ProbeCheck> CheckProbes(const ProbeAnswers& answers,
-                                                 const std::string& saved_directory) {
-  THAW_ASSIGN_OR_RETURN(const auto saved, LoadModel(saved_directory, std::nullopt));
+absl::StatusOr<internal::ProbeCheck> CheckProbes(const ProbeAnswers& answers, Model* saved) {
   const torch::Tensor& values = answers.values;
   const double difference =
-      (Answers(saved.get(), answers.batch) - values).abs().max().to(torch::kFloat64).item<double>();
+      (Answers(saved, answers.batch) - values).abs().max().to(torch::kFloat64).item<double>();
   const double greatest = values.abs().max().to(torch::kFloat64).item<double>();
   if (!(difference <= kExplained * std::max(greatest, 1.0))) {
     return absl::InternalError(

@@ -25,10 +25,9 @@ struct ProbeAnswers {
 absl::StatusOr<ProbeAnswers> AnswerProbes(Model* model, const TokenizedDataset& dataset,
                                           int64_t tokens);
 
-// Compares them with those of the model that LoadModel makes of `saved_directory`. INTERNAL if they
-// differ by more than rounding may explain.
-absl::StatusOr<internal::ProbeCheck> CheckProbes(const ProbeAnswers& answers,
-                                                 const std::string& saved_directory);
+// Compares them with those of `saved`, the model read back. INTERNAL if they differ by more than
+// rounding may explain.
+absl::StatusOr<internal::ProbeCheck> CheckProbes(const ProbeAnswers& answers, Model* saved);
 
 // Fills in what `run` says and writes receipt.json into `directory`.
 absl::Status WriteReceipt(const internal::Run& run, internal::Receipt receipt,

@@ -3,6 +3,7 @@
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "nlohmann/json.hpp"
+#include "worker/tuning/peft_files.h"
 
 namespace thaw {
 namespace {
@@ -33,6 +34,17 @@ absl::Status WriteResult(const Model& model, const std::string& base_directory,
                          const std::string& directory) {
   THAW_RETURN_IF_ERROR(MakeDirectories(directory));
   THAW_RETURN_IF_ERROR(SaveModel(model, directory));
+  THAW_RETURN_IF_ERROR(CopyLicence(base_directory, directory));
+  return CopyTokenizerFiles(base_directory, directory);
+}
+
+absl::Status WriteAdapterResult(const Model& model, const v1::AddedPart& part,
+                                const std::string& base_model, const std::string& base_directory,
+                                const std::string& directory) {
+  THAW_RETURN_IF_ERROR(MakeDirectories(directory));
+  THAW_RETURN_IF_ERROR(SaveAdapter(model, part, base_model, directory));
+  THAW_RETURN_IF_ERROR(
+      WriteFileAtomically(directory + "/config.json", ResultConfigJson(model.config(), "")));
   THAW_RETURN_IF_ERROR(CopyLicence(base_directory, directory));
   return CopyTokenizerFiles(base_directory, directory);
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "thaw/v1/added_part.pb.h"
 #include "worker/model/model.h"
 #include "worker/training/evaluation.h"
 
@@ -32,6 +33,11 @@ struct EvaluatedWeights {
 // the confusion matrix with its labels, a row for each right label. docs/tasks.md describes it.
 absl::Status WriteEvaluation(const EvaluatedWeights& weights, const EvaluationFigures& figures,
                              const std::string& directory);
+// The same of a model with an added part, which alone is stored, in PEFT's form: an adapter of
+// `base_model`. Its config.json says what the head is.
+absl::Status WriteAdapterResult(const Model& model, const v1::AddedPart& part,
+                                const std::string& base_model, const std::string& base_directory,
+                                const std::string& directory);
 
 // Copies the files of tokenizer, chat template and generation settings that there are.
 absl::Status CopyTokenizerFiles(const std::string& from, const std::string& to);

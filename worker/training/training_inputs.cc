@@ -10,6 +10,7 @@
 #include "common/dataset/dataset_split.h"
 #include "worker/text/special_tokens.h"
 #include "worker/training/inputs.h"
+#include "worker/training/run_model.h"
 #include "worker/training/task_rows.h"
 #include "worker/tuning/metric.h"
 

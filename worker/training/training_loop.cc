@@ -13,6 +13,7 @@
 #include "worker/training/model_directory.h"
 #include "worker/training/receipt.h"
 #include "worker/training/result.h"
+#include "worker/training/run_model.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/metric.h"
 
@@ -359,13 +360,7 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   const double begin = reporter_.SecondsSinceStart();
   const std::string result_dir = run_.work_dir() + "/" + ended.result_dir();
   const int64_t trained = CountNumbers(last.names);
-  if (training_.output() == v1::Training::MERGED) THAW_RETURN_IF_ERROR(MergePart(model_.get()));
-  if (training_.output() == v1::Training::DELTA) {
-    THAW_RETURN_IF_ERROR(WriteDeltaResult(*model_, model_dir_, BaseWeightsDirectory(run_),
-                                          BaseDigest(run_), result_dir));
-  } else {
-    THAW_RETURN_IF_ERROR(WriteResult(*model_, model_dir_, result_dir));
-  }
+  THAW_RETURN_IF_ERROR(WriteModel(result_dir));
   THAW_RETURN_IF_ERROR(ReadBack(result_dir));
   reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
                                 best ? "with the best metric, of" : "after",
@@ -389,15 +384,31 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   return ended;
 }
 
+absl::Status TrainingLoop::WriteModel(const std::string& directory) {
+  switch (training_.output()) {
+    case v1::Training::ADAPTER:
+      if (!part_) break;
+      return WriteAdapterResult(*model_, *part_, run_.assignment().spec().base_model(), model_dir_,
+                                directory);
+    case v1::Training::DELTA:
+      return WriteDeltaResult(*model_, model_dir_, BaseWeightsDirectory(run_), BaseDigest(run_),
+                              directory);
+    default:
+      break;
+  }
+  if (part_) THAW_RETURN_IF_ERROR(MergePart(model_.get()));
+  return WriteResult(*model_, model_dir_, directory);
+}
+
 absl::Status TrainingLoop::ReadBack(const std::string& result_dir) {
   THAW_ASSIGN_OR_RETURN(const ProbeAnswers answers,
                         AnswerProbes(model_.get(), inputs_.training, TokensPerMicroStep()));
   // Two models at a time could be more than there is room for.
   changed_.reset();
   model_.reset();
-  THAW_ASSIGN_OR_RETURN(const std::string saved_dir, ResultDirectory(run_, result_dir));
+  THAW_ASSIGN_OR_RETURN(const std::unique_ptr<Model> saved, LoadResult(run_, result_dir));
   internal::Receipt receipt;
-  THAW_ASSIGN_OR_RETURN(*receipt.mutable_probes(), CheckProbes(answers, saved_dir));
+  THAW_ASSIGN_OR_RETURN(*receipt.mutable_probes(), CheckProbes(answers, saved.get()));
   receipt.set_history_sha256(history_.digest());
   receipt.set_ran_out_of_time_at(ran_out_of_time_at_);
   return WriteReceipt(run_, std::move(receipt), result_dir);

@@ -71,6 +71,7 @@ class TrainingLoop {
   absl::StatusOr<internal::Ended> Finish();
   // Checks the result against the model, which is gone after it, and writes its receipt.
   absl::Status ReadBack(const std::string& result_dir);
+  absl::Status WriteModel(const std::string& directory);
   internal::Ended End(v1::AttemptEnd::Outcome outcome) const;
   bool OutOfTime() const;
   bool KeepsBest() const;
@@ -85,6 +86,7 @@ class TrainingLoop {
   Reporter reporter_;
 
   std::unique_ptr<Model> model_;
+  std::optional<v1::AddedPart> part_;  // that the model has, its own or this training's
   std::unique_ptr<TrainingTask> task_;
   TrainingInputs inputs_;
   std::optional<BatchPlan> plan_;

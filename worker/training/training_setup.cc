@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "worker/training/model_directory.h"
 #include "worker/training/rows_report.h"
+#include "worker/training/run_model.h"
 #include "worker/training/training_loop.h"
 #include "worker/tuning/added_part.h"
 
@@ -43,14 +44,23 @@ absl::Status TrainingLoop::Prepare() {
   if (inputs_.validation.rows() > 0) {
     reporter_.Log(DescribeRows("validation", inputs_.validation));
   }
-  THAW_ASSIGN_OR_RETURN(model_, LoadModel(model_dir_, HeadSpec{.labels = inputs_.labels,
+  THAW_ASSIGN_OR_RETURN(RunModel loaded, LoadRunModel(run_, model_dir_,
+                                                      HeadSpec{.labels = inputs_.labels,
                                                                .problem = inputs_.problem,
                                                                .seed = training_.seed(),
                                                                .kind = inputs_.head}));
+  model_ = std::move(loaded.model);
+  part_ = std::move(loaded.part);
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
                                 reporter_.SecondsSinceStart() - read));
   if (training_.has_added_part()) {
+    if (part_) {
+      return InvalidField("added_part",
+                          "the base model has an added part already: leave this one out to go on "
+                          "with it, or merge it first");
+    }
+    part_ = training_.added_part();
     THAW_RETURN_IF_ERROR(AddPart(training_.added_part(), training_.seed(), model_.get()));
   }
   task_ = TaskFor(model_->config(), Lanes(), inputs_.class_weights);

@@ -35,6 +35,18 @@ std::vector<nlohmann::json> Predictions(const internal::Run& run) {
   return lines;
 }
 
+// Merged and unmerged differ by rounding.
+void ExpectSamePredictions(const internal::Run& a, const internal::Run& b) {
+  const auto of_a = Predictions(a), of_b = Predictions(b);
+  ASSERT_EQ(of_a.size(), 100u);
+  ASSERT_EQ(of_b.size(), 100u);
+  for (size_t i = 0; i < of_a.size(); ++i) {
+    for (const auto& [label, score] : of_a[i]["scores"].items()) {
+      EXPECT_NEAR(score.get<double>(), of_b[i]["scores"][label].get<double>(), 1e-4);
+    }
+  }
+}
+
 class AddedPartTraining : public ::testing::Test {
  protected:
   AddedPartTraining()
@@ -52,7 +64,8 @@ TEST_F(AddedPartTraining, ChangesItsTargetsAndLeavesTheRestToTheByte) {
   ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
   EXPECT_LT(sink.Series("loss").rbegin()->second, sink.Series("loss").begin()->second);
   std::set<std::string> trained;
-  for (const std::string& name : sink.Phases()[0].trainable_names()) trained.insert(name);
+  const v1::PhaseStart phase = sink.Phases().at(0);
+  for (const std::string& name : phase.trainable_names()) trained.insert(name);
   EXPECT_EQ(trained.size(), 3u * 2 * 2 + 2);
   EXPECT_EQ(trained.count("bert.encoder.layer.0.attention.self.query.lora_A.weight"), 1u);
 
@@ -123,15 +136,51 @@ TEST_F(AddedPartTraining, APredictionOnItsCheckpointSaysWhatTheResultSays) {
   const internal::Ended b = RunAttempt(from_checkpoint, &checkpoint_sink);
   ASSERT_EQ(a.end().outcome(), v1::AttemptEnd::SUCCEEDED) << a.ShortDebugString();
   ASSERT_EQ(b.end().outcome(), v1::AttemptEnd::SUCCEEDED) << b.ShortDebugString();
-  // Merged and unmerged differ by rounding.
-  const auto of_result = Predictions(from_result), of_checkpoint = Predictions(from_checkpoint);
-  ASSERT_EQ(of_result.size(), 100u);
-  ASSERT_EQ(of_checkpoint.size(), 100u);
-  for (size_t i = 0; i < of_result.size(); ++i) {
-    for (const auto& [label, score] : of_result[i]["scores"].items()) {
-      EXPECT_NEAR(score.get<double>(), of_checkpoint[i]["scores"][label].get<double>(), 1e-4);
-    }
+  ExpectSamePredictions(from_result, from_checkpoint);
+}
+
+// What the service does not hand out yet, but the trainer knows: an adapter beside its base.
+TEST_F(AddedPartTraining, AnAdapterAnswersAsItsMergedModelAndTrainsOn) {
+  const auto train = [&](const std::string& output) {
+    std::string part = kLora;
+    part.replace(part.find("MERGED"), 6, output);
+    const internal::Run run =
+        ToyTraining(model_, dataset_, absl::StrCat("validation_fraction: 0 ", part, kPhase));
+    RecordingSink sink;
+    const internal::Ended ended = RunAttempt(run, &sink);
+    EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+    return run.work_dir() + "/" + ended.result_dir();
+  };
+  const std::string merged = train("MERGED"), adapter = train("ADAPTER");
+  EXPECT_FALSE(Exists(adapter + "/model.safetensors"));
+  EXPECT_TRUE(Exists(adapter + "/tokenizer.json"));
+  internal::Run of_merged = ToyPrediction(merged, dataset_, "classify {}");
+  internal::Run of_adapter = ToyPrediction(adapter, dataset_, "classify {}");
+  RecordingSink sink;
+  EXPECT_THAT(RunAttempt(of_adapter, &sink).end().ShortDebugString(), HasSubstr("is an adapter"));
+  of_adapter.set_base_dir(model_);
+  for (internal::Run* run : {&of_merged, &of_adapter}) {
+    const internal::Ended ended = RunAttempt(*run, &sink);
+    ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
   }
+  ExpectSamePredictions(of_merged, of_adapter);
+
+  internal::Run on = ToyTraining(adapter, dataset_,
+                                 absl::StrCat("validation_fraction: 0 output: MERGED ", kPhase));
+  on.set_base_dir(model_);
+  RecordingSink on_sink;
+  const internal::Ended ended = RunAttempt(on, &on_sink);
+  ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+  RecordingSink first_sink;
+  RunAttempt(ToyTraining(model_, dataset_, absl::StrCat("validation_fraction: 0 ", kLora, kPhase)),
+             &first_sink);
+  EXPECT_LT(on_sink.Series("loss").begin()->second, first_sink.Series("loss").begin()->second);
+
+  internal::Run twice =
+      ToyTraining(adapter, dataset_, absl::StrCat("validation_fraction: 0 ", kLora, kPhase));
+  twice.set_base_dir(model_);
+  EXPECT_THAT(RunAttempt(twice, &sink).end().ShortDebugString(),
+              HasSubstr("has an added part already"));
 }
 
 TEST_F(AddedPartTraining, ATargetThatIsNotThereEndsTheJobBeforeItBegins) {

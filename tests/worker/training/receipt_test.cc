@@ -61,7 +61,8 @@ TEST(Receipt, OtherWeightsAreFoundOut) {
   const auto check = [&] {
     const auto answers = AnswerProbes(model->get(), inputs->training, 2048);
     EXPECT_TRUE(answers.ok()) << answers.status();
-    return CheckProbes(*answers, directory);
+    const auto saved = LoadModel(directory, std::nullopt);
+    return CheckProbes(*answers, saved->get());
   };
   const auto same = check();
   ASSERT_TRUE(same.ok()) << same.status();

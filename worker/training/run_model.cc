@@ -1,0 +1,63 @@
+#include "worker/training/run_model.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/files.h"
+#include "common/base/status.h"
+#include "worker/training/model_directory.h"
+#include "worker/tuning/peft_files.h"
+
+namespace thaw {
+namespace {
+
+// What the adapter was trained with, where it says so.
+absl::StatusOr<std::optional<HeadSpec>> HeadOfAdapter(const std::string& directory) {
+  const std::string path = directory + "/config.json";
+  if (!Exists(path)) return std::nullopt;
+  THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 1 << 20));
+  absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
+  if (!config.ok()) return Annotate(config.status(), directory);
+  if (config->head == HeadKind::kNone) return std::nullopt;
+  HeadSpec head;
+  head.kind = config->head;
+  head.problem = config->problem;
+  if (head.kind == HeadKind::kClassifier) head.labels = config->labels;
+  return head;
+}
+
+}  // namespace
+
+absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::string& directory,
+                                      const std::optional<HeadSpec>& head) {
+  RunModel loaded;
+  if (!IsAdapter(run.model_dir())) {
+    THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
+    return loaded;
+  }
+  THAW_ASSIGN_OR_RETURN(const std::optional<HeadSpec> own, HeadOfAdapter(run.model_dir()));
+  if (head && own && (head->kind != own->kind || head->labels != own->labels)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the adapter was trained with another head, or with the labels ",
+                     absl::StrJoin(own->labels, ", "), " instead of ",
+                     absl::StrJoin(head->labels, ", "), ": begin with its base model"));
+  }
+  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head ? head : own));
+  THAW_ASSIGN_OR_RETURN(loaded.part, LoadAdapter(run.model_dir(), loaded.model.get()));
+  return loaded;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> LoadResult(const internal::Run& run,
+                                                  const std::string& result_dir) {
+  internal::Run of_result;
+  of_result.set_model_dir(result_dir);
+  of_result.set_base_dir(BaseWeightsDirectory(run));
+  of_result.set_work_dir(run.work_dir() + "/read_back");
+  THAW_RETURN_IF_ERROR(MakeDirectories(of_result.work_dir()));
+  THAW_ASSIGN_OR_RETURN(const std::string directory, ModelDirectory(of_result));
+  THAW_ASSIGN_OR_RETURN(RunModel loaded, LoadRunModel(of_result, directory, std::nullopt));
+  return std::move(loaded.model);
+}
+
+}  // namespace thaw

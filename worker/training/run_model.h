@@ -1,0 +1,30 @@
+// The model that a run works on: a model directory, or an adapter on its base.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "thaw/internal/trainer.pb.h"
+#include "thaw/v1/added_part.pb.h"
+#include "worker/model/model.h"
+
+namespace thaw {
+
+struct RunModel {
+  std::unique_ptr<Model> model;
+  std::optional<v1::AddedPart> part;  // of the adapter
+};
+
+// Loads it, from `directory` (ModelDirectory), with `head`, or with its own: an adapter's is what a
+// config.json beside it says, else the base's. INVALID_ARGUMENT for an adapter that was trained
+// with another head than `head`.
+absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::string& directory,
+                                      const std::optional<HeadSpec>& head);
+
+// The model that the run has left in `result_dir`, as a prediction would load it.
+absl::StatusOr<std::unique_ptr<Model>> LoadResult(const internal::Run& run,
+                                                  const std::string& result_dir);
+
+}  // namespace thaw
