@@ -33,7 +33,6 @@
 namespace thaw {
 namespace {
 
-
 struct ServerFlags {
   std::string data_dir;
   std::string artifact_dir;

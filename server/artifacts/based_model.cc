@@ -42,6 +42,11 @@ absl::Status Refused(const std::string& directory, absl::string_view file,
 absl::Status SummarizeBareAdapter(const std::string& directory, v1::ModelSummary* summary) {
   const auto file = SafetensorsFile::Open(absl::StrCat(directory, "/", kAdapterWeightsFile));
   if (!file.ok()) return Refused(directory, kAdapterWeightsFile, file.status());
+  int64_t numbers = 0;
+  for (const TensorInfo& tensor : (*file)->tensors()) {
+    numbers += (tensor.end - tensor.begin) / ElementBytes(tensor.type);
+  }
+  summary->set_parameters(numbers);
   for (const TensorInfo& tensor : (*file)->tensors()) {
     const bool classifies = absl::EndsWith(tensor.name, "classifier.weight") ||
                             absl::EndsWith(tensor.name, "classifier.out_proj.weight") ||
@@ -127,7 +132,6 @@ absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
     if (!delta) summary->set_chat_template(base.model().chat_template());
   } else {
     *summary = base.model();
-    summary->set_parameters(0);
     THAW_RETURN_IF_ERROR(SummarizeBareAdapter(directory, summary));
   }
   // A delta has some of the base's tensors again, an adapter none.

@@ -168,10 +168,9 @@ absl::Status Authorizer::AllowWorker(const std::string& attempt, const CallObjec
     }
     if (object.kind != CallObject::kArtifact) return absl::OkStatus();
     THAW_ASSIGN_OR_RETURN(const v1::Assignment assignment, BuildAssignment(reader, attempt));
-    std::vector<const v1::Artifact*> inputs = {&assignment.model(), &assignment.dataset(),
-                                               &assignment.validation_dataset(),
-                                               &assignment.checkpoint(), &assignment.tokenizer(),
-                                               &assignment.base()};
+    std::vector<const v1::Artifact*> inputs = {
+        &assignment.model(),      &assignment.dataset(),   &assignment.validation_dataset(),
+        &assignment.checkpoint(), &assignment.tokenizer(), &assignment.base()};
     for (const v1::Artifact& model : assignment.average_with()) inputs.push_back(&model);
     for (const v1::Artifact* input : inputs) {
       if (!object.id.empty() && input->id() == object.id) return absl::OkStatus();

@@ -61,6 +61,24 @@ def main():
         assert refused.returncode != 0 and "builds on" in refused.stderr, refused
         print("ok chains: a training on a delta gives the bits of one on all weights; its base cannot be deleted")
 
+        lora = {"base_model": model, "training": {"dataset": dataset, "text_classification": {}, "seed": 7, "preset":
+                                                  {"name": "LORA", "epochs": 2}}}
+        adapter_job, adapter = train(services, lora)
+        files = fetch(services, adapter_job)
+        config = json.loads((files / "adapter_config.json").read_text())
+        assert config["peft_type"] == "LORA" and (files / "adapter_model.safetensors").stat().st_size < 4 << 20, config
+        said = answer(services, adapter)
+        merged_job, merged = train(services, {**lora, "training": {**lora["training"], "output": "MERGED"}})
+        difference = max(abs(a - b) for a, b in zip(json.loads(said)["logits"], json.loads(answer(services, merged))["logits"]))
+        assert difference < 1e-4, difference
+        services.thaw("model", "import", files, "--name", "mine", "--base", "minilm")
+        assert answer(services, "mine") == said
+        more = {"base_model": adapter, "training": {"dataset": dataset, "text_classification": {}, "phases": [
+            {"selector": {"kind": "ADDED_PARTS"}, "learning_rate": 1e-4, "steps": 2}]}}
+        _, further = train(services, more)
+        assert answer(services, further) != said
+        print(f"ok adapter: predicts as trained, merged within {difference:.1e}, imported the same, trained on")
+
         compared = json.loads(services.thaw("reproduce", delta_job, "--json").stdout.splitlines()[-1])
         assert compared["same"] and compared["compared"]["loss of every step, evaluations"], compared
         assert compared["compared"]["file delta.safetensors"], compared

@@ -14,8 +14,7 @@ std::string WarmKeyOf(const v1::Assignment& assignment, int threads) {
   // Maps have no order in a message's bytes: two of the same training may differ, which costs a
   // loading and nothing else. The owner's name comes last, for it may hold anything.
   return absl::StrCat(assignment.model().digest(), "/", assignment.base().digest(), "/",
-                      assignment.checkpoint().digest(), "/",
-                      assignment.tokenizer().digest(), "/",
+                      assignment.checkpoint().digest(), "/", assignment.tokenizer().digest(), "/",
                       prediction.weights() == v1::Prediction::LAST, "/",
                       assignment.spec().resources().device_kind(), "/",
                       Sha256Hex(assignment.training_behind().SerializeAsString()), "/", threads,

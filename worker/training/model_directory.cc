@@ -45,6 +45,10 @@ absl::StatusOr<std::string> ModelDirectory(const internal::Run& run) {
           "an adapter knows its base's vocabulary alone: leave it out, or merge the "
           "adapter first");
     }
+    if (run.base_dir().empty()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(directory, " is an adapter, and its base model is not there"));
+    }
     return run.base_dir();
   }
   if (HoldsDelta(run.model_dir())) {

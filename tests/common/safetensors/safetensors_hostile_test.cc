@@ -4,9 +4,9 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "common/safetensors/safetensors.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "common/safetensors/safetensors.h"
 
 namespace thaw {
 namespace {

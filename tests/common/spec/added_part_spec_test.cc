@@ -71,10 +71,13 @@ TEST(AddedPartSpecTest, KindsAndOutputsThatDoNotGoTogether) {
        [](auto* t) { t->mutable_added_part()->mutable_ia3()->add_target_modules(""); }},
       {"added_part.ia3.feedforward_modules[0]", "is empty",
        [](auto* t) { t->mutable_added_part()->mutable_ia3()->add_feedforward_modules(""); }},
-      {"output", "give MERGED", [](auto* t) { t->set_output(v1::Training::ADAPTER); }},
-      {"output", "give MERGED", [](auto* t) { t->set_output(v1::Training::DELTA); }},
+      {"output", "changes it; give MERGED",
+       [](auto* t) {
+         t->set_output(v1::Training::ADAPTER);
+         t->set_tokenizer("model-2");
+       }},
+      {"output", "give ADAPTER or MERGED", [](auto* t) { t->set_output(v1::Training::DELTA); }},
       {"output", "leave the added part out", [](auto* t) { t->set_output(v1::Training::FULL); }},
-      {"output", "needs an added part", [](auto* t) { t->clear_added_part(); }},
       {"output", "not known", [](auto* t) { t->set_output(static_cast<v1::Training::Output>(9)); }},
   };
   for (const auto& [field, says, change] : cases) {

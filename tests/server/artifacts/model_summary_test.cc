@@ -167,10 +167,10 @@ TEST(SummarizeModel, RefusesHostileConfigs) {
 // Read as strictly as a trainer reads them.
 TEST(SummarizeModel, RefusesHostileHeaders) {
   for (const std::string& bytes :
-       {std::string("short"), std::string(8, '\xff') + "{}", std::string("\x09\0\0\0\0\0\0\0{}", 10),
-        std::string("\x02\0\0\0\0\0\0\0[]", 10), TinySafetensors("[-1]"), TinySafetensors("[4]"),
-        TinySafetensors("[4294967296,4294967296]"), TinySafetensors("7"),
-        TinySafetensors() + "behind the data"}) {
+       {std::string("short"), std::string(8, '\xff') + "{}",
+        std::string("\x09\0\0\0\0\0\0\0{}", 10), std::string("\x02\0\0\0\0\0\0\0[]", 10),
+        TinySafetensors("[-1]"), TinySafetensors("[4]"), TinySafetensors("[4294967296,4294967296]"),
+        TinySafetensors("7"), TinySafetensors() + "behind the data"}) {
     CheckRefused("model.safetensors", bytes, "model.safetensors that cannot be used: ");
   }
 }

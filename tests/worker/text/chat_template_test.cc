@@ -282,7 +282,8 @@ TEST(ChatTemplateTest, NoThreadToRenderOnIsUnavailable) {
     ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
     failure = FailureOf("{{ 1 }}");
     ASSERT_EQ(setrlimit(RLIMIT_AS, &limit), 0);
-  }).join();
+  })
+      .join();
   EXPECT_THAT(failure, HasSubstr("UNAVAILABLE: test.jinja: there is no thread to render on"));
 }
 
