@@ -165,13 +165,8 @@ class Expansion {
     if (!training_->has_added_part()) training_->mutable_added_part()->mutable_lora();
     v1::Phase* phase = AddMain(size_.new_head ? "added parts and head" : "added parts", epochs);
     WarmCosine(phase);
-    if (!size_.new_head) {
-      phase->mutable_selector()->set_kind(v1::Selector::ADDED_PARTS);
-      return;
-    }
-    auto* values = phase->mutable_selector()->mutable_any_of();
-    values->add_values()->set_kind(v1::Selector::ADDED_PARTS);
-    values->add_values()->set_head_only(true);
+    // A head that is drawn anew is one of them.
+    phase->mutable_selector()->set_kind(v1::Selector::ADDED_PARTS);
   }
 
   static void WarmCosine(v1::Phase* phase) {

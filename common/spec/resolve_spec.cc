@@ -70,6 +70,14 @@ void CheckPhases(const v1::Training& training, const v1::Artifact* model, int64_
                     phase.rate_overrides(j).selector(), *model, problems);
       }
     }
+    const bool adapts =
+        training.has_added_part() || (model != nullptr && model->form() == v1::Artifact::ADAPTER);
+    if (model != nullptr && !adapts && phase.selector().kind() == v1::Selector::ADDED_PARTS) {
+      problems->Add(absl::StrCat(field, ".selector.kind"),
+                    absl::StrCat("ADDED_PARTS; \"", model->id(),
+                                 "\" is no adapter, and nothing is added; give added_part or "
+                                 "another kind"));
+    }
     const int64_t warmup = phase.schedule().warmup_steps();
     if (rows > 0 && warmup > 0 && phase.epochs() > 0) {
       const int64_t batch = training.batch().examples_per_step();

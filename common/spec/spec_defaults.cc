@@ -79,7 +79,10 @@ void FillProgram(const v1::Artifact* model, const v1::Artifact* dataset, v1::Tra
   const TrainingSize size = SizeOf(*training, model, dataset);
   // Beside phases it is refused.
   if (training->has_preset() && training->phases().empty() && model != nullptr) {
+    const bool given = training->has_added_part();
     ExpandPreset(model->model().blocks(), size, training);
+    // An adapter goes on with the part that it has.
+    if (!given && model->form() == v1::Artifact::ADAPTER) training->clear_added_part();
   }
   for (int i = 0; i < training->phases_size(); ++i) {
     FillPhase(i + 1, size, !training->has_schedule(), training->mutable_phases(i));

@@ -18,8 +18,7 @@ using Selectors = google::protobuf::RepeatedPtrField<v1::Selector>;
 
 class SelectorCheck {
  public:
-  SelectorCheck(bool has_added_part, SpecProblems* problems)
-      : has_added_part_(has_added_part), problems_(problems) {}
+  explicit SelectorCheck(SpecProblems* problems) : problems_(problems) {}
 
   void Check(absl::string_view field, const v1::Selector& selector, int depth = 1) const {
     if (depth > kDeepestSelector) {
@@ -80,8 +79,6 @@ class SelectorCheck {
       problems_->Add(field, absl::StrCat(static_cast<int>(kind),
                                          " is not known; give BIASES, NORMS, EMBEDDINGS, "
                                          "ATTENTION, FEED_FORWARD or ADDED_PARTS"));
-    } else if (kind == v1::Selector::ADDED_PARTS && !has_added_part_) {
-      problems_->Add(field, "ADDED_PARTS, and nothing is added; give added_part or another kind");
     }
   }
 
@@ -95,7 +92,6 @@ class SelectorCheck {
     }
   }
 
-  const bool has_added_part_;
   SpecProblems* const problems_;
 };
 
@@ -216,7 +212,7 @@ void ValidatePhase(absl::string_view field, const v1::Training& training, int in
                    SpecProblems* problems) {
   const v1::Phase& phase = training.phases(index);
   const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
-  const SelectorCheck selectors(training.has_added_part(), problems);
+  const SelectorCheck selectors(problems);
   problems->ExpectName(at("name"), phase.name(), 120);
   selectors.Check(at("selector"), phase.selector());
   if (phase.learning_rate() != 0) {

@@ -66,6 +66,7 @@ def main():
         adapter_job, adapter = train(services, lora)
         files = fetch(services, adapter_job)
         config = json.loads((files / "adapter_config.json").read_text())
+        assert config["modules_to_save"] == ["classifier"], config
         assert config["peft_type"] == "LORA" and (files / "adapter_model.safetensors").stat().st_size < 4 << 20, config
         said = answer(services, adapter)
         merged_job, merged = train(services, {**lora, "training": {**lora["training"], "output": "MERGED"}})

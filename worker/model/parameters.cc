@@ -39,6 +39,10 @@ void Parameters::MarkBias(const Parameter* parameter) {
   all_[index_.at(parameter->name)].bias = true;
 }
 
+void Parameters::MarkKeptBeside(absl::string_view name) {
+  all_[index_.at(std::string(name))].kept_beside = true;
+}
+
 void Parameters::MarkBesideAdded(absl::string_view name) {
   all_[index_.at(std::string(name))].beside_added = true;
 }

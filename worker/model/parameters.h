@@ -41,6 +41,7 @@ struct Parameter {
   int first_use =
       0;  // the lowest group that reads it: a tied output layer is read by the embeddings
   bool beside_added = false;  // the base's own, but trained together with the added part
+  bool kept_beside = false;   // trained by some phase, so that an adapter must hold it too
   bool decays = true;         // weight decay acts on it, unless it is a bias or a norm
   bool buffer = false;        // learnt without a gradient: a batch norm's running mean
   torch::Tensor tensor;       // what layers read, each time anew
@@ -81,6 +82,8 @@ class Parameters {
   void SetGroup(absl::string_view name, int group);
   // While a model is loaded: `parameter` is a bias.
   void MarkBias(const Parameter* parameter);
+  // Adapters of the model hold the named parameter of the base.
+  void MarkKeptBeside(absl::string_view name);
   // While a part is added: the named parameter trains with it.
   void MarkBesideAdded(absl::string_view name);
   void AddAlias(absl::string_view name, std::string alias);

@@ -79,7 +79,11 @@ absl::Status TrainingLoop::Prepare() {
           "or a larger validation_fraction");
     }
     // What a later phase cannot do is better known now than after hours.
-    THAW_RETURN_IF_ERROR(PhaseParametersOf(i).status());
+    THAW_ASSIGN_OR_RETURN(const PhaseParameters trains, PhaseParametersOf(i));
+    if (training_.output() == v1::Training::ADAPTER) {
+      THAW_RETURN_IF_ERROR(
+          KeepBeside(absl::StrCat("phases[", i, "].selector"), trains.names, model_.get()));
+    }
   }
   const DataSteps steps{.in_epoch = plan_->StepsInEpoch(0),
                         .to_loss_units = [this](int64_t epoch, int64_t units) {

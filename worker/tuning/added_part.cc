@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -139,6 +140,31 @@ absl::Status AddPart(const v1::AddedPart& part, uint64_t seed, Model* model) {
       break;
   }
   return InvalidField("added_part", "is empty; give lora or ia3");
+}
+
+absl::Status KeepBeside(absl::string_view field, const std::vector<std::string>& names,
+                        Model* model) {
+  const auto module_of = [](const std::string& name) { return name.substr(0, name.rfind('.')); };
+  std::set<std::string> modules;
+  for (const std::string& name : names) {
+    const Parameter* parameter = model->parameters().Find(name);
+    if (parameter->added() || parameter->beside_added) continue;
+    for (const LinearLayer& linear : model->linears()) {
+      if (!linear.added || (linear.weight != parameter && linear.bias != parameter)) continue;
+      return InvalidField(
+          field,
+          absl::StrCat("trains ", name,
+                       " of a layer that the added part changes, which an "
+                       "adapter cannot hold: give output MERGED, or leave it out by and_not"));
+    }
+    modules.insert(module_of(name));
+  }
+  for (const Parameter& parameter : model->parameters().all()) {
+    if (!parameter.added() && !parameter.buffer && modules.count(module_of(parameter.name)) > 0) {
+      model->parameters().MarkKeptBeside(parameter.name);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status MergePart(Model* model) {

@@ -19,6 +19,12 @@ namespace thaw {
 // have. The model is then of no use.
 absl::Status AddPart(const v1::AddedPart& part, uint64_t seed, Model* model);
 
+// A phase trains the named parameters: adapters of the model must then hold the modules of those
+// that are the base's (Parameter::kept_beside). INVALID_ARGUMENT for a parameter of a layer that
+// the part changes, which PEFT's form cannot hold beside it; `field` is the phase's selector.
+absl::Status KeepBeside(absl::string_view field, const std::vector<std::string>& names,
+                        Model* model);
+
 // Computes the part into the weights, in fp32, which then give the same up to rounding without it.
 // FAILED_PRECONDITION for parts that are no change of weights.
 absl::Status MergePart(Model* model);

@@ -173,12 +173,12 @@ absl::Status SaveAdapter(const Model& model, const v1::AddedPart& part,
     const bool classifiers = model.config().head == HeadKind::kClassifier &&
                              (absl::StartsWith(parameter.name, "classifier.") ||
                               absl::StartsWith(parameter.name, "score."));
-    if (!IsStored(parameter) && !classifiers) continue;
+    if (!IsStored(parameter) && !parameter.kept_beside && !classifiers) continue;
     std::string name = parameter.name;
     if (!parameter.added()) {
       const bool biases =
           part.lora().bias() == v1::Lora::ALL_BIASES || part.lora().bias() == v1::Lora::TARGETS;
-      const bool by_bias = !classifiers && biases && absl::StrContains(name, "bias");
+      const bool by_bias = !classifiers && !parameter.kept_beside && biases && absl::StrContains(name, "bias");
       if (!by_bias) saved.insert(SavedModule(name));
       if (IsTargetsBias(model, parameter)) {
         name.insert(name.rfind('.'), ".base_layer");

@@ -90,6 +90,54 @@ TEST(AddedPartSpecTest, KindsAndOutputsThatDoNotGoTogether) {
   }
 }
 
+// What the result can hold, and what there is to train, depends on what the base model is.
+TEST(AddedPartSpecTest, WhatDoesNotFitTheBaseModelIsRefused) {
+  const struct {
+    v1::Artifact::Form base;
+    std::string field, says;  // empty: it fits
+    std::function<void(v1::Training*)> change;
+  } cases[] = {
+      {v1::Artifact::FULL, "", "", [](auto* t) { t->mutable_added_part()->mutable_lora(); }},
+      {v1::Artifact::FULL, "output", "is no adapter, and no part is added",
+       [](auto* t) { t->set_output(v1::Training::ADAPTER); }},
+      {v1::Artifact::FULL, "output", "is no adapter, and no part is added",
+       [](auto* t) { t->set_output(v1::Training::MERGED); }},
+      {v1::Artifact::FULL, "phases[0].selector.kind", "nothing is added",
+       [](auto* t) {
+         t->mutable_phases(0)->mutable_selector()->set_kind(v1::Selector::ADDED_PARTS);
+       }},
+      {v1::Artifact::DELTA, "output", "is a delta, on which adapters cannot be stored",
+       [](auto* t) { t->mutable_added_part()->mutable_lora(); }},
+      {v1::Artifact::ADAPTER, "", "", [](auto* t) { t->set_output(v1::Training::MERGED); }},
+      {v1::Artifact::ADAPTER, "", "",
+       [](auto* t) {
+         t->mutable_phases(0)->mutable_selector()->set_kind(v1::Selector::ADDED_PARTS);
+       }},
+      {v1::Artifact::ADAPTER, "output", "is an adapter, which it would leave out",
+       [](auto* t) { t->set_output(v1::Training::FULL); }},
+      {v1::Artifact::ADAPTER, "added_part", "an adapter with a part of its own",
+       [](auto* t) { t->mutable_added_part()->mutable_lora(); }},
+  };
+  for (const auto& [base, field, says, change] : cases) {
+    SpecContext context;
+    context.artifacts["model-1"] = ModelExample("model-1", v1::Artifact::MODEL);
+    context.artifacts["model-1"].set_form(base);
+    context.artifacts["model-1"].mutable_model()->set_parameters(1000);
+    context.artifacts["dataset-1"] = DatasetExample("dataset-1");
+    v1::JobSpec spec = TrainingExample();
+    change(spec.mutable_training());
+    const auto resolved = ResolveSpec(spec, context);
+    if (field.empty()) {
+      EXPECT_TRUE(resolved.ok()) << resolved.status();
+      continue;
+    }
+    const auto violations = ViolationsOf(resolved.status());
+    ASSERT_EQ(violations.size(), 1u) << says << ": " << resolved.status();
+    EXPECT_EQ(violations[0].field, "spec.training." + field);
+    EXPECT_THAT(violations[0].description, HasSubstr(says));
+  }
+}
+
 TEST(AddedPartSpecTest, Defaults) {
   v1::JobSpec spec = LoraExample();
   const v1::Lora filled = WithDefaults(spec, nullptr, {}).training().added_part().lora();

@@ -288,8 +288,6 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInASelector) {
         [&](auto* s) { selector(s)->set_kind(v1::Selector::KIND_UNSPECIFIED); }},
        {at + ".kind", "9 is not known",
         [&](auto* s) { selector(s)->set_kind(static_cast<v1::Selector::Kind>(9)); }},
-       {at + ".kind", "give added_part",
-        [&](auto* s) { selector(s)->set_kind(v1::Selector::ADDED_PARTS); }},
        {at + ".any_of.values", "is empty", [&](auto* s) { selector(s)->mutable_any_of(); }},
        {at + ".any_of.values[1]", "chooses nothing",
         [&](auto* s) {
