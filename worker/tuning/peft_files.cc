@@ -178,7 +178,8 @@ absl::Status SaveAdapter(const Model& model, const v1::AddedPart& part,
     if (!parameter.added()) {
       const bool biases =
           part.lora().bias() == v1::Lora::ALL_BIASES || part.lora().bias() == v1::Lora::TARGETS;
-      const bool by_bias = !classifiers && !parameter.kept_beside && biases && absl::StrContains(name, "bias");
+      const bool by_bias =
+          !classifiers && !parameter.kept_beside && biases && absl::StrContains(name, "bias");
       if (!by_bias) saved.insert(SavedModule(name));
       if (IsTargetsBias(model, parameter)) {
         name.insert(name.rfind('.'), ".base_layer");
