@@ -170,7 +170,7 @@ absl::StatusOr<TrainingInputs> ReadTrainingInputs(const internal::Run& run,
   TrainingInputs inputs;
   inputs.head = rows.head;
   inputs.problem = rows.problem;
-  inputs.carries_state = rows.options.foretells_next;
+  inputs.in_lanes = rows.options.foretells_next;
   if (schema.form == ExampleForm::kLabel || schema.form == ExampleForm::kLabels) {
     inputs.labels = LabelNames(summary);
     THAW_RETURN_IF_ERROR(CheckLabels(inputs, schema));

@@ -20,7 +20,7 @@ struct TrainingInputs {
   TokenizedDataset training;        // at least one row
   TokenizedDataset validation;      // no rows: there is no evaluation
   // The rows are joined texts, and the model carries its state from each to the next.
-  bool carries_state = false;
+  bool in_lanes = false;
   bool lacks_end = false;  // texts were to be ended, but the model has no token for it
   // By class, what the training loss of its rows is multiplied by; empty: nothing.
   std::vector<float> class_weights;

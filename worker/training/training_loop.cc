@@ -438,7 +438,7 @@ int32_t TrainingLoop::TokensPerMicroStep() const {
 }
 
 int32_t TrainingLoop::Lanes() const {
-  return inputs_.carries_state ? training_.batch().examples_per_step() : 0;
+  return inputs_.in_lanes ? training_.batch().examples_per_step() : 0;
 }
 
 void TrainingLoop::UpdateProgress() {

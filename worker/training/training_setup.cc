@@ -64,12 +64,12 @@ absl::Status TrainingLoop::Prepare() {
     THAW_RETURN_IF_ERROR(AddPart(training_.added_part(), training_.seed(), model_.get()));
   }
   task_ = TaskFor(model_->config(), Lanes(), inputs_.class_weights);
-  if (inputs_.carries_state) carried_.emplace(model_->blocks());
+  if (inputs_.in_lanes) carried_.emplace(model_->blocks());
   THAW_ASSIGN_OR_RETURN(
       plan_, BatchPlan::Create(&inputs_.training,
                                {.examples_per_step = training_.batch().examples_per_step(),
                                 .tokens_per_micro_step = TokensPerMicroStep(),
-                                .in_lanes = inputs_.carries_state},
+                                .in_lanes = inputs_.in_lanes},
                                training_.seed()));
   const bool has_validation = inputs_.validation.rows() > 0;
   for (int i = 0; i < training_.phases_size(); ++i) {

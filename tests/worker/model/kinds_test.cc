@@ -117,6 +117,8 @@ TEST(Kinds, OfSomeByName) {
   ASSERT_NE(relative, nullptr);
   EXPECT_EQ(relative->kind, Kind::kAttention);
   EXPECT_FALSE(relative->bias) << "a table, whatever it is called";
+  EXPECT_FALSE(relative->decays) << "transformers, which goes by names, leaves it alone";
+  EXPECT_TRUE(t5->parameters().Find("shared.weight")->decays);
   // A tied output layer is the table, though it freezes with the head.
   const auto gpt2 = *LoadModel(FixtureDirectory("gpt2"), std::nullopt);
   const Parameter* word = gpt2->parameters().Find("transformer.wte.weight");

@@ -269,7 +269,7 @@ TEST_F(CarriedText, DocumentsStandAlone) {
       ->mutable_training()
       ->mutable_language_modeling()
       ->set_layout(v1::LanguageModeling::PER_DOCUMENT);
-  EXPECT_FALSE(InputsOf(run).carries_state);
+  EXPECT_FALSE(InputsOf(run).in_lanes);
   RecordingSink sink;
   ASSERT_EQ(RunAttempt(run, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
   for (const auto& checkpoint : sink.checkpoints) {

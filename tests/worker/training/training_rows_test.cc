@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -270,6 +271,46 @@ TEST(TrainingRowsTest, LeavesTheFiguresOfItsWeights) {
   RecordingSink again;
   ASSERT_EQ(RunAttempt(resumed, &again).end().outcome(), v1::AttemptEnd::SUCCEEDED);
   EXPECT_EQ(*ReadFile(resumed.work_dir() + file), *ReadFile(run.work_dir() + file));
+}
+
+// From any checkpoint: rows, weights of labels and generated answers are the same again.
+TEST(TrainingRowsTest, ResumesWithTheSameBits) {
+  const std::string steps =
+      " checkpoint { every_steps: 5 } phases { selector { everything: true } learning_rate: 0.005 "
+      "steps: 18 }";
+  const auto classifier = [&] {
+    return RowsJob(
+        "text_classification { balanced_classes: true } validation_fraction: 0.2 "
+        "stratified_validation: true max_length: 10 long_rows: SPLIT "
+        "evaluation { every_steps: 4 }" +
+        steps);
+  };
+  const auto writer = [&] {
+    return ToyTraining(MakeToyWriter(FreshDirectory("model"), "gpt2", 0.1),
+                       MakeToyTexts(FreshDirectory("dataset"), 60, 7),
+                       "completion {} validation_fraction: 0.2 max_length: 12 long_rows: DROP "
+                       "evaluation { metric: "
+                       "DIGIT_MATCH every_steps: 4 max_new_tokens: 6 generated_rows: 8 }" +
+                           steps);
+  };
+  for (const std::function<internal::Run()>& job :
+       std::vector<std::function<internal::Run()>>{classifier, writer}) {
+    const internal::Run run = job();
+    RecordingSink straight;
+    const internal::Ended ended = RunAttempt(run, &straight);
+    ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+    ASSERT_EQ(straight.checkpoints.size(), 4u);
+    for (const internal::CheckpointReady& checkpoint : straight.checkpoints) {
+      internal::Run again = job();
+      again.set_checkpoint_dir(run.work_dir() + "/" + checkpoint.dir());
+      RecordingSink resumed;
+      ASSERT_EQ(RunAttempt(again, &resumed).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+      EXPECT_EQ(ResultWeights(again), ResultWeights(run)) << checkpoint.step();
+      EXPECT_EQ(ReceiptOf(again).history_sha256(), ReceiptOf(run).history_sha256());
+      EXPECT_EQ(*ReadFile(again.work_dir() + "/result/evaluation.json"),
+                *ReadFile(run.work_dir() + "/result/evaluation.json"));
+    }
+  }
 }
 
 }  // namespace
