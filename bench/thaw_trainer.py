@@ -2,6 +2,7 @@
 """Runs thaw-trainer on the same work as peers/hf_trainer.py and prints the same JSON line.
 
   thaw_trainer.py --trainer BIN --stubs DIR --model DIR --data FILE.jsonl [--rows 320] [--batch 16] [--max_length 256]
+                  [--lora RANK]
 
 Speaks the trainer's frames itself (proto/thaw/internal/trainer.proto; DIR holds the generated Python messages), so that
 what is measured is the program as it ships. CPU time is the trainer's own, read when the first metric point after the
@@ -28,6 +29,7 @@ parser.add_argument("--batch", type=int, default=16)
 parser.add_argument("--max_length", type=int, default=256)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--warmup", type=int, default=2, help="steps that are not counted")
+parser.add_argument("--lora", type=int, default=0, help="train low-rank parts of this rank on all linear layers, not everything")
 args = parser.parse_args()
 sys.path.insert(0, args.stubs)
 from thaw.internal import trainer_pb2  # noqa: E402  (found through --stubs)
@@ -84,7 +86,12 @@ training.evaluation.metric = 1
 training.evaluation.keep_best = False
 training.checkpoint.every_steps = 1_000_000
 phase = training.phases.add(name="full", learning_rate=5e-5, learning_rate_decay=1.0, epochs=1)
-phase.selector.everything = True
+if args.lora:
+    training.added_part.lora.rank, training.added_part.lora.alpha = args.lora, 2 * args.lora
+    training.output = training.MERGED
+    phase.selector.kind = phase.selector.ADDED_PARTS
+else:
+    phase.selector.everything = True
 phase.schedule.shape = 2
 phase.optimizer_state = 1
 run = trainer_pb2.ToTrainer(run=trainer_pb2.Run(assignment=assignment, model_dir=args.model, dataset_dir=dataset,

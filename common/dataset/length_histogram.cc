@@ -35,7 +35,7 @@ int64_t LengthHistogram::Percentile(double share) const {
     // The inverse of Add: from the second power of two on, a bucket's first bit is set.
     const int64_t dropped = std::max<int64_t>(bucket / kBuckets - 1, 0);
     const int64_t kept = bucket - kBuckets * dropped;
-    return std::min((((kept + 1) << dropped) - 1), greatest_);
+    return std::min((kept << dropped) + ((int64_t{1} << dropped) - 1), greatest_);
   }
   return 0;
 }
