@@ -208,6 +208,13 @@ absl::Status ArtifactClient::FetchFull(const v1::Artifact& artifact, const std::
         ": fetch it as it is, or train with output MERGED for a model with all weights"));
   }
   if (artifact.form() != v1::Artifact::DELTA) return Fetch(artifact, directory, progress);
+  // Before anything is fetched: the rebuilt weights take this name.
+  for (const v1::File& file : artifact.files()) {
+    if (file.path() == "model.safetensors") {
+      return absl::DataLossError(
+          absl::StrCat(artifact.id(), " holds other weights beside a delta"));
+    }
+  }
   const std::string parts = directory + "/.parts";
   const std::string delta_dir = parts + "/delta", base_dir = parts + "/base";
   THAW_ASSIGN_OR_RETURN(const v1::Artifact base, GetArtifact(artifact.base_model()));
@@ -221,10 +228,6 @@ absl::Status ArtifactClient::FetchFull(const v1::Artifact& artifact, const std::
   THAW_RETURN_IF_ERROR(Fetch(base, base_dir, progress_from(artifact.size_bytes())));
   THAW_RETURN_IF_ERROR(RebuildWeights(delta_dir, base_dir, directory + "/model.safetensors"));
   for (const v1::File& file : artifact.files()) {
-    if (file.path() == "model.safetensors") {
-      return absl::DataLossError(
-          absl::StrCat(artifact.id(), " holds other weights beside a delta"));
-    }
     if (file.path() == kDeltaFile || file.path() == kDeltaWeightsFile) continue;
     std::error_code error;
     const std::filesystem::path target = directory + "/" + file.path();

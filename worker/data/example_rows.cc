@@ -48,14 +48,20 @@ void AddPieces(size_t example, const std::vector<int32_t>& ids, const Tokenizer&
   }
 }
 
-// kText with LongRows::kSplit; the examples are single texts.
-absl::StatusOr<Rows> SplitTextRows(std::span<const Example> examples, const Tokenizer& tokenizer,
-                                   const TokenizeOptions& options) {
+// One encoding per example, of its text alone, uncut.
+absl::StatusOr<std::vector<Encoding>> EncodeTexts(std::span<const Example> examples,
+                                                  const Tokenizer& tokenizer,
+                                                  const TokenizeOptions& options) {
   std::vector<TextInput> texts;
   texts.reserve(examples.size());
   for (const Example& example : examples) texts.push_back({example.text});
-  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
-                        tokenizer.EncodeBatch(texts, {}, options.threads));
+  return tokenizer.EncodeBatch(texts, {}, options.threads);
+}
+
+// kText with LongRows::kSplit; the examples are single texts.
+absl::StatusOr<Rows> SplitTextRows(std::span<const Example> examples, const Tokenizer& tokenizer,
+                                   const TokenizeOptions& options) {
+  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings, EncodeTexts(examples, tokenizer, options));
   if (tokenizer.SpecialTokens(/*pair=*/false) >= options.max_length) {
     return InvalidField("max_length", absl::StrCat(options.max_length,
                                                    " tokens have no room for the text beside the "
@@ -123,11 +129,7 @@ void AddDocumentPieces(const ExampleRow& whole, const TokenizeOptions& options, 
 
 absl::StatusOr<Rows> DocumentRows(std::span<const Example> examples, const Tokenizer& tokenizer,
                                   const TokenizeOptions& options) {
-  std::vector<TextInput> texts;
-  texts.reserve(examples.size());
-  for (const Example& example : examples) texts.push_back({example.text});
-  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings,
-                        tokenizer.EncodeBatch(texts, {}, options.threads));
+  THAW_ASSIGN_OR_RETURN(std::vector<Encoding> encodings, EncodeTexts(examples, tokenizer, options));
   const bool append = options.end && !EndsTexts(tokenizer, options.end);
   const bool whole = options.kind == RowKind::kContiguous;
   const bool split = !whole && options.long_rows == LongRows::kSplit;

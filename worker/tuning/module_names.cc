@@ -10,27 +10,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/edit_distance.h"
 #include "common/base/status.h"
 
 namespace thaw {
-namespace {
-
-// Letters to put in, take out or replace (Levenshtein's distance).
-size_t SlipsBetween(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
-
-}  // namespace
 
 bool NamesModule(absl::string_view module, absl::string_view target) {
   return module == target || (absl::EndsWith(module, target) && module.size() > target.size() &&
@@ -46,14 +29,14 @@ std::vector<std::string> NearestModules(absl::string_view wanted,
     for (size_t dot = 0; dot != std::string::npos;) {
       const std::string end = name.substr(dot);
       if (end.size() <= kLongest && wanted.size() <= kLongest && seen.insert(end).second) {
-        ranked.emplace(SlipsBetween(wanted, end), end);
+        ranked.emplace(EditDistance(wanted, end), end);
       }
       const size_t next = name.find('.', dot);
       dot = next == std::string::npos ? next : next + 1;
     }
   }
   std::vector<std::string> nearest;
-  for (const auto& [slips, name] : ranked) {
+  for (const auto& [distance, name] : ranked) {
     if (nearest.size() < kShown) nearest.push_back(name);
   }
   return nearest;

@@ -31,6 +31,28 @@ std::vector<std::string> NamesWhere(const Model& model, bool Parameter::*flag) {
   return names;
 }
 
+using GradientsByName = std::map<std::string, Tensor>;
+
+// The gradients of the added tensors; no other tensor may have one.
+GradientsByName PartGradients(const Model& model) {
+  GradientsByName gradients;
+  for (const Parameter& parameter : model.parameters().all()) {
+    EXPECT_EQ(parameter.tensor.grad().defined(), parameter.added()) << parameter.name;
+    if (parameter.added()) gradients[parameter.name] = parameter.tensor.grad();
+  }
+  return gradients;
+}
+
+// The kernels' loss and gradients [0] against the reference path's [1].
+void ExpectAgreement(const Tensor (&losses)[2], const GradientsByName (&gradients)[2]) {
+  EXPECT_LT(MaxDifference(losses[0], losses[1]), 1e-5);
+  for (const auto& [name, gradient] : gradients[0]) {
+    EXPECT_LT(MaxDifference(gradient, gradients[1].at(name)),
+              1e-4 * gradient.abs().max().item<double>() + 1e-7)
+        << name;
+  }
+}
+
 class EveryFamily : public ::testing::TestWithParam<const char*> {};
 
 constexpr const char* kFamilies[] = {
@@ -69,7 +91,7 @@ TEST_P(EveryFamily, PathsAgreeWithDropoutAndOnGradients) {
   const RunContext kernels{.training = true, .dropout = {.seed = 3, .step = 5}};
   RunContext reference = kernels;
   reference.reference = true;
-  std::map<std::string, Tensor> gradients[2];
+  GradientsByName gradients[2];
   Tensor losses[2];
   for (const bool plain : {false, true}) {
     ModelFixture fixture(GetParam(), std::nullopt);
@@ -85,21 +107,13 @@ TEST_P(EveryFamily, PathsAgreeWithDropoutAndOnGradients) {
     }
     losses[plain] = MeanLoss(*fixture.model, fixture.Batch(0), plain ? reference : kernels);
     losses[plain].backward();
-    for (const Parameter& parameter : fixture.model->parameters().all()) {
-      EXPECT_EQ(parameter.tensor.grad().defined(), parameter.added()) << parameter.name;
-      if (parameter.added()) gradients[plain][parameter.name] = parameter.tensor.grad();
-    }
+    gradients[plain] = PartGradients(*fixture.model);
   }
-  EXPECT_LT(MaxDifference(losses[0], losses[1]), 1e-5);
-  for (const auto& [name, gradient] : gradients[0]) {
-    EXPECT_LT(MaxDifference(gradient, gradients[1][name]),
-              1e-4 * gradient.abs().max().item<double>() + 1e-7)
-        << name;
-  }
+  ExpectAgreement(losses, gradients);
 }
 
 TEST_P(EveryFamily, PathsAgreeOnScales) {
-  std::map<std::string, Tensor> gradients[2];
+  GradientsByName gradients[2];
   Tensor losses[2];
   for (const bool plain : {false, true}) {
     ModelFixture fixture(GetParam(), std::nullopt);
@@ -111,17 +125,9 @@ TEST_P(EveryFamily, PathsAgreeOnScales) {
     }
     losses[plain] = MeanLoss(*fixture.model, fixture.Batch(0), {.reference = plain});
     losses[plain].backward();
-    for (const Parameter& parameter : fixture.model->parameters().all()) {
-      EXPECT_EQ(parameter.tensor.grad().defined(), parameter.added()) << parameter.name;
-      if (parameter.added()) gradients[plain][parameter.name] = parameter.tensor.grad();
-    }
+    gradients[plain] = PartGradients(*fixture.model);
   }
-  EXPECT_LT(MaxDifference(losses[0], losses[1]), 1e-5);
-  for (const auto& [name, gradient] : gradients[0]) {
-    EXPECT_LT(MaxDifference(gradient, gradients[1][name]),
-              1e-4 * gradient.abs().max().item<double>() + 1e-7)
-        << name;
-  }
+  ExpectAgreement(losses, gradients);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, EveryFamily, ::testing::ValuesIn(kFamilies),
