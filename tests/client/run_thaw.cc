@@ -1,15 +1,30 @@
 #include "tests/client/run_thaw.h"
 
-#include <stdlib.h>
+#include <fcntl.h>
+#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
+
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/id.h"
 #include "gtest/gtest.h"
 
 namespace thaw {
+namespace {
+
+std::vector<char*> Pointers(std::vector<std::string>* words) {
+  std::vector<char*> pointers;
+  for (std::string& word : *words) pointers.push_back(word.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+}  // namespace
 
 std::string ProgramDirectory() {
   const char* directory = std::getenv("THAW_BIN");
@@ -20,23 +35,31 @@ std::string ProgramDirectory() {
 ProgramRun RunProgram(const std::string& program, const std::vector<std::string>& arguments,
                       const std::vector<std::string>& environment) {
   const std::string base = absl::StrCat(testing::TempDir(), "/run_", RandomId());
-  const pid_t pid = fork();
-  if (pid == 0) {
-    for (const std::string& variable : environment) {
-      const size_t equals = variable.find('=');
-      setenv(variable.substr(0, equals).c_str(), variable.substr(equals + 1).c_str(), 1);
-    }
-    if (freopen(absl::StrCat(base, ".out").c_str(), "w", stdout) == nullptr ||
-        freopen(absl::StrCat(base, ".err").c_str(), "w", stderr) == nullptr) {
-      _exit(126);
-    }
-    std::vector<char*> pointers = {const_cast<char*>(program.c_str())};
-    for (const std::string& argument : arguments)
-      pointers.push_back(const_cast<char*>(argument.c_str()));
-    pointers.push_back(nullptr);
-    execv(program.c_str(), pointers.data());
-    _exit(127);
+  std::vector<std::string> words = {program};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<std::string> variables = environment;
+  for (char** inherited = environ; *inherited != nullptr; ++inherited) {
+    const absl::string_view variable = *inherited;
+    const absl::string_view name = variable.substr(0, variable.find('=') + 1);
+    const bool replaced =
+        std::any_of(environment.begin(), environment.end(),
+                    [&](absl::string_view ours) { return absl::StartsWith(ours, name); });
+    if (!replaced) variables.push_back(*inherited);
   }
+  // Not fork: this process has threads of gRPC, and a child of it must not ask for memory.
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC;
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, absl::StrCat(base, ".out").c_str(),
+                                   kFlags, 0600);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, absl::StrCat(base, ".err").c_str(),
+                                   kFlags, 0600);
+  pid_t pid = -1;
+  EXPECT_EQ(posix_spawn(&pid, program.c_str(), &actions, nullptr, Pointers(&words).data(),
+                        Pointers(&variables).data()),
+            0)
+      << program;
+  posix_spawn_file_actions_destroy(&actions);
   int status = 0;
   EXPECT_EQ(waitpid(pid, &status, 0), pid);
   ProgramRun run;
