@@ -1,17 +1,23 @@
 #include "tests/client/run_thaw.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/id.h"
+#include "common/base/unique_fd.h"
 #include "gtest/gtest.h"
 
 namespace thaw {
@@ -22,6 +28,24 @@ std::vector<char*> Pointers(std::vector<std::string>* words) {
   for (std::string& word : *words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
   return pointers;
+}
+
+// Below the time that ctest gives a test, so that what hangs is seen.
+constexpr int kLongestRunMillis = 90'000;
+
+std::string WhereThreadsWait(pid_t pid) {
+  std::string where;
+  std::error_code gone;
+  for (const auto& thread :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/task"), gone)) {
+    for (const char* name : {"comm", "wchan", "syscall"}) {
+      std::string line;
+      std::getline(std::ifstream(thread.path() / name), line);
+      absl::StrAppend(&where, " ", line);
+    }
+    absl::StrAppend(&where, ";");
+  }
+  return where;
 }
 
 }  // namespace
@@ -60,6 +84,12 @@ ProgramRun RunProgram(const std::string& program, const std::vector<std::string>
             0)
       << program;
   posix_spawn_file_actions_destroy(&actions);
+  const UniqueFd handle(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  pollfd ended = {handle.get(), POLLIN, 0};
+  if (poll(&ended, 1, kLongestRunMillis) == 0) {
+    ADD_FAILURE() << program << " does not end; its threads wait in:" << WhereThreadsWait(pid);
+    kill(pid, SIGKILL);
+  }
   int status = 0;
   EXPECT_EQ(waitpid(pid, &status, 0), pid);
   ProgramRun run;
