@@ -9,13 +9,13 @@
 #include "absl/strings/str_format.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "common/spec/added_part_kind.h"
 #include "worker/training/model_directory.h"
 #include "worker/training/rows_report.h"
 #include "worker/training/run_model.h"
 #include "worker/training/training_loop.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/peft_files.h"
-#include "worker/tuning/virtual_tokens.h"
 
 namespace thaw {
 namespace {
@@ -76,6 +76,10 @@ absl::Status TrainingLoop::Prepare() {
     }
     part_ = training_.added_part();
     THAW_RETURN_IF_ERROR(AddTrainingsPart(training_, TokenizerDirectory(run_), model_.get()));
+  }
+  if (part_ && training_.output() == v1::Training::MERGED && !CanBeMerged(*part_)) {
+    return InvalidField("output",
+                        "MERGED; the base model's part is no change of weights, so give ADAPTER");
   }
   task_ = TaskFor(model_->config(), Lanes(), inputs_.class_weights);
   if (inputs_.in_lanes) carried_.emplace(model_->blocks());

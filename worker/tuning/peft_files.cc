@@ -79,13 +79,14 @@ ModuleNames* ModulesToSave(v1::AddedPart* part) {
   }
 }
 
-// The tensors of a prefix, in the order of its blocks.
+// The tensors of a prefix, by number.
 std::vector<const Parameter*> PrefixOf(const Model& model) {
   std::vector<const Parameter*> prefix;
-  for (const AddedToBlock& block : model.added().blocks) {
-    if (block.prefix != nullptr) prefix.push_back(block.prefix);
+  for (;;) {
+    const Parameter* next = model.parameters().Find(absl::StrCat(kPrefixName, prefix.size()));
+    if (next == nullptr) return prefix;
+    prefix.push_back(next);
   }
-  return prefix;
 }
 
 // All blocks' keys and values side by side, as PEFT has them.

@@ -54,9 +54,8 @@ Tensor IdsToBeginWith(std::span<const int32_t> text, int64_t rows, int64_t vocab
 
 }  // namespace
 
-int32_t VirtualTokens(const v1::AddedPart& part) {
-  return part.has_prompt_tuning() ? part.prompt_tuning().virtual_tokens()
-                                  : part.prefix_tuning().virtual_tokens();
+int PrefixOfLayer(int layer, int layers, bool encoder_decoder) {
+  return encoder_decoder ? 2 * layer % layers : layer;
 }
 
 absl::Status AddPrompt(const v1::PromptTuning& prompt, uint64_t seed, std::span<const int32_t> text,
@@ -91,12 +90,21 @@ absl::Status AddPrefix(const v1::PrefixTuning& prefix, uint64_t seed, Model* mod
       TakePositions("added_part.prefix_tuning.virtual_tokens", prefix.virtual_tokens(), model));
   std::vector<AddedToBlock>& blocks = model->added().blocks;
   blocks.resize(static_cast<size_t>(model->blocks()));
-  for (int block = model->first_decoder_block(); block < model->blocks(); ++block) {
-    const int number = block - model->first_decoder_block();
-    blocks[static_cast<size_t>(block)].prefix =
-        model->AddPart(absl::StrCat(kPrefixName, number), block + 1,
+  const int first = model->first_decoder_block(), layers = model->blocks() - first;
+  const auto of_layer = [&](int layer) {
+    return PrefixOfLayer(layer, layers, model->config().encoder_decoder);
+  };
+  for (int number = 0; number < layers; ++number) {
+    // Of the lowest block that reads it.
+    int lowest = 0;
+    while (lowest + 1 < layers && of_layer(lowest) != number) ++lowest;
+    const Parameter* parameter =
+        model->AddPart(absl::StrCat(kPrefixName, number), first + lowest + 1,
                        NormalTensor({prefix.virtual_tokens(), 2 * shape.heads * shape.head_dim}, 1,
                                     seed, kVirtualTokenStreams + static_cast<uint64_t>(number)));
+    for (int layer = 0; layer < layers; ++layer) {
+      if (of_layer(layer) == number) blocks[static_cast<size_t>(first + layer)].prefix = parameter;
+    }
   }
   return MarkBeside("added_part.prefix_tuning.modules_to_save", prefix.modules_to_save(), model);
 }

@@ -13,11 +13,13 @@ namespace thaw {
 // The parameter of a prompt, by PEFT's name: [virtual tokens, hidden]; for a model with encoder and
 // decoder of twice as many rows, as PEFT keeps them, of which the second half is read by nobody.
 inline constexpr char kPromptName[] = "prompt_embeddings";
-// Those of a prefix, each followed by the number of its block, from the decoder's first.
+// Those of a prefix, each followed by its number.
 inline constexpr char kPrefixName[] = "prefix.";
 
-// How many positions the part takes; 0 for parts of other kinds.
-int32_t VirtualTokens(const v1::AddedPart& part);
+// Which of a prefix's tensors layer `layer` of `layers` reads. With encoder and decoder PEFT deals
+// them out as if the encoder took part: layer i of n reads tensor 2i mod n, so that of an even
+// number of layers two share one and every other tensor is read by none.
+int PrefixOfLayer(int layer, int layers, bool encoder_decoder);
 
 // As AddPart, of which these are parts. `text`: the ids of initial_text.
 absl::Status AddPrompt(const v1::PromptTuning& prompt, uint64_t seed, std::span<const int32_t> text,
