@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/clean_text.h"
 #include "common/base/edit_distance.h"
+#include "common/spec/added_part_kind.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/ready_artifact.h"
 #include "common/spec/spec.h"
@@ -157,6 +158,33 @@ void CheckConversations(const v1::Training& training, const v1::Artifact* model,
                              "of prompts and completions, or a model with a chat template"));
 }
 
+// What the kind of part asks of the model.
+void CheckAddedPart(const v1::Training& training, const v1::Artifact& model,
+                    SpecProblems* problems) {
+  const v1::AddedPart& part = training.added_part();
+  const std::string& type = model.model().model_type();
+  const bool prompt = part.has_prompt_tuning(), prefix = part.has_prefix_tuning();
+  const char* const kind = prompt                  ? "prompt_tuning"
+                           : prefix                ? "prefix_tuning"
+                           : part.has_bottleneck() ? "bottleneck"
+                                                   : nullptr;
+  if (kind == nullptr) return;
+  const std::string field = absl::StrCat("spec.training.added_part.", kind);
+  if (type == "awd_lstm" || (prefix && type == "distilbert")) {
+    problems->Add(field, absl::StrCat("\"", model.id(), "\" is of model_type ", type,
+                                      ", which cannot have it; give another kind or none"));
+    return;
+  }
+  const int positions = model.model().max_positions(), taken = VirtualTokens(part);
+  if (positions > 0 && taken > 0 && taken + training.max_length() > positions &&
+      training.max_length() <= positions) {
+    problems->Add(
+        field + ".virtual_tokens",
+        absl::StrCat(taken, " beside max_length ", training.max_length(), "; the model has ",
+                     positions, " positions for both, so give fewer, or a smaller max_length"));
+  }
+}
+
 // `asked`: before the defaults.
 // What the result can hold depends on what the base model is.
 void CheckOutput(const v1::Training& training, const v1::Artifact& model, SpecProblems* problems) {
@@ -201,6 +229,7 @@ void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const Spe
       model = nullptr;
     } else {
       CheckMaxLength("spec.training.max_length", training.max_length(), *model, problems);
+      CheckAddedPart(training, *model, problems);
       CheckOutput(training, *model, problems);
     }
   }

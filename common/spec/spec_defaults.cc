@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/spec/added_part_kind.h"
 #include "common/spec/auto_values.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/preset_program.h"
@@ -51,9 +52,10 @@ void FillPhase(int number, const TrainingSize& size, bool has_own_schedule, v1::
   }
 }
 
-int WithinPositions(int length, const v1::Artifact* model) {
+// `taken`: positions that the model has and inputs do not get.
+int WithinPositions(int length, const v1::Artifact* model, int taken = 0) {
   const int positions = model == nullptr ? 0 : model->model().max_positions();
-  return positions > 0 ? std::min(length, positions) : length;
+  return positions > 0 ? std::min(length, std::max(positions - taken, 1)) : length;
 }
 
 void FillTask(v1::Training* training) {
@@ -67,7 +69,24 @@ void FillTask(v1::Training* training) {
   }
 }
 
+void FillBottleneck(v1::BottleneckAdapter* adapter) {
+  if (adapter->place() == v1::BottleneckAdapter::PLACE_UNSPECIFIED) {
+    adapter->set_place(v1::BottleneckAdapter::PFEIFFER);
+  }
+  if (adapter->reduction() == 0) adapter->set_reduction(16);
+  SetDefault(adapter, &v1::BottleneckAdapter::has_scale, &v1::BottleneckAdapter::set_scale,
+             adapter->place() == v1::BottleneckAdapter::PARALLEL ? 4.0 : 1.0);
+}
+
+template <typename Part>
+void FillVirtualTokens(Part* part) {
+  if (part->virtual_tokens() == 0) part->set_virtual_tokens(20);
+}
+
 void FillAddedPart(v1::AddedPart* part) {
+  if (part->has_prompt_tuning()) FillVirtualTokens(part->mutable_prompt_tuning());
+  if (part->has_prefix_tuning()) FillVirtualTokens(part->mutable_prefix_tuning());
+  if (part->has_bottleneck()) FillBottleneck(part->mutable_bottleneck());
   if (!part->has_lora()) return;
   v1::Lora* lora = part->mutable_lora();
   if (lora->rank() == 0) lora->set_rank(8);
@@ -125,7 +144,8 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
     training->set_long_rows(v1::Training::TRUNCATE);
   }
   if (training->max_length() == 0) {
-    training->set_max_length(WithinPositions(kDefaultMaxLength, model));
+    training->set_max_length(
+        WithinPositions(kDefaultMaxLength, model, VirtualTokens(training->added_part())));
   }
   if (training->output() == v1::Training::OUTPUT_UNSPECIFIED) {
     const bool adapts =

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/spec/added_part_kind.h"
 #include "common/spec/spec_problems.h"
 
 namespace thaw {
@@ -12,6 +13,10 @@ namespace {
 constexpr int kMostRank = 1024;
 constexpr int kMostNames = 4096;
 constexpr double kMostAlpha = 1e6;
+constexpr int kMostVirtualTokens = 1024;
+constexpr size_t kMostInitialText = 64 << 10;
+constexpr int kMostReduction = 1024;
+constexpr double kMostScale = 1000;
 
 void ValidateNames(const std::string& field,
                    const google::protobuf::RepeatedPtrField<std::string>& names,
@@ -81,6 +86,43 @@ void ValidateLora(const std::string& field, const v1::Lora& lora, SpecProblems* 
   }
 }
 
+// Of a prompt or a prefix.
+template <typename Part>
+void ValidateVirtualTokens(const std::string& field, const Part& part, SpecProblems* problems) {
+  if (part.virtual_tokens() != 0) {
+    problems->ExpectWithin(field + ".virtual_tokens", int64_t{part.virtual_tokens()}, 1,
+                           kMostVirtualTokens);
+  }
+  ValidateNames(field + ".modules_to_save", part.modules_to_save(), problems);
+}
+
+void ValidateInitialText(const std::string& field, const v1::PromptTuning& prompt,
+                         SpecProblems* problems) {
+  if (prompt.initial_text().empty()) return;
+  const std::string at = field + ".initial_text";
+  if (prompt.random()) problems->Add(at, "is given beside random; give one of the two");
+  if (prompt.initial_text().size() > kMostInitialText) {
+    problems->Add(
+        at, absl::StrCat(prompt.initial_text().size(), " bytes; give at most ", kMostInitialText));
+  }
+}
+
+void ValidateBottleneck(const std::string& field, const v1::BottleneckAdapter& adapter,
+                        SpecProblems* problems) {
+  if (!v1::BottleneckAdapter::Place_IsValid(adapter.place())) {
+    problems->Add(field + ".place",
+                  absl::StrCat(static_cast<int>(adapter.place()),
+                               " is not known; give HOULSBY, PFEIFFER or PARALLEL"));
+  }
+  if (adapter.reduction() != 0) {
+    problems->ExpectWithin(field + ".reduction", int64_t{adapter.reduction()}, 1, kMostReduction);
+  }
+  if (adapter.has_scale()) {
+    problems->ExpectWithin(field + ".scale", adapter.scale(), {0, kMostScale, true});
+  }
+  ValidateNames(field + ".modules_to_save", adapter.modules_to_save(), problems);
+}
+
 }  // namespace
 
 void ValidateAddedPart(absl::string_view field, const v1::Training& training,
@@ -99,11 +141,21 @@ void ValidateAddedPart(absl::string_view field, const v1::Training& training,
         ValidateNames(part + ".ia3.modules_to_save", ia3.modules_to_save(), problems);
         break;
       }
-      case v1::AddedPart::KIND_NOT_SET:
-        problems->Add(part, "is empty; give lora or ia3");
+      case v1::AddedPart::kPromptTuning: {
+        const v1::PromptTuning& prompt = training.added_part().prompt_tuning();
+        ValidateVirtualTokens(part + ".prompt_tuning", prompt, problems);
+        ValidateInitialText(part + ".prompt_tuning", prompt, problems);
         break;
-      default:
-        problems->Add(part, "this kind is not supported yet; give lora or ia3");
+      }
+      case v1::AddedPart::kPrefixTuning:
+        ValidateVirtualTokens(part + ".prefix_tuning", training.added_part().prefix_tuning(),
+                              problems);
+        break;
+      case v1::AddedPart::kBottleneck:
+        ValidateBottleneck(part + ".bottleneck", training.added_part().bottleneck(), problems);
+        break;
+      case v1::AddedPart::KIND_NOT_SET:
+        problems->Add(part, "is empty; give lora, ia3, prompt_tuning, prefix_tuning or bottleneck");
     }
   }
   const bool adds = training.has_added_part() || training.preset().name() == v1::Preset::LORA;
@@ -111,17 +163,28 @@ void ValidateAddedPart(absl::string_view field, const v1::Training& training,
     case v1::Training::OUTPUT_UNSPECIFIED:
       return;
     case v1::Training::MERGED:
-      return;  // of an added part, also the base model's
+      // Of an adapter's own part only the trainer knows.
+      if (training.has_added_part() && !CanBeMerged(training.added_part())) {
+        problems->Add(output,
+                      "MERGED needs a part that changes weights: lora or ia3; give ADAPTER");
+      }
+      return;
     case v1::Training::FULL:
     case v1::Training::DELTA:
       if (adds) {
-        problems->Add(output,
-                      absl::StrCat(v1::Training::Output_Name(training.output()),
-                                   " would leave the added part out; give ADAPTER or MERGED"));
+        const bool merges = !training.has_added_part() || CanBeMerged(training.added_part());
+        problems->Add(output, absl::StrCat(v1::Training::Output_Name(training.output()),
+                                           " would leave the added part out; give ADAPTER",
+                                           merges ? " or MERGED" : ""));
       }
       return;
     case v1::Training::ADAPTER:
-      if (!training.tokenizer().empty()) {
+      if (!training.tokenizer().empty() && training.has_added_part() &&
+          !CanBeMerged(training.added_part())) {
+        problems->Add(absl::StrCat(field, ".tokenizer"),
+                      "changes the base's vocabulary, which this added part's adapter cannot "
+                      "hold; leave it out");
+      } else if (!training.tokenizer().empty()) {
         problems->Add(output,
                       "ADAPTER knows its base's vocabulary alone, and tokenizer changes it; "
                       "give MERGED");

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/clean_text.h"
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/delta/delta.h"
 #include "common/safetensors/safetensors.h"
@@ -64,6 +65,23 @@ absl::Status SummarizeBareAdapter(const std::string& directory, v1::ModelSummary
     return absl::OkStatus();
   }
   return absl::OkStatus();
+}
+
+// Those of a prompt or a prefix, which take positions; 0 for other parts. What else the file says
+// is the trainer's.
+absl::StatusOr<int32_t> VirtualTokensOfAdapter(const std::string& directory) {
+  const auto config = ReadJsonFile(absl::StrCat(directory, "/", kAdapterConfigFile));
+  if (!config.ok()) return Refused(directory, kAdapterConfigFile, config.status());
+  if (!config->is_object() || !config->contains("num_virtual_tokens")) return 0;
+  const nlohmann::json& count = (*config)["num_virtual_tokens"];
+  if (count.is_null()) return 0;
+  constexpr int64_t kMost = 1024;
+  if (!count.is_number_integer() || count < 1 || count > kMost) {
+    return InvalidField(
+        "files", absl::StrCat("hold an ", kAdapterConfigFile, " with ", CleanText(count.dump(), 40),
+                              " as num_virtual_tokens; give 1 to ", kMost));
+  }
+  return count.get<int32_t>();
 }
 
 }  // namespace
@@ -125,6 +143,10 @@ absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
     }
   }
   artifact->set_base_model(base.id());
+  int32_t virtual_tokens = 0;
+  if (HasFile(*artifact, kAdapterConfigFile)) {
+    THAW_ASSIGN_OR_RETURN(virtual_tokens, VirtualTokensOfAdapter(directory));
+  }
   v1::ModelSummary* summary = artifact->mutable_model();
   if (HasFile(*artifact, "config.json")) {
     THAW_ASSIGN_OR_RETURN(*summary, SummarizeModel(directory, *artifact));
@@ -133,6 +155,16 @@ absl::Status DescribeOnBase(const std::string& directory, const Artifact& base,
   } else {
     *summary = base.model();
     THAW_RETURN_IF_ERROR(SummarizeBareAdapter(directory, summary));
+  }
+  // Of a bounded number prompts and prefixes leave the rest.
+  if (virtual_tokens > 0 && summary->max_positions() > 0) {
+    if (virtual_tokens >= summary->max_positions()) {
+      return InvalidField(
+          "files", absl::StrCat("hold an ", kAdapterConfigFile, " with ", virtual_tokens,
+                                " num_virtual_tokens; the base has ", summary->max_positions(),
+                                " positions"));
+    }
+    summary->set_max_positions(summary->max_positions() - virtual_tokens);
   }
   // A delta has some of the base's tensors again, an adapter none.
   const int64_t of_base = base.model().parameters();

@@ -62,7 +62,9 @@ def theirs(model, rows, ask):
                 said.append(torch.empty(0))
             else:
                 # Without the last token: dynamic rotations look at how long the sequence is.
-                said.append(token_log_probabilities(model(input_ids=ids[:, :-1]).logits[0], row.ids[1:]))
+                logits = model(input_ids=ids[:, :-1]).logits[0]
+                # Behind those of a prompt.
+                said.append(token_log_probabilities(logits[1 - len(row.ids):], row.ids[1:]))
     return [values.float() for values in said]
 
 

@@ -38,6 +38,7 @@ class TrainerProcess:
         self.directory = pathlib.Path(directory)
         self.json_format, self.pb = import_messages(self.directory / "messages")
         self.attempts = 0
+        self.bases = {}  # of adapters, by directory
 
     def run(self, model, rows, work, tokenizer=None):
         """Runs the work of a JobSpec ({"training": …} or {"prediction": …}) on the rows; gives the result's directory.
@@ -50,7 +51,7 @@ class TrainerProcess:
         with open(attempt / "dataset/data.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         run = self.pb.Run(model_dir=str(model), dataset_dir=str(attempt / "dataset"), work_dir=str(attempt / "work"), threads=1)
-        run.tokenizer_dir = str(tokenizer or "")
+        run.tokenizer_dir, run.base_dir = str(tokenizer or ""), str(self.bases.get(str(model), ""))
         run.assignment.attempt = run.assignment.micro_step_divisor = 1
         run.assignment.attempt_id = hashlib.sha256(str(attempt).encode()).hexdigest()[:32]
         self.json_format.ParseDict(work, run.assignment.spec)

@@ -74,6 +74,9 @@ class BloomModel : public CausalDecoder {
   absl::Status Load(const std::string& directory, const std::optional<HeadSpec>& head);
 
   Rows Embed(const Packed& batch, const RunContext& context) override;
+  KeyShape PrefixShape() const override {
+    return {bloom_.num_heads, config_.hidden_size / bloom_.num_heads};
+  }
   Rows Block(int block, const Rows& rows, const RunContext& context) override;
 
  private:
@@ -131,6 +134,16 @@ const Tensor& BloomModel::Alibi(int64_t keys, torch::Device device) {
 
 Rows BloomModel::Embed(const Packed& batch, const RunContext& context) {
   CheckIds(batch.token_ids, config_.vocab_size, "token id");
+  if (BeginsWithPrompt(context)) {
+    const Path path = PathOf(context, batch.token_ids);
+    Rows rows;
+    rows.cu_seqlens = batch.cu_seqlens;
+    const Tensor words = Embedding(path, {batch.token_ids, Tensor(), Tensor(), -1}, word_->tensor,
+                                   Tensor(), DropoutSite());
+    rows.data = Normalise(path, WithPrompt(words, &rows.cu_seqlens),
+                          LayerNormOf(embeddings_norm_, bloom_.norm_epsilon));
+    return rows;
+  }
   const Tensor rows =
       EmbeddingNorm(PathOf(context, batch.token_ids), {batch.token_ids, Tensor(), Tensor(), -1},
                     word_->tensor, Tensor(), Tensor(), embeddings_norm_.w(), embeddings_norm_.b(),
@@ -156,17 +169,19 @@ Rows BloomModel::Block(int index, const Rows& rows, const RunContext& context) {
                              1 / std::sqrt(static_cast<double>(head_dim)),
                              Alibi(LongestKeys(rows, context), rows.data.device()),
                              Site(context, index + 1, kBloomAttention, bloom_.attention_dropout)};
-  const Tensor attended = Attend(parts, index, rows, context);
-  const auto [sum, normed] =
-      ResidualAndNorm(path, Linear(path, attended, block.attention_output.Unbiased(context)),
-                      block.attention_output.b(), kept(bloom_.residual_is_normed ? in : rows.data),
-                      LayerNormOf(block.mlp_norm, bloom_.norm_epsilon),
-                      Site(context, index + 1, kBloomAttentionOutput, bloom_.hidden_dropout));
+  const Tensor attended =
+      Linear(path, Attend(parts, index, rows, context), block.attention_output.Unbiased(context));
+  const auto [sum, normed] = ResidualAndNorm(
+      path, AfterAttention(path, added_.Of(index), attended, block.attention_output.b()),
+      block.attention_output.b(), kept(bloom_.residual_is_normed ? in : rows.data),
+      LayerNormOf(block.mlp_norm, bloom_.norm_epsilon),
+      Site(context, index + 1, kBloomAttentionOutput, bloom_.hidden_dropout));
   // transformers' own gelu has √(2/π) as 0.79788456: the same number in fp32.
   const Tensor mlp = Mlp(path, ActivationKind::kGeluTanh, normed, block.inner.Both(context),
                          block.outer.Both(context), DropoutSite());
   Rows out;
-  out.data = Residual(path, mlp, block.outer.b(), bloom_.residual_is_normed ? normed : sum,
+  out.data = Residual(path, AfterFeedForward(path, added_.Of(index), normed, mlp, block.outer.b()),
+                      block.outer.b(), bloom_.residual_is_normed ? normed : sum,
                       Site(context, index + 1, kBloomOutput, bloom_.hidden_dropout));
   out.cu_seqlens = last_rows ? UnitBounds(rows.cu_seqlens.size() - 1) : rows.cu_seqlens;
   return out;

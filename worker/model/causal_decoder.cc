@@ -1,6 +1,7 @@
 #include "worker/model/causal_decoder.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "worker/model/ops.h"
 #include "worker/model/packed_rows.h"
@@ -37,13 +38,13 @@ bool CausalDecoder::LeavesLastRows(int block, const RunContext& context) const {
          context.state == nullptr;
 }
 
-int64_t CausalDecoder::LongestKeys(const Rows& rows, const RunContext& context) {
+int64_t CausalDecoder::LongestKeys(const Rows& rows, const RunContext& context) const {
   int64_t longest = 1;
   for (size_t s = 0; s + 1 < rows.cu_seqlens.size(); ++s) {
     const int64_t seen = context.state == nullptr ? 0 : context.state->lengths()[s];
     longest = std::max(longest, seen + rows.cu_seqlens[s + 1] - rows.cu_seqlens[s]);
   }
-  return longest;
+  return longest + added_.prefix_length();
 }
 
 Tensor CausalDecoder::Attend(const AttentionParts& parts, int block, const Rows& rows,
@@ -58,9 +59,7 @@ Tensor CausalDecoder::Attend(const AttentionParts& parts, int block, const Rows&
   spec.window = parts.window;
   spec.relative_bias = parts.relative_bias;
   spec.dropout = parts.dropout;
-  if (context.state == nullptr) return Attention(path, parts.q, parts.k, parts.v, spec);
-  return CachedAttention(path, parts.q, parts.k, parts.v, spec, context.state->lengths(),
-                         &context.state->block(block));
+  return SelfAttention(path, block, parts.q, parts.k, parts.v, std::move(spec), context.state);
 }
 
 Tensor CausalDecoder::Hidden(const Rows& rows, const RunContext& context) {

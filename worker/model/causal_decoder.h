@@ -43,7 +43,7 @@ class CausalDecoder : public Model {
   torch::Tensor Attend(const AttentionParts& parts, int block, const Rows& rows,
                        const RunContext& context) const;
   // How many keys the longest sequence has in this call.
-  static int64_t LongestKeys(const Rows& rows, const RunContext& context);
+  int64_t LongestKeys(const Rows& rows, const RunContext& context) const;
 
   static Norm LayerNormOf(const WeightPair& pair, double epsilon) {
     return {NormKind::kLayer, pair.w(), pair.b(), epsilon};

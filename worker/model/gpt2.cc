@@ -76,8 +76,13 @@ class Gpt2Model : public CausalDecoder {
   Rows Embed(const Packed& batch, const RunContext& context) override;
   Rows Block(int block, const Rows& rows, const RunContext& context) override;
 
+  KeyShape PrefixShape() const override {
+    return {gpt2_.num_heads, config_.hidden_size / gpt2_.num_heads};
+  }
+
  private:
   void LoadBlock(ModelLoader& loader, int64_t index);
+  Rows EmbedPrompted(const Packed& batch, const RunContext& context);
 
   const Gpt2Config gpt2_;
   const Parameter *word_ = nullptr, *position_ = nullptr;
@@ -116,12 +121,13 @@ absl::Status Gpt2Model::Load(const std::string& directory, const std::optional<H
 }
 
 Rows Gpt2Model::Embed(const Packed& batch, const RunContext& context) {
+  if (BeginsWithPrompt(context)) return EmbedPrompted(batch, context);
   const Path path = PathOf(context, batch.token_ids);
   const EmbeddingInputs inputs{batch.token_ids,
                                Positions(batch.cu_seqlens, context, batch.token_ids.device()),
                                Tensor(), -1};
   CheckIds(inputs.ids, config_.vocab_size, "token id");
-  CheckIds(inputs.positions, config_.max_positions, "position");
+  CheckIds(inputs.positions, position_->tensor.size(0), "position");
   const DropoutSite site = Site(context, 0, kGpt2Embeddings, gpt2_.embedding_dropout);
   if (!batch.token_type_ids.defined()) {
     return {Embedding(path, inputs, word_->tensor, position_->tensor, site),
@@ -135,6 +141,27 @@ Rows Gpt2Model::Embed(const Packed& batch, const RunContext& context) {
   const Tensor types = Embedding(path, {batch.token_type_ids, Tensor(), Tensor(), -1},
                                  word_->tensor, Tensor(), DropoutSite());
   return {Dropout(path, words + types, site), batch.cu_seqlens, Tensor(), {}};
+}
+
+Rows Gpt2Model::EmbedPrompted(const Packed& batch, const RunContext& context) {
+  const Path path = PathOf(context, batch.token_ids);
+  const auto embedded = [&](const Tensor& ids, const Parameter* table, const char* what) {
+    CheckIds(ids, table->tensor.size(0), what);
+    return Embedding(path, {ids, Tensor(), Tensor(), -1}, table->tensor, Tensor(), DropoutSite());
+  };
+  Rows rows;
+  rows.cu_seqlens = batch.cu_seqlens;
+  rows.data = WithPrompt(embedded(batch.token_ids, word_, "token id"), &rows.cu_seqlens);
+  rows.data = rows.data + embedded(Positions(rows.cu_seqlens, context, rows.data.device()),
+                                   position_, "position");
+  if (batch.token_type_ids.defined()) {
+    std::vector<int32_t> bounds = batch.cu_seqlens;
+    const Tensor types = BeforeEach(at::zeros({added_.virtual_tokens}, batch.token_ids.options()),
+                                    batch.token_type_ids, &bounds);
+    rows.data = rows.data + embedded(types, word_, "token type");
+  }
+  rows.data = Dropout(path, rows.data, Site(context, 0, kGpt2Embeddings, gpt2_.embedding_dropout));
+  return rows;
 }
 
 Rows Gpt2Model::Block(int index, const Rows& rows, const RunContext& context) {
@@ -157,16 +184,18 @@ Rows Gpt2Model::Block(int index, const Rows& rows, const RunContext& context) {
                        Site(context, index + 1, kGpt2Attention, gpt2_.attention_dropout)};
   if (gpt2_.scales_scores) parts.scale = 1 / std::sqrt(static_cast<double>(head_dim));
   if (gpt2_.scales_scores_by_block) parts.scale /= index + 1;
-  const Tensor attended = Attend(parts, index, rows, context);
+  const Tensor attended =
+      Linear(path, Attend(parts, index, rows, context), block.attention_output.Unbiased(context));
   const auto [sum, normed] = ResidualAndNorm(
-      path, Linear(path, attended, block.attention_output.Unbiased(context)),
+      path, AfterAttention(path, added_.Of(index), attended, block.attention_output.b()),
       block.attention_output.b(), kept(rows.data), LayerNormOf(block.mlp_norm, gpt2_.norm_epsilon),
       Site(context, index + 1, kGpt2AttentionOutput, gpt2_.residual_dropout));
   const Tensor mlp = Mlp(path, gpt2_.activation, normed, block.inner.Both(context),
                          block.outer.Both(context), DropoutSite());
   Rows out;
-  out.data = Residual(path, mlp, block.outer.b(), sum,
-                      Site(context, index + 1, kGpt2Output, gpt2_.residual_dropout));
+  out.data =
+      Residual(path, AfterFeedForward(path, added_.Of(index), normed, mlp, block.outer.b()),
+               block.outer.b(), sum, Site(context, index + 1, kGpt2Output, gpt2_.residual_dropout));
   out.cu_seqlens = last_rows ? UnitBounds(rows.cu_seqlens.size() - 1) : rows.cu_seqlens;
   return out;
 }

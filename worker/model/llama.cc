@@ -186,6 +186,7 @@ class LlamaModel : public CausalDecoder {
   absl::Status Load(const std::string& directory, const std::optional<HeadSpec>& head);
 
   Rows Embed(const Packed& batch, const RunContext& context) override;
+  KeyShape PrefixShape() const override { return {llama_.kv_heads, llama_.head_dim}; }
   Rows Block(int block, const Rows& rows, const RunContext& context) override;
 
  private:
@@ -242,9 +243,13 @@ absl::Status LlamaModel::Load(const std::string& directory, const std::optional<
 Rows LlamaModel::Embed(const Packed& batch, const RunContext& context) {
   CheckIds(batch.token_ids, config_.vocab_size, "token id");
   const EmbeddingInputs inputs{batch.token_ids, Tensor(), Tensor(), llama_.padding_id};
-  const Tensor rows =
-      Embedding(PathOf(context, batch.token_ids), inputs, word_->tensor, Tensor(), DropoutSite());
-  return {rows, batch.cu_seqlens, Tensor(), {}};
+  Rows rows = {
+      Embedding(PathOf(context, batch.token_ids), inputs, word_->tensor, Tensor(), DropoutSite()),
+      batch.cu_seqlens,
+      Tensor(),
+      {}};
+  if (BeginsWithPrompt(context)) rows.data = WithPrompt(rows.data, &rows.cu_seqlens);
+  return rows;
 }
 
 Tensor LlamaModel::Attended(int index, const Tensor& normed, const Rows& rows,
@@ -285,14 +290,17 @@ Rows LlamaModel::Block(int index, const Rows& rows, const RunContext& context) {
   const Path path = PathOf(context, rows.data);
   const bool last_rows = LeavesLastRows(index, context);
   const Tensor normed = Normalise(path, rows.data, NormOf(block.attention_norm));
+  const Tensor attended =
+      Linear(path, Attended(index, normed, rows, context), block.output.Unbiased(context));
   const auto [sum, middle] = ResidualAndNorm(
-      path, Linear(path, Attended(index, normed, rows, context), block.output.Unbiased(context)),
-      block.output.b(), last_rows ? LastRows(rows.data, rows.cu_seqlens) : rows.data,
-      NormOf(block.mlp_norm), DropoutSite());
+      path, AfterAttention(path, added_.Of(index), attended, block.output.b()), block.output.b(),
+      last_rows ? LastRows(rows.data, rows.cu_seqlens) : rows.data, NormOf(block.mlp_norm),
+      DropoutSite());
   const Tensor mlp = GatedMlp(path, llama_.activation, middle, block.gate.Both(context),
                               block.up.Both(context), block.down.Both(context), DropoutSite());
   Rows out;
-  out.data = Residual(path, mlp, block.down.b(), sum, DropoutSite());
+  out.data = Residual(path, AfterFeedForward(path, added_.Of(index), middle, mlp, block.down.b()),
+                      block.down.b(), sum, DropoutSite());
   out.cu_seqlens = last_rows ? UnitBounds(rows.cu_seqlens.size() - 1) : rows.cu_seqlens;
   return out;
 }

@@ -9,6 +9,7 @@
 #include "common/base/status.h"
 #include "common/delta/delta.h"
 #include "worker/model/family.h"
+#include "worker/model/packed_rows.h"
 #include "worker/model/tensor_view.h"
 
 namespace thaw {
@@ -42,14 +43,78 @@ bool Model::ChooseHead(const std::optional<HeadSpec>& head) {
 }
 
 torch::Tensor Model::Positions(const std::vector<int32_t>& bounds, const RunContext& context,
-                               torch::Device device) {
+                               torch::Device device) const {
+  const int32_t before = added_.prefix_length();
   torch::Tensor positions = at::empty({bounds.back()}, torch::kInt64);
   int64_t* out = positions.data_ptr<int64_t>();
   for (size_t s = 0; s + 1 < bounds.size(); ++s) {
-    const int32_t seen = context.state == nullptr ? 0 : context.state->lengths()[s];
+    const int32_t seen = before + (context.state == nullptr ? 0 : context.state->lengths()[s]);
     for (int32_t r = bounds[s]; r < bounds[s + 1]; ++r) out[r] = seen + r - bounds[s];
   }
   return positions.to(device);
+}
+
+bool Model::BeginsWithPrompt(const RunContext& context) const {
+  return added_.prompt != nullptr &&
+         (context.state == nullptr || context.state->lengths().front() == 0);
+}
+
+torch::Tensor Model::WithPrompt(const torch::Tensor& rows, std::vector<int32_t>* bounds) const {
+  return BeforeEach(added_.prompt->tensor.slice(0, 0, added_.virtual_tokens), rows, bounds);
+}
+
+Rows Model::WithoutPrompt(Rows rows, const RunContext& context) const {
+  // The rows of a decoder never had one before them.
+  if (!BeginsWithPrompt(context) || config_.encoder_decoder ||
+      OneRowEach(rows.data, rows.cu_seqlens)) {
+    return rows;
+  }
+  Rows own;
+  own.cu_seqlens = {0};
+  std::vector<torch::Tensor> parts;
+  for (size_t s = 0; s + 1 < rows.cu_seqlens.size(); ++s) {
+    const int32_t begin = rows.cu_seqlens[s] + added_.virtual_tokens, end = rows.cu_seqlens[s + 1];
+    parts.push_back(at::arange(begin, end, torch::TensorOptions(torch::kInt64)));
+    own.cu_seqlens.push_back(own.cu_seqlens.back() + end - begin);
+  }
+  own.data = GatherRows(rows.data, at::cat(parts).to(rows.data.device()));
+  return own;
+}
+
+torch::Tensor Model::SelfAttention(Path path, int block, const torch::Tensor& q,
+                                   const torch::Tensor& k, const torch::Tensor& v,
+                                   AttentionSpec spec, SequenceState* state) const {
+  const AddedToBlock* added = added_.Of(block);
+  if (added == nullptr || added->prefix == nullptr) {
+    if (state == nullptr) return Attention(path, q, k, v, spec);
+    return CachedAttention(path, q, k, v, spec, state->lengths(), &state->block(block));
+  }
+  const torch::Tensor prefix =
+      added->prefix->tensor.view({added_.virtual_tokens, 2, k.size(1), k.size(2)});
+  const torch::Tensor keys = prefix.select(1, 0), values = prefix.select(1, 1);
+  if (state == nullptr) {
+    std::vector<int32_t> bounds = spec.k_bounds;
+    const torch::Tensor all_values = BeforeEach(values, v, &bounds);
+    return Attention(path, q, BeforeEach(keys, k, &spec.k_bounds), all_values, spec);
+  }
+  const torch::NoGradGuard no_grad;
+  std::vector<int32_t> lengths = state->lengths();
+  BlockState& kept = state->block(block);
+  kept.keys.resize(lengths.size());
+  kept.values.resize(lengths.size());
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    if (lengths[s] == 0) {
+      AppendRows(keys.flatten(1), 0, added_.virtual_tokens, 0, &kept.keys[s]);
+      AppendRows(values.flatten(1), 0, added_.virtual_tokens, 0, &kept.values[s]);
+    }
+    lengths[s] += added_.virtual_tokens;
+  }
+  return CachedAttention(path, q, k, v, spec, lengths, &kept);
+}
+
+void Model::TakeVirtualTokens(int32_t count) {
+  added_.virtual_tokens = count;
+  config_.max_positions -= count;
 }
 
 const Parameter* Model::AddPart(const std::string& name, int group, torch::Tensor tensor) {

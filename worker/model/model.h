@@ -24,6 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "torch/types.h"
+#include "worker/model/added_to_model.h"
 #include "worker/model/config.h"
 #include "worker/model/group.h"
 #include "worker/model/linear_layer.h"
@@ -123,6 +124,9 @@ class Model {
   virtual torch::Tensor OutputStates(const Rows& rows, const torch::Tensor& selected,
                                      const RunContext& context);
   virtual OutputLayer output_layer() const;
+  // Of the rows that left the last block those that are the batch's, with its bounds: a prompt's
+  // own, which stand before them, leave. Rows that are one a sequence stay as they are.
+  Rows WithoutPrompt(Rows rows, const RunContext& context) const;
 
   // groups().front() are the embeddings, groups().back() is the head; blocks between.
   const std::vector<Group>& groups() const { return groups_; }
@@ -140,6 +144,18 @@ class Model {
   const std::deque<LinearLayer>& linears() const { return linears_; }
   // A tensor of an added part, which belongs to group `group` from now on. Its name must be new.
   const Parameter* AddPart(const std::string& name, int group, torch::Tensor tensor);
+  // What of an added part is not in linears().
+  AddedToModel& added() { return added_; }
+  const AddedToModel& added() const { return added_; }
+  // `count` positions of every sequence are an added part's from now on: max_positions() is without
+  // them. Once, with fewer than there are.
+  void TakeVirtualTokens(int32_t count);
+  // The heads of keys and values of the self-attention in blocks first_decoder_block() and above,
+  // and their width; 0, 0 where transformers cannot put keys before them.
+  struct KeyShape {
+    int64_t heads = 0, head_dim = 0;
+  };
+  virtual KeyShape PrefixShape() const { return {}; }
   const ModelConfig& config() const { return config_; }
   // The head is the one that the directory holds, so that saving gives back its files' names.
   bool keeps_layout() const { return keeps_layout_; }
@@ -159,13 +175,24 @@ class Model {
   // True if the directory's own classifier is to be used: none is wanted, or one of the same
   // labels.
   bool ChooseHead(const std::optional<HeadSpec>& head);
-  // int64 [rows]: 0, 1, … in each sequence, or on from context.state.
-  static torch::Tensor Positions(const std::vector<int32_t>& bounds, const RunContext& context,
-                                 torch::Device device);
+  // int64 [rows]: 0, 1, … in each sequence, or on from context.state; behind a prefix's.
+  torch::Tensor Positions(const std::vector<int32_t>& bounds, const RunContext& context,
+                          torch::Device device) const;
+  // A prompt's rows go before the sequences of this call.
+  bool BeginsWithPrompt(const RunContext& context) const;
+  // Embedded rows with the prompt's before those of each sequence, whose bounds become those of
+  // all. Where BeginsWithPrompt.
+  torch::Tensor WithPrompt(const torch::Tensor& rows, std::vector<int32_t>* bounds) const;
+  // Attention of block `block` to its own rows, with the keys and values of a prefix before those
+  // of each sequence, and going on from `state`, unless that is null.
+  torch::Tensor SelfAttention(Path path, int block, const torch::Tensor& q, const torch::Tensor& k,
+                              const torch::Tensor& v, AttentionSpec spec,
+                              SequenceState* state) const;
 
   ModelConfig config_;
   Parameters parameters_;
   std::deque<LinearLayer> linears_;  // layers keep pointers to them
+  AddedToModel added_;
   std::vector<Group> groups_;
   int first_decoder_block_ = 0;
   bool keeps_layout_ = true;

@@ -28,6 +28,22 @@ torch::Tensor LastRows(const torch::Tensor& x, const std::vector<int32_t>& bound
   return RowsAt(x, bounds, 1, -1);
 }
 
+torch::Tensor BeforeEach(const torch::Tensor& first, const torch::Tensor& x,
+                         std::vector<int32_t>* bounds) {
+  const auto added = static_cast<int32_t>(first.size(0));
+  std::vector<int64_t> lengths;
+  for (size_t s = 0; s + 1 < bounds->size(); ++s) {
+    lengths.push_back((*bounds)[s + 1] - (*bounds)[s]);
+  }
+  std::vector<torch::Tensor> parts;
+  for (const torch::Tensor& rows : x.split_with_sizes(lengths)) {
+    parts.push_back(first);
+    parts.push_back(rows);
+  }
+  for (size_t s = 0; s < bounds->size(); ++s) (*bounds)[s] += static_cast<int32_t>(s) * added;
+  return at::cat(parts);
+}
+
 std::vector<int32_t> UnitBounds(size_t sequences) {
   std::vector<int32_t> bounds(sequences + 1);
   std::iota(bounds.begin(), bounds.end(), 0);

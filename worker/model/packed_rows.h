@@ -14,6 +14,11 @@ torch::Tensor GatherRows(const torch::Tensor& x, const torch::Tensor& rows);
 torch::Tensor FirstRows(const torch::Tensor& x, const std::vector<int32_t>& bounds);
 torch::Tensor LastRows(const torch::Tensor& x, const std::vector<int32_t>& bounds);
 
+// x with the rows of `first` before those of each sequence; `bounds` are those of x and become
+// those of the result. All as x is in its other dimensions. With autograd.
+torch::Tensor BeforeEach(const torch::Tensor& first, const torch::Tensor& x,
+                         std::vector<int32_t>* bounds);
+
 // 0, 1, 2, …: one row a sequence.
 std::vector<int32_t> UnitBounds(size_t sequences);
 // The rows are one a sequence already: a last block has left out the others.

@@ -130,7 +130,7 @@ Tensor PostNormEncoder::PositionIds(const Packed& batch, const RunContext& conte
   Tensor positions = at::empty_like(ids);
   int64_t* const out = positions.data_ptr<int64_t>();
   for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
-    int64_t counted = 0;
+    int64_t counted = added_.prefix_length();
     for (int32_t r = batch.cu_seqlens[s]; r < batch.cu_seqlens[s + 1]; ++r) {
       const bool is_padding = id[r] == spec_.pad_token_id;
       *padding |= is_padding;
@@ -140,7 +140,43 @@ Tensor PostNormEncoder::PositionIds(const Packed& batch, const RunContext& conte
   return positions.to(device);
 }
 
+Rows PostNormEncoder::EmbedPrompted(const Packed& batch, const RunContext& context) {
+  const Path path = PathOf(context, batch.token_ids);
+  const auto embedded = [&](const Tensor& ids, const Parameter* table, int64_t padding,
+                            const char* what) {
+    CheckIds(ids, table->tensor.size(0), what);
+    return Embedding(path, {ids, Tensor(), Tensor(), padding}, table->tensor, Tensor(),
+                     DropoutSite());
+  };
+  Rows rows;
+  rows.cu_seqlens = batch.cu_seqlens;
+  rows.data = WithPrompt(
+      embedded(batch.token_ids, word_,
+               spec_.pad_token_id < config_.vocab_size ? spec_.pad_token_id : -1, "token id"),
+      &rows.cu_seqlens);
+  // As transformers has it of what is embedded already: padding among the tokens counts too.
+  Tensor positions = Positions(rows.cu_seqlens, context, rows.data.device());
+  if (spec_.positions_skip_padding) positions = positions + (spec_.pad_token_id + 1);
+  rows.data = rows.data + embedded(positions, position_, -1, "position");
+  if (type_ != nullptr) {
+    const auto options = batch.token_ids.options();
+    std::vector<int32_t> bounds = batch.cu_seqlens;
+    const Tensor types =
+        batch.token_type_ids.defined()
+            ? BeforeEach(at::zeros({added_.virtual_tokens}, options), batch.token_type_ids, &bounds)
+            : at::zeros({rows.data.size(0)}, options);
+    rows.data = rows.data + embedded(types, type_, -1, "token type");
+  }
+  rows.data = Dropout(
+      path,
+      Normalise(path, rows.data,
+                {NormKind::kLayer, embeddings_norm_.w(), embeddings_norm_.b(), spec_.norm_epsilon}),
+      Site(context, 0, kEncoderEmbeddings, spec_.embedding_dropout));
+  return rows;
+}
+
 Rows PostNormEncoder::Embed(const Packed& batch, const RunContext& context) {
+  if (BeginsWithPrompt(context)) return EmbedPrompted(batch, context);
   bool padding = false;
   EmbeddingInputs inputs{batch.token_ids, PositionIds(batch, context, &padding),
                          type_ == nullptr ? Tensor() : batch.token_type_ids,
@@ -154,6 +190,12 @@ Rows PostNormEncoder::Embed(const Packed& batch, const RunContext& context) {
       type_ == nullptr ? Tensor() : type_->tensor, embeddings_norm_.w(), embeddings_norm_.b(),
       spec_.norm_epsilon, Site(context, 0, kEncoderEmbeddings, spec_.embedding_dropout));
   return {rows, batch.cu_seqlens, Tensor(), {}};
+}
+
+Model::KeyShape PostNormEncoder::PrefixShape() const {
+  // transformers' DistilBERT takes no keys from outside.
+  if (config_.model_type == "distilbert") return {};
+  return {spec_.num_heads, config_.hidden_size / spec_.num_heads};
 }
 
 Rows PostNormEncoder::Block(int index, const Rows& rows, const RunContext& context) {
@@ -181,15 +223,18 @@ Rows PostNormEncoder::Block(int index, const Rows& rows, const RunContext& conte
   spec.k_bounds = rows.cu_seqlens;
   spec.scale = 1 / std::sqrt(static_cast<double>(head_dim));
   spec.dropout = Site(context, index + 1, kEncoderAttention, spec_.attention_dropout);
-  const Tensor attended = Attention(path, heads(qkv[0]), heads(qkv[1]), heads(qkv[2]), spec);
+  const AddedToBlock* const added = added_.Of(index);
+  const Tensor attended = Linear(
+      path, SelfAttention(path, index, heads(qkv[0]), heads(qkv[1]), heads(qkv[2]), spec, nullptr),
+      block.attention_output.Unbiased(context));
   const Tensor middle = ResidualNorm(
-      path, Linear(path, attended, block.attention_output.Unbiased(context)),
+      path, AfterAttention(path, added, attended, block.attention_output.b()),
       block.attention_output.b(), in.data, block.attention_norm.w(), block.attention_norm.b(),
       spec_.norm_epsilon,
       Site(context, index + 1, kEncoderAttentionOutput, spec_.attention_output_dropout));
-  in.data = ResidualNorm(path,
-                         Mlp(path, spec_.activation, middle, block.intermediate.Both(context),
-                             block.output.Both(context), DropoutSite()),
+  const Tensor mlp = Mlp(path, spec_.activation, middle, block.intermediate.Both(context),
+                         block.output.Both(context), DropoutSite());
+  in.data = ResidualNorm(path, AfterFeedForward(path, added, middle, mlp, block.output.b()),
                          block.output.b(), middle, block.output_norm.w(), block.output_norm.b(),
                          spec_.norm_epsilon,
                          Site(context, index + 1, kEncoderOutput, spec_.output_dropout));

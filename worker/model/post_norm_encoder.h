@@ -68,6 +68,7 @@ class PostNormEncoder : public Model {
   torch::Tensor Head(const Rows& rows, const RunContext& context) override;
   torch::Tensor OutputStates(const Rows& rows, const torch::Tensor& selected,
                              const RunContext& context) override;
+  KeyShape PrefixShape() const override;
   OutputLayer output_layer() const override { return {output_->tensor, output_bias_->tensor}; }
 
  private:
@@ -81,6 +82,7 @@ class PostNormEncoder : public Model {
   void LoadBlock(ModelLoader& loader, int64_t index);
   void LoadClassifier(ModelLoader& loader, const std::optional<HeadSpec>& head, bool keeps);
   void LoadLanguageModel(ModelLoader& loader);
+  Rows EmbedPrompted(const Packed& batch, const RunContext& context);
   torch::Tensor PositionIds(const Packed& batch, const RunContext& context, bool* padding) const;
 
   const EncoderSpec spec_;

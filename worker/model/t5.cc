@@ -142,6 +142,10 @@ class T5Model : public Model {
   }
   Tensor OutputStates(const Rows& rows, const Tensor& selected, const RunContext& context) override;
   OutputLayer output_layer() const override { return {output_->tensor, Tensor()}; }
+  // The decoder's: transformers' encoder alone takes none.
+  KeyShape PrefixShape() const override {
+    return config_.encoder_decoder ? KeyShape{t5_.heads, t5_.head_dim} : KeyShape{};
+  }
 
  private:
   T5Attention LoadAttention(ModelLoader& loader, const std::string& scope, const std::string& name);
@@ -153,9 +157,11 @@ class T5Model : public Model {
   Norm NormOf(const WeightPair& weights) const {
     return {NormKind::kRms, weights.w(), Tensor(), t5_.norm_epsilon};
   }
-  Tensor EmbedIds(const Tensor& ids, T5EmbeddingsPlace place, const RunContext& context);
-  Tensor SelfAttention(int index, const Tensor& normed, const std::vector<int32_t>& bounds,
-                       const RunContext& context);
+  // `prompted`: bounds of the ids, before each of which a prompt may go, as WithPrompt has it.
+  Tensor EmbedIds(const Tensor& ids, T5EmbeddingsPlace place, const RunContext& context,
+                  std::vector<int32_t>* prompted = nullptr);
+  Tensor AttendToOwn(int index, const Tensor& normed, const std::vector<int32_t>& bounds,
+                     const RunContext& context);
   Tensor CrossAttention(int index, const Tensor& normed, const Rows& rows,
                         const RunContext& context);
 
@@ -244,16 +250,24 @@ absl::Status T5Model::Load(const std::string& directory, const std::optional<Hea
                        {"EncDecAttention.relative_attention_bias.weight"});
 }
 
-Tensor T5Model::EmbedIds(const Tensor& ids, T5EmbeddingsPlace place, const RunContext& context) {
+Tensor T5Model::EmbedIds(const Tensor& ids, T5EmbeddingsPlace place, const RunContext& context,
+                         std::vector<int32_t>* prompted) {
   CheckIds(ids, config_.vocab_size, "token id");
-  return Embedding(PathOf(context, ids), {ids, Tensor(), Tensor()}, shared_->tensor, Tensor(),
-                   Site(context, 0, place, t5_.dropout));
+  const Path path = PathOf(context, ids);
+  const DropoutSite site = Site(context, 0, place, t5_.dropout);
+  const EmbeddingInputs inputs{ids, Tensor(), Tensor()};
+  if (prompted == nullptr || !BeginsWithPrompt(context)) {
+    return Embedding(path, inputs, shared_->tensor, Tensor(), site);
+  }
+  const Tensor words = Embedding(path, inputs, shared_->tensor, Tensor(), DropoutSite());
+  return Dropout(path, WithPrompt(words, prompted), site);
 }
 
 Rows T5Model::Embed(const Packed& batch, const RunContext& context) {
   Rows rows;
   if (batch.token_ids.defined()) {
-    rows = {EmbedIds(batch.token_ids, kT5Source, context), batch.cu_seqlens, Tensor(), {}};
+    rows.cu_seqlens = batch.cu_seqlens;
+    rows.data = EmbedIds(batch.token_ids, kT5Source, context, &rows.cu_seqlens);
     if (!config_.encoder_decoder) return rows;
     rows.other = EmbedIds(batch.target_ids, kT5Target, context);
     rows.other_bounds = batch.target_bounds;
@@ -264,8 +278,8 @@ Rows T5Model::Embed(const Packed& batch, const RunContext& context) {
   return rows;
 }
 
-Tensor T5Model::SelfAttention(int index, const Tensor& normed, const std::vector<int32_t>& bounds,
-                              const RunContext& context) {
+Tensor T5Model::AttendToOwn(int index, const Tensor& normed, const std::vector<int32_t>& bounds,
+                            const RunContext& context) {
   const T5Attention& self = t5_blocks_[static_cast<size_t>(index)].self;
   const Path path = PathOf(context, normed);
   const bool decodes = this->decodes(index);
@@ -278,6 +292,7 @@ Tensor T5Model::SelfAttention(int index, const Tensor& normed, const std::vector
     const int32_t seen = state == nullptr ? 0 : state->lengths()[s];
     span = std::max<int64_t>(span, seen + bounds[s + 1] - bounds[s]);
   }
+  if (decodes) span += added_.prefix_length();
   AttentionSpec spec;
   spec.q_bounds = spec.k_bounds = bounds;
   spec.causal = decodes;
@@ -287,9 +302,8 @@ Tensor T5Model::SelfAttention(int index, const Tensor& normed, const std::vector
           .t()
           .contiguous();
   spec.dropout = Site(context, index + 1, kT5Attention, t5_.dropout);
-  if (state == nullptr) return Attention(path, heads(qkv[0]), heads(qkv[1]), heads(qkv[2]), spec);
-  return CachedAttention(path, heads(qkv[0]), heads(qkv[1]), heads(qkv[2]), spec, state->lengths(),
-                         &state->block(index));
+  return SelfAttention(path, index, heads(qkv[0]), heads(qkv[1]), heads(qkv[2]), std::move(spec),
+                       state);
 }
 
 Tensor T5Model::CrossAttention(int index, const Tensor& normed, const Rows& rows,
@@ -336,14 +350,20 @@ Rows T5Model::Block(int index, const Rows& rows, const RunContext& context) {
   const Path path = PathOf(context, rows.data);
   const auto site = [&](T5Place place) { return Site(context, index + 1, place, t5_.dropout); };
   const Tensor normed = Normalise(path, rows.data, NormOf(block.self.norm));
-  const Tensor attended = SelfAttention(index, normed, rows.cu_seqlens, context);
+  const AddedToBlock* const added = added_.Of(index);
+  const Tensor attended = Linear(path, AttendToOwn(index, normed, rows.cu_seqlens, context),
+                                 block.self.output.Both(context));
   SumAndNorm middle = ResidualAndNorm(
-      path, Linear(path, attended, block.self.output.Both(context)), Tensor(), rows.data,
+      path, AfterAttention(path, added, attended, Tensor()), Tensor(), rows.data,
       NormOf(decodes(index) ? block.cross.norm : block.norm), site(kT5AttentionOutput));
   if (decodes(index)) {
-    const Tensor crossed = CrossAttention(index, middle.normed, rows, context);
-    middle = ResidualAndNorm(path, Linear(path, crossed, block.cross.output.Both(context)),
-                             Tensor(), middle.sum, NormOf(block.norm), site(kT5CrossOutput));
+    Tensor crossed = Linear(path, CrossAttention(index, middle.normed, rows, context),
+                            block.cross.output.Both(context));
+    if (added != nullptr) {
+      crossed = WithBottleneck(path, added->after_cross_attention, crossed, Tensor());
+    }
+    middle = ResidualAndNorm(path, crossed, Tensor(), middle.sum, NormOf(block.norm),
+                             site(kT5CrossOutput));
   }
   const Tensor dense =
       t5_.gated ? GatedMlp(path, t5_.activation, middle.normed, block.gate.Both(context),
@@ -351,7 +371,8 @@ Rows T5Model::Block(int index, const Rows& rows, const RunContext& context) {
                 : Mlp(path, t5_.activation, middle.normed, block.up.Both(context),
                       block.down.Both(context), site(kT5Inner));
   Rows out = rows;
-  out.data = Residual(path, dense, Tensor(), middle.sum, site(kT5Output));
+  out.data = Residual(path, AfterFeedForward(path, added, middle.normed, dense, Tensor()), Tensor(),
+                      middle.sum, site(kT5Output));
   if (index + 1 != first_decoder_block_) return out;
   const Tensor encoded =
       Dropout(path, Normalise(path, out.data, NormOf(encoder_norm_)), site(kT5Final));

@@ -44,7 +44,8 @@ Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& tra
     rows = model->Block(block, std::exchange(rows, {}),
                         GroupContext(trained, dropout, block + 1, state));
   }
-  return rows;
+  const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks()));
+  return model->WithoutPrompt(std::move(rows), GroupContext(trained, dropout, model->blocks()));
 }
 
 }  // namespace

@@ -21,10 +21,10 @@ Rows Infer(Model* model, const Packed& packed, const RunContext& context) {
   for (int block = first; block < model->blocks(); ++block) {
     rows = model->Block(block, std::exchange(rows, {}), context);
   }
-  if (context.state != nullptr) {
-    context.state->Advance(packed.target_bounds.empty() ? packed.cu_seqlens : packed.target_bounds);
-  }
-  return rows;
+  Rows own = model->WithoutPrompt(rows, context);
+  // By all rows: while states go on, all leave the last block, and the prompt's are remembered too.
+  if (context.state != nullptr) context.state->Advance(rows.cu_seqlens);
+  return own;
 }
 
 torch::Tensor TokenLogits(Model* model, const Rows& rows, const torch::Tensor& selected) {

@@ -85,7 +85,7 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   loaded.tokenizer_dir = TokenizerDirectory(run);
   const v1::Training& behind = assignment.training_behind().spec().training();
   if (assignment.has_training_behind() && behind.has_added_part()) {
-    THAW_RETURN_IF_ERROR(AddPart(behind.added_part(), behind.seed(), loaded.model.get()));
+    THAW_RETURN_IF_ERROR(AddTrainingsPart(behind, loaded.tokenizer_dir, loaded.model.get()));
   }
   if (!run.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(UseCheckpoint(run, loaded.model.get()));
   THAW_RETURN_IF_ERROR(ReadText(directory, &loaded));

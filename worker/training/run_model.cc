@@ -6,7 +6,10 @@
 #include "absl/strings/str_join.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "worker/text/tokenizer.h"
+#include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
+#include "worker/tuning/added_part.h"
 #include "worker/tuning/peft_files.h"
 
 namespace thaw {
@@ -46,6 +49,22 @@ absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::strin
   THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head ? head : own));
   THAW_ASSIGN_OR_RETURN(loaded.part, LoadAdapter(run.model_dir(), loaded.model.get()));
   return loaded;
+}
+
+absl::Status AddTrainingsPart(const v1::Training& training, const std::string& tokenizer_dir,
+                              Model* model) {
+  const v1::AddedPart& part = training.added_part();
+  const std::string& text = part.prompt_tuning().initial_text();
+  if (text.empty()) return AddPart(part, training.seed(), model);
+  THAW_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(tokenizer_dir, model->config()));
+  EncodeOptions options;
+  options.add_special_tokens = false;
+  THAW_ASSIGN_OR_RETURN(const Encoding encoding, tokenizer->Encode({.text = text}, options));
+  if (encoding.ids.empty()) {
+    return InvalidField("added_part.prompt_tuning.initial_text",
+                        "has no token; give a text, or none for tokens that are drawn");
+  }
+  return AddPart(part, training.seed(), model, encoding.ids);
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadResult(const internal::Run& run,

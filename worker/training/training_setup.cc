@@ -1,6 +1,7 @@
 // What lies before the steps: inputs, a checkpoint to go on from, the beginning of a phase.
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -8,11 +9,13 @@
 #include "absl/strings/str_format.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "common/spec/added_part_kind.h"
 #include "worker/training/model_directory.h"
 #include "worker/training/rows_report.h"
 #include "worker/training/run_model.h"
 #include "worker/training/training_loop.h"
 #include "worker/tuning/added_part.h"
+#include "worker/tuning/peft_files.h"
 
 namespace thaw {
 namespace {
@@ -25,6 +28,15 @@ std::vector<std::string> AllNames(const std::vector<Group>& groups) {
   return names;
 }
 
+// Of the part that is added, or that the base model has.
+absl::StatusOr<int32_t> VirtualTokensOf(const internal::Run& run) {
+  const v1::Training& training = run.assignment().spec().training();
+  if (training.has_added_part()) return VirtualTokens(training.added_part());
+  if (!IsAdapter(run.model_dir())) return 0;
+  THAW_ASSIGN_OR_RETURN(const v1::AddedPart part, ReadAdapterPart(run.model_dir()));
+  return VirtualTokens(part);
+}
+
 }  // namespace
 
 absl::Status TrainingLoop::Prepare() {
@@ -32,7 +44,9 @@ absl::Status TrainingLoop::Prepare() {
   reporter_.Beat();
   THAW_ASSIGN_OR_RETURN(model_dir_, ModelDirectory(run_));
   THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(model_dir_ + "/config.json"));
-  THAW_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_text));
+  THAW_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_text));
+  THAW_ASSIGN_OR_RETURN(const int32_t virtual_tokens, VirtualTokensOf(run_));
+  config.max_positions = std::max<int64_t>(1, config.max_positions - virtual_tokens);
   THAW_ASSIGN_OR_RETURN(inputs_,
                         ReadTrainingInputs(run_, model_dir_, config, at::get_num_threads(), tick));
   const double read = reporter_.SecondsSinceStart();
@@ -61,7 +75,11 @@ absl::Status TrainingLoop::Prepare() {
                           "with it, or merge it first");
     }
     part_ = training_.added_part();
-    THAW_RETURN_IF_ERROR(AddPart(training_.added_part(), training_.seed(), model_.get()));
+    THAW_RETURN_IF_ERROR(AddTrainingsPart(training_, TokenizerDirectory(run_), model_.get()));
+  }
+  if (part_ && training_.output() == v1::Training::MERGED && !CanBeMerged(*part_)) {
+    return InvalidField("output",
+                        "MERGED; the base model's part is no change of weights, so give ADAPTER");
   }
   task_ = TaskFor(model_->config(), Lanes(), inputs_.class_weights);
   if (inputs_.in_lanes) carried_.emplace(model_->blocks());

@@ -10,8 +10,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "worker/model/fresh_tensor.h"
+#include "worker/tuning/bottleneck.h"
 #include "worker/tuning/module_names.h"
 #include "worker/tuning/target_modules.h"
+#include "worker/tuning/virtual_tokens.h"
 
 namespace thaw {
 namespace {
@@ -125,7 +127,8 @@ absl::Status MergeInto(LinearLayer* linear, Parameters* parameters) {
 
 }  // namespace
 
-absl::Status AddPart(const v1::AddedPart& part, uint64_t seed, Model* model) {
+absl::Status AddPart(const v1::AddedPart& part, uint64_t seed, Model* model,
+                     std::span<const int32_t> text) {
   const torch::NoGradGuard no_grad;
   switch (part.kind_case()) {
     case v1::AddedPart::kLora:
@@ -133,13 +136,16 @@ absl::Status AddPart(const v1::AddedPart& part, uint64_t seed, Model* model) {
     case v1::AddedPart::kIa3:
       return AddIa3(part.ia3(), model);
     case v1::AddedPart::kPromptTuning:
+      return AddPrompt(part.prompt_tuning(), seed, text, model);
     case v1::AddedPart::kPrefixTuning:
+      return AddPrefix(part.prefix_tuning(), seed, model);
     case v1::AddedPart::kBottleneck:
-      return InvalidField("added_part", "this kind is not supported yet; give lora or ia3");
+      return AddBottlenecks(part.bottleneck(), seed, model);
     case v1::AddedPart::KIND_NOT_SET:
       break;
   }
-  return InvalidField("added_part", "is empty; give lora or ia3");
+  return InvalidField("added_part",
+                      "is empty; give lora, ia3, prompt_tuning, prefix_tuning or bottleneck");
 }
 
 absl::Status KeepBeside(absl::string_view field, const std::vector<std::string>& names,
@@ -168,6 +174,11 @@ absl::Status KeepBeside(absl::string_view field, const std::vector<std::string>&
 }
 
 absl::Status MergePart(Model* model) {
+  const AddedToModel& added = model->added();
+  if (added.prompt != nullptr || !added.blocks.empty()) {
+    return absl::FailedPreconditionError(
+        "the added part is no change of weights, so nothing can be merged: give output ADAPTER");
+  }
   const torch::NoGradGuard no_grad;
   for (LinearLayer& linear : model->linears()) {
     if (!linear.added) continue;

@@ -6,6 +6,7 @@
 #include "common/base/json.h"
 #include "common/base/status.h"
 #include "worker/model/config_fields.h"
+#include "worker/tuning/own_adapter_config.h"
 
 namespace thaw {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMostRank = 1024;
+constexpr int64_t kMostVirtualTokens = 1024;
 
 // A string or a list of strings; false for anything else.
 bool ReadNames(const json& value, google::protobuf::RepeatedPtrField<std::string>* names) {
@@ -125,6 +127,32 @@ void ReadIa3(ConfigFields* fields, v1::Ia3* ia3) {
   fields->Ignore({"fan_in_fan_out", "init_ia3_weights"});
 }
 
+void ReadVirtualTokens(ConfigFields* fields, int32_t* count) {
+  *count = static_cast<int32_t>(fields->Size("num_virtual_tokens", 1, {}, kMostVirtualTokens));
+  // Sizes of the model, by which PEFT shapes the tensor: its own shape is looked at instead.
+  fields->Ignore({"token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules"});
+}
+
+void ReadPromptTuning(ConfigFields* fields, v1::PromptTuning* prompt) {
+  int32_t count = 0;
+  ReadVirtualTokens(fields, &count);
+  prompt->set_virtual_tokens(count);
+  ReadNameList("modules_to_save", fields, prompt->mutable_modules_to_save());
+  // How it began.
+  fields->Ignore({"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs",
+                  "tokenizer_name_or_path"});
+}
+
+void ReadPrefixTuning(ConfigFields* fields, v1::PrefixTuning* prefix) {
+  int32_t count = 0;
+  ReadVirtualTokens(fields, &count);
+  prefix->set_virtual_tokens(count);
+  ReadNameList("modules_to_save", fields, prefix->mutable_modules_to_save());
+  // How it began, and of a network that made the keys and values while it trained: what it made
+  // last is what PEFT stores.
+  fields->Ignore({"encoder_hidden_size", "init_weights", "prefix_projection"});
+}
+
 json LoraFields(const v1::Lora& lora) {
   json fields = {
       {"alpha_pattern", json::object()},
@@ -147,6 +175,26 @@ json LoraFields(const v1::Lora& lora) {
   return fields;
 }
 
+json VirtualTokenFields(const v1::AddedPart& part, const PeftTarget& target) {
+  json fields = {
+      {"num_attention_heads", target.heads == 0 ? json() : json(target.heads)},
+      {"num_layers", target.layers},
+      {"num_transformer_submodules", target.stacks},
+      {"token_dim", target.token_dim},
+  };
+  if (part.has_prefix_tuning()) {
+    fields["peft_type"] = "PREFIX_TUNING";
+    fields["num_virtual_tokens"] = part.prefix_tuning().virtual_tokens();
+    fields["encoder_hidden_size"] = target.token_dim;
+    fields["prefix_projection"] = false;
+  } else {
+    fields["peft_type"] = "PROMPT_TUNING";
+    fields["num_virtual_tokens"] = part.prompt_tuning().virtual_tokens();
+    fields["prompt_tuning_init"] = "RANDOM";
+  }
+  return fields;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::AddedPart> ParsePeftConfig(absl::string_view json_text) {
@@ -154,6 +202,7 @@ absl::StatusOr<v1::AddedPart> ParsePeftConfig(absl::string_view json_text) {
   if (!source.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(kPeftConfigFile, ": expected an object"));
   }
+  if (source.contains(kOwnFormatField)) return ParseOwnAdapterConfig(source);
   ConfigFields fields(source, "", kPeftConfigFile, "peft_type");
   v1::AddedPart part;
   const std::string type = fields.Text("peft_type", "");
@@ -161,10 +210,16 @@ absl::StatusOr<v1::AddedPart> ParsePeftConfig(absl::string_view json_text) {
     ReadLora(&fields, part.mutable_lora());
   } else if (type == "IA3") {
     ReadIa3(&fields, part.mutable_ia3());
+  } else if (type == "PROMPT_TUNING") {
+    ReadPromptTuning(&fields, part.mutable_prompt_tuning());
+  } else if (type == "PREFIX_TUNING") {
+    ReadPrefixTuning(&fields, part.mutable_prefix_tuning());
   } else if (type.empty()) {
     fields.Fail("peft_type", "\"peft_type\" is missing: this is no adapter of PEFT");
   } else {
-    fields.Fail("peft_type", absl::StrCat("\"", type, "\" is not supported, only LORA and IA3"));
+    fields.Fail("peft_type", absl::StrCat("\"", type,
+                                          "\" is not supported, only LORA, IA3, PROMPT_TUNING and "
+                                          "PREFIX_TUNING"));
   }
   // Where the adapter came from and how PEFT wraps the model.
   fields.Ignore({"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version",
@@ -178,13 +233,17 @@ std::string PeftConfigJson(const v1::AddedPart& part, const PeftTarget& target) 
   json config = {
       {"auto_mapping", nullptr},
       {"base_model_name_or_path", target.base_model},
-      {"fan_in_fan_out", target.fan_in_fan_out},
       {"inference_mode", true},
       {"modules_to_save", target.saved.empty() ? json() : json(target.saved)},
       {"revision", nullptr},
-      {"target_modules", target.modules},
       {"task_type", target.task_type.empty() ? json() : json(target.task_type)},
   };
+  if (part.has_prompt_tuning() || part.has_prefix_tuning()) {
+    config.update(VirtualTokenFields(part, target));
+    return config.dump(2) + "\n";
+  }
+  config["fan_in_fan_out"] = target.fan_in_fan_out;
+  config["target_modules"] = target.modules;
   if (part.has_lora()) {
     config.update(LoraFields(part.lora()));
   } else {

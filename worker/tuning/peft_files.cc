@@ -15,24 +15,32 @@
 #include "worker/model/tensor_view.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/module_names.h"
+#include "worker/tuning/own_adapter_config.h"
 #include "worker/tuning/peft_config.h"
+#include "worker/tuning/target_modules.h"
+#include "worker/tuning/virtual_tokens.h"
 
 namespace thaw {
 namespace {
 
 constexpr char kTensorsFile[] = "adapter_model.safetensors";
-constexpr char kPrefix[] = "base_model.model.";
+// What the names of the base's tensors stand behind, where layers are changed, and where rows or
+// keys go before them.
+constexpr char kLayersPrefix[] = "base_model.model.";
+constexpr char kModelPrefix[] = "base_model.";
 
 bool IsStored(const Parameter& parameter) { return parameter.added() || parameter.beside_added; }
 
 // The parameter that a tensor of the file stands for; nullptr if there is none.
 const Parameter* PlaceOf(const std::string& tensor, const Parameters& parameters) {
-  absl::string_view stem = tensor;
-  absl::ConsumePrefix(&stem, kPrefix);
-  // PEFT's wrappers around what they change or store.
-  const std::string name =
-      absl::StrReplaceAll(stem, {{".base_layer.", "."}, {".modules_to_save.", "."}});
-  if (const Parameter* parameter = parameters.Find(name)) return parameter;
+  std::string name;
+  for (const char* prefix : {"", kModelPrefix, kLayersPrefix}) {
+    absl::string_view stem = tensor;
+    if (!absl::ConsumePrefix(&stem, prefix)) continue;
+    // PEFT's wrappers around what they change or store.
+    name = absl::StrReplaceAll(stem, {{".base_layer.", "."}, {".modules_to_save.", "."}});
+    if (const Parameter* parameter = parameters.Find(name)) return parameter;
+  }
   // An adapter of the model without a head: its names lack the base's prefix.
   const Parameter* found = nullptr;
   for (const Parameter& parameter : parameters.all()) {
@@ -56,10 +64,59 @@ void DropUnknownModules(const Model& model,
   names->erase(std::remove_if(names->begin(), names->end(), unknown), names->end());
 }
 
+ModuleNames* ModulesToSave(v1::AddedPart* part) {
+  switch (part->kind_case()) {
+    case v1::AddedPart::kLora:
+      return part->mutable_lora()->mutable_modules_to_save();
+    case v1::AddedPart::kIa3:
+      return part->mutable_ia3()->mutable_modules_to_save();
+    case v1::AddedPart::kPromptTuning:
+      return part->mutable_prompt_tuning()->mutable_modules_to_save();
+    case v1::AddedPart::kPrefixTuning:
+      return part->mutable_prefix_tuning()->mutable_modules_to_save();
+    default:
+      return part->mutable_bottleneck()->mutable_modules_to_save();
+  }
+}
+
+// The tensors of a prefix, by number.
+std::vector<const Parameter*> PrefixOf(const Model& model) {
+  std::vector<const Parameter*> prefix;
+  for (;;) {
+    const Parameter* next = model.parameters().Find(absl::StrCat(kPrefixName, prefix.size()));
+    if (next == nullptr) return prefix;
+    prefix.push_back(next);
+  }
+}
+
+// All blocks' keys and values side by side, as PEFT has them.
+absl::Status SetPrefix(const torch::Tensor& all, const std::vector<const Parameter*>& prefix,
+                       Parameters* parameters) {
+  const int64_t width = prefix.front()->tensor.size(1);
+  if (all.dim() != 2 || all.size(1) != width * static_cast<int64_t>(prefix.size())) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", kPromptName, "\" has not the ",
+                                                   prefix.size(), " blocks' keys and values of ",
+                                                   width / 2, " numbers each that the model has"));
+  }
+  const std::vector<torch::Tensor> parts = all.split(width, 1);
+  for (size_t i = 0; i < prefix.size(); ++i) {
+    THAW_RETURN_IF_ERROR(parameters->SetTensor(prefix[i]->name, parts[i].contiguous()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SetTensors(const SafetensorsFile& file,
                         const std::shared_ptr<const SafetensorsFile>& keep, Model* model) {
   std::set<std::string> set;
+  const std::vector<const Parameter*> prefix = PrefixOf(*model);
   for (const TensorInfo& info : file.tensors()) {
+    if (info.name == kPromptName && !prefix.empty()) {
+      const absl::Status status = SetPrefix(ViewTensor(keep, info).to(torch::kFloat32).clone(),
+                                            prefix, &model->parameters());
+      if (!status.ok()) return Annotate(status, file.path());
+      for (const Parameter* parameter : prefix) set.insert(parameter->name);
+      continue;
+    }
     const Parameter* place = PlaceOf(info.name, model->parameters());
     if (place == nullptr || !IsStored(*place)) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -122,6 +179,21 @@ std::string SavedModule(const std::string& parameter) {
   return parameter.substr(0, parameter.rfind('.'));
 }
 
+std::string NameInFile(const v1::AddedPart& part, bool added, const std::string& name) {
+  if (part.has_bottleneck()) return name;
+  if (part.has_lora() || part.has_ia3()) return kLayersPrefix + name;
+  return added ? name : kModelPrefix + name;
+}
+
+void DescribeVirtualTokens(const Model& model, PeftTarget* target) {
+  const Model::KeyShape shape = model.PrefixShape();
+  target->token_dim =
+      model.added().prompt != nullptr ? model.hidden_size() : shape.heads * shape.head_dim;
+  target->heads = shape.heads;
+  target->layers = model.blocks() - model.first_decoder_block();
+  target->stacks = model.config().encoder_decoder ? 2 : 1;
+}
+
 bool IsTargetsBias(const Model& model, const Parameter& parameter) {
   return std::any_of(
       model.linears().begin(), model.linears().end(),
@@ -132,13 +204,16 @@ bool IsTargetsBias(const Model& model, const Parameter& parameter) {
 
 bool IsAdapter(const std::string& directory) { return Exists(directory + "/" + kPeftConfigFile); }
 
-absl::StatusOr<v1::AddedPart> LoadAdapter(const std::string& directory, Model* model) {
+absl::StatusOr<v1::AddedPart> ReadAdapterPart(const std::string& directory) {
   THAW_ASSIGN_OR_RETURN(const std::string text,
                         ReadFile(directory + "/" + kPeftConfigFile, 1 << 20));
   absl::StatusOr<v1::AddedPart> part = ParsePeftConfig(text);
-  if (!part.ok()) return Annotate(part.status(), directory);
-  DropUnknownModules(*model, part->has_lora() ? part->mutable_lora()->mutable_modules_to_save()
-                                              : part->mutable_ia3()->mutable_modules_to_save());
+  return part.ok() ? part : Annotate(part.status(), directory);
+}
+
+absl::StatusOr<v1::AddedPart> LoadAdapter(const std::string& directory, Model* model) {
+  THAW_ASSIGN_OR_RETURN(v1::AddedPart part, ReadAdapterPart(directory));
+  DropUnknownModules(*model, ModulesToSave(&part));
   const std::string path = directory + "/" + kTensorsFile;
   if (!Exists(path) && Exists(directory + "/adapter_model.bin")) {
     return absl::InvalidArgumentError(
@@ -147,7 +222,7 @@ absl::StatusOr<v1::AddedPart> LoadAdapter(const std::string& directory, Model* m
                      "adapter as adapter_model.safetensors"));
   }
   THAW_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
-  const absl::Status added = AddPart(*part, /*seed=*/0, model);
+  const absl::Status added = AddPart(part, /*seed=*/0, model);
   if (!added.ok()) return Annotate(added, directory);
   THAW_RETURN_IF_ERROR(SetTensors(*file, file, model));
   return part;
@@ -163,6 +238,8 @@ absl::Status SaveAdapter(const Model& model, const v1::AddedPart& part,
   target.feedforward = CutNames(model, [](const LinearLayer& linear) {
     return linear.added && linear.added->input_scale != nullptr;
   });
+  DescribeVirtualTokens(model, &target);
+  const std::vector<const Parameter*> prefix = PrefixOf(model);
   std::set<std::string> saved;
   std::vector<torch::Tensor> kept;
   std::vector<TensorToWrite> tensors;
@@ -185,12 +262,22 @@ absl::Status SaveAdapter(const Model& model, const v1::AddedPart& part,
         name.insert(name.rfind('.'), ".base_layer");
       }
     }
+    if (parameter.added() && !prefix.empty()) continue;
     kept.push_back(parameter.tensor.detach().cpu().contiguous());
-    tensors.push_back(ToWrite(kPrefix + name, kept.back()));
+    tensors.push_back(ToWrite(NameInFile(part, parameter.added(), name), kept.back()));
+  }
+  if (!prefix.empty()) {
+    std::vector<torch::Tensor> parts;
+    for (const Parameter* one : prefix) parts.push_back(one->tensor.detach().cpu());
+    kept.push_back(at::cat(parts, 1));
+    tensors.push_back(ToWrite(kPromptName, kept.back()));
   }
   target.saved.assign(saved.begin(), saved.end());
   THAW_RETURN_IF_ERROR(WriteSafetensors(directory + "/" + kTensorsFile, std::move(tensors)));
-  return WriteFileAtomically(directory + "/" + kPeftConfigFile, PeftConfigJson(part, target));
+  return WriteFileAtomically(directory + "/" + kPeftConfigFile,
+                             part.has_bottleneck()
+                                 ? OwnAdapterConfigJson(part.bottleneck(), base_model, target.saved)
+                                 : PeftConfigJson(part, target));
 }
 
 }  // namespace thaw

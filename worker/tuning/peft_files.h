@@ -1,4 +1,5 @@
-// Adapter directories of PEFT: adapter_config.json and adapter_model.safetensors.
+// Adapter directories of PEFT, or of our own form where PEFT has no such part: adapter_config.json
+// and adapter_model.safetensors.
 #pragma once
 
 #include <string>
@@ -12,6 +13,9 @@ namespace thaw {
 
 // Whether `directory` holds an adapter instead of a whole model.
 bool IsAdapter(const std::string& directory);
+
+// What its adapter_config.json says. INVALID_ARGUMENT as LoadAdapter.
+absl::StatusOr<v1::AddedPart> ReadAdapterPart(const std::string& directory);
 
 // Adds the adapter's part to its base model, with the stored values, and gives what it is, so that
 // a training can go on with it. Tensors are copies, fp32. INVALID_ARGUMENT, naming file and field

@@ -65,8 +65,21 @@ TEST(AddedPartSpecTest, KindsAndOutputsThatDoNotGoTogether) {
     std::function<void(v1::Training*)> change;
   } cases[] = {
       {"added_part", "is empty", [](auto* t) { t->mutable_added_part()->clear_lora(); }},
-      {"added_part", "not supported yet",
+      {"output", "MERGED needs a part that changes weights",
        [](auto* t) { t->mutable_added_part()->mutable_bottleneck(); }},
+      {"output", "MERGED needs a part that changes weights",
+       [](auto* t) { t->mutable_added_part()->mutable_prefix_tuning(); }},
+      {"output", "leave the added part out; give ADAPTER",
+       [](auto* t) {
+         t->mutable_added_part()->mutable_prompt_tuning();
+         t->set_output(v1::Training::FULL);
+       }},
+      {"tokenizer", "this added part's adapter cannot hold",
+       [](auto* t) {
+         t->mutable_added_part()->mutable_prompt_tuning();
+         t->set_output(v1::Training::ADAPTER);
+         t->set_tokenizer("model-2");
+       }},
       {"added_part.ia3.target_modules[0]", "is empty",
        [](auto* t) { t->mutable_added_part()->mutable_ia3()->add_target_modules(""); }},
       {"added_part.ia3.feedforward_modules[0]", "is empty",
@@ -136,6 +149,101 @@ TEST(AddedPartSpecTest, WhatDoesNotFitTheBaseModelIsRefused) {
     EXPECT_EQ(violations[0].field, "spec.training." + field);
     EXPECT_THAT(violations[0].description, HasSubstr(says));
   }
+}
+
+TEST(AddedPartSpecTest, PartsBesideLayersAreRefusedByField) {
+  const struct {
+    std::string field, says;
+    std::function<void(v1::AddedPart*)> change;
+  } cases[] = {
+      {"prompt_tuning.virtual_tokens", "1025",
+       [](auto* p) { p->mutable_prompt_tuning()->set_virtual_tokens(1025); }},
+      {"prompt_tuning.virtual_tokens", "-1",
+       [](auto* p) { p->mutable_prompt_tuning()->set_virtual_tokens(-1); }},
+      {"prompt_tuning.initial_text", "beside random",
+       [](auto* p) {
+         p->mutable_prompt_tuning()->set_random(true);
+         p->mutable_prompt_tuning()->set_initial_text("a");
+       }},
+      {"prompt_tuning.initial_text", "65537 bytes",
+       [](auto* p) { p->mutable_prompt_tuning()->set_initial_text(std::string(65537, 'a')); }},
+      {"prompt_tuning.modules_to_save[0]", "is empty",
+       [](auto* p) { p->mutable_prompt_tuning()->add_modules_to_save(""); }},
+      {"prefix_tuning.virtual_tokens", "1025",
+       [](auto* p) { p->mutable_prefix_tuning()->set_virtual_tokens(1025); }},
+      {"bottleneck.place", "not known",
+       [](auto* p) {
+         p->mutable_bottleneck()->set_place(static_cast<v1::BottleneckAdapter::Place>(9));
+       }},
+      {"bottleneck.reduction", "1025",
+       [](auto* p) { p->mutable_bottleneck()->set_reduction(1025); }},
+      {"bottleneck.scale", "above 0", [](auto* p) { p->mutable_bottleneck()->set_scale(0); }},
+  };
+  for (const auto& [field, says, change] : cases) {
+    v1::JobSpec spec = TrainingExample();
+    change(spec.mutable_training()->mutable_added_part());
+    const auto violations = ViolationsOf(ValidateSpec(spec));
+    ASSERT_EQ(violations.size(), 1u) << field << ": " << ValidateSpec(spec);
+    EXPECT_EQ(violations[0].field, "spec.training.added_part." + field);
+    EXPECT_THAT(violations[0].description, HasSubstr(says)) << field;
+  }
+}
+
+TEST(AddedPartSpecTest, VirtualTokensAndInputsShareTheModelsPositions) {
+  const auto resolve = [](const std::string& type, int positions, int max_length,
+                          const std::function<void(v1::AddedPart*)>& change) {
+    SpecContext context;
+    context.artifacts["model-1"] = ModelExample("model-1", v1::Artifact::MODEL);
+    context.artifacts["model-1"].mutable_model()->set_parameters(1000);
+    context.artifacts["model-1"].mutable_model()->set_model_type(type);
+    context.artifacts["model-1"].mutable_model()->set_max_positions(positions);
+    context.artifacts["dataset-1"] = DatasetExample("dataset-1");
+    v1::JobSpec spec = TrainingExample();
+    spec.mutable_training()->set_max_length(max_length);
+    change(spec.mutable_training()->mutable_added_part());
+    return ResolveSpec(spec, context);
+  };
+  const auto prompt = [](auto* p) { p->mutable_prompt_tuning()->set_virtual_tokens(30); };
+  const auto prefix = [](auto* p) { p->mutable_prefix_tuning(); };
+  const auto resolved = resolve("bert", 100, 0, prompt);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->training().max_length(), 70);
+  const struct {
+    std::string type, field, says;
+    std::function<void(v1::AddedPart*)> change;
+  } cases[] = {
+      {"bert", "prompt_tuning.virtual_tokens", "30 beside max_length 90", prompt},
+      {"bert", "prefix_tuning.virtual_tokens", "20 beside max_length 90", prefix},
+      {"distilbert", "prefix_tuning", "distilbert, which cannot have it", prefix},
+  };
+  for (const auto& [type, field, says, change] : cases) {
+    const auto violations = ViolationsOf(resolve(type, 100, 90, change).status());
+    ASSERT_EQ(violations.size(), 1u) << field;
+    EXPECT_EQ(violations[0].field, "spec.training.added_part." + field);
+    EXPECT_THAT(violations[0].description, HasSubstr(says));
+  }
+}
+
+TEST(AddedPartSpecTest, DefaultsOfPartsBesideLayers) {
+  const auto filled = [](const std::function<void(v1::AddedPart*)>& change) {
+    v1::JobSpec spec = TrainingExample();
+    change(spec.mutable_training()->mutable_added_part());
+    return WithDefaults(spec, nullptr, {}).training().added_part();
+  };
+  EXPECT_EQ(filled([](auto* p) { p->mutable_prompt_tuning(); }).prompt_tuning().virtual_tokens(),
+            20);
+  EXPECT_EQ(filled([](auto* p) { p->mutable_prefix_tuning(); }).prefix_tuning().virtual_tokens(),
+            20);
+  const v1::BottleneckAdapter adapter =
+      filled([](auto* p) { p->mutable_bottleneck(); }).bottleneck();
+  EXPECT_EQ(adapter.place(), v1::BottleneckAdapter::PFEIFFER);
+  EXPECT_EQ(adapter.reduction(), 16);
+  EXPECT_EQ(adapter.scale(), 1);
+  EXPECT_EQ(
+      filled([](auto* p) { p->mutable_bottleneck()->set_place(v1::BottleneckAdapter::PARALLEL); })
+          .bottleneck()
+          .scale(),
+      4);
 }
 
 TEST(AddedPartSpecTest, Defaults) {

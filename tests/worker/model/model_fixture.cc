@@ -123,7 +123,7 @@ std::string ModelVariant::Make() const {
 Rows RowsOf(Model& model, const Packed& batch, const RunContext& context) {
   Rows rows = model.Embed(batch, context);
   for (int i = 0; i < model.blocks(); ++i) rows = model.Block(i, rows, context);
-  return rows;
+  return model.WithoutPrompt(rows, context);
 }
 
 torch::Tensor LogitsOf(Model& model, const Packed& batch, const RunContext& context) {

@@ -66,7 +66,7 @@ struct ModelVariant {
   std::string Make() const;
 };
 
-// The rows that leave the last block.
+// The batch's own rows of those that leave the last block.
 Rows RowsOf(Model& model, const Packed& batch, const RunContext& context = {});
 
 // Logits of the whole stack: [sequences, labels], or of a language model [rows, vocabulary].

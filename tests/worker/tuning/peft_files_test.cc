@@ -45,8 +45,8 @@ struct AdapterVariant {
 
 TEST(PeftFiles, WhatIsSavedLoadsAgainWithTheSameBits) {
   for (const char* model : {"llama", "gpt2", "bert-cls", "t5"}) {
-    for (const char* method :
-         {"lora-all-linear", "lora-qv", "rslora-qv", "lora-bias", "dora-qv", "ia3"}) {
+    for (const char* method : {"lora-all-linear", "lora-qv", "rslora-qv", "lora-bias", "dora-qv",
+                               "ia3", "prompt-tuning", "prefix-tuning"}) {
       const std::string source = AdapterDirectory(model, method), saved = NewTestDirectory();
       ModelFixture first(model, std::nullopt), second(model, std::nullopt);
       const auto part = LoadAdapter(source, first.model.get());
@@ -68,8 +68,10 @@ TEST(PeftFiles, WhatIsSavedLoadsAgainWithTheSameBits) {
       }
       const auto config = ReadJsonFile(saved + "/adapter_config.json").value();
       const auto their_config = ReadJsonFile(source + "/adapter_config.json").value();
-      for (const char* field : {"peft_type", "task_type", "r", "lora_alpha", "bias", "use_dora",
-                                "use_rslora", "fan_in_fan_out", "lora_dropout"}) {
+      for (const char* field :
+           {"peft_type", "task_type", "r", "lora_alpha", "bias", "use_dora", "use_rslora",
+            "fan_in_fan_out", "lora_dropout", "num_virtual_tokens", "num_transformer_submodules",
+            "token_dim", "num_layers"}) {
         EXPECT_EQ(config.value(field, nlohmann::json()),
                   their_config.value(field, nlohmann::json()))
             << model << "/" << method << " " << field;

@@ -1,0 +1,35 @@
+#include "worker/model/added_to_model.h"
+
+namespace thaw {
+namespace {
+
+using torch::Tensor;
+
+Tensor ChangeOf(Path path, const Bottleneck& bottleneck, const Tensor& rows) {
+  const Tensor inner =
+      Activate(path, bottleneck.activation,
+               Linear(path, rows, {bottleneck.down->tensor, bottleneck.down_bias->tensor}));
+  const Tensor change = Linear(path, inner, {bottleneck.up->tensor, bottleneck.up_bias->tensor});
+  return bottleneck.scale == 1 ? change : change * bottleneck.scale;
+}
+
+}  // namespace
+
+Tensor WithBottleneck(Path path, const std::optional<Bottleneck>& bottleneck, const Tensor& x,
+                      const Tensor& bias) {
+  if (!bottleneck) return x;
+  return x + ChangeOf(path, *bottleneck, bias.defined() ? x + bias : x);
+}
+
+Tensor AfterFeedForward(Path path, const AddedToBlock* block, const Tensor& in, const Tensor& out,
+                        const Tensor& bias) {
+  if (block == nullptr) return out;
+  if (block->beside_feed_forward) return out + ChangeOf(path, *block->beside_feed_forward, in);
+  return WithBottleneck(path, block->after_feed_forward, out, bias);
+}
+
+Tensor AfterAttention(Path path, const AddedToBlock* block, const Tensor& out, const Tensor& bias) {
+  return block == nullptr ? out : WithBottleneck(path, block->after_attention, out, bias);
+}
+
+}  // namespace thaw
