@@ -118,12 +118,7 @@ absl::Status FillTask(const Session& session, const PredictOptions& options,
     prediction->mutable_score()->set_per_token(options.per_token);
   } else if (prediction->has_embed()) {
     if (options.no_normalize) prediction->mutable_embed()->set_normalize(false);
-    v1::Embed::Pooling pooling = v1::Embed::POOLING_UNSPECIFIED;
-    if (!options.pooling.empty() &&
-        !v1::Embed::Pooling_Parse(absl::AsciiStrToUpper(options.pooling), &pooling)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--pooling \"", options.pooling, "\" is not known; give mean, cls, last or max"));
-    }
+    THAW_ASSIGN_OR_RETURN(const v1::Embed::Pooling pooling, ParsePooling(options.pooling));
     prediction->mutable_embed()->set_pooling(pooling);
   } else {
     for (const std::string& name : options.average_with) {
