@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "common/spec/model_abilities.h"

@@ -270,6 +270,20 @@ TEST_F(PooledHeadTest, ConvergesWithSeveralLabelsAndNumbers) {
   }
 }
 
+TEST_F(PooledHeadTest, StandsOnFamiliesThatWrite) {
+  for (const std::string& base : {MakeToyWriter(FreshDirectory("gpt2"), "gpt2", 0.1),
+                                  MakeToyLstm(FreshDirectory("lstm"), 1)}) {
+    const internal::Run run =
+        ToyTraining(base, dataset_, std::string(kLbfgs) + "pooled_head { pooling: LAST }");
+    const std::string result = Trained(run);
+    EXPECT_LT(ReceiptOf(run).probes().greatest_difference(), 1e-5);
+    EXPECT_NE(
+        ReadFile(Trained(ToyPrediction(result, dataset_, "classify {}")) + "/predictions.jsonl")
+            ->find("\"logits\""),
+        std::string::npos);
+  }
+}
+
 TEST_F(PooledHeadTest, ConvergenceSaysWhatItNeeds) {
   const std::string phase = "validation_fraction: 0 phases { convergence { max_iterations: 2 } ";
   EXPECT_THAT(Failure(Job(phase + "selector { head_only: true } }")),
