@@ -62,6 +62,12 @@ struct SubmitOptions {
   double epochs_per_phase = 0;
   double learning_rate = 0;
   int last_blocks = 0;
+  // Of the method features.
+  std::string pooling;
+  int layer = -1;
+  std::string solver;
+  int hidden = 0;
+  bool export_features = false;
   int batch = 0;
   int max_length = 0;
   int64_t seed = -1;

@@ -176,6 +176,17 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
       ->check(AboveZero());
   app->add_option("--last_blocks", options->last_blocks, "partial: blocks that train")
       ->check(AboveZero());
+  app->add_option("--pooling", options->pooling, "features: mean (default), cls, last or max");
+  app->add_option("--layer", options->layer,
+                  "features: hidden states after so many blocks; default: after all")
+      ->check(NotNegative());
+  app->add_option("--solver", options->solver,
+                  "features: adamw (default), or lbfgs to convergence");
+  app->add_option("--hidden", options->hidden,
+                  "features, adamw: width of a hidden layer; default: none")
+      ->check(AboveZero());
+  app->add_flag("--export_features", options->export_features,
+                "features: the result holds the features of all rows too");
   app->add_option("--batch", options->batch, "examples per optimizer step")->check(AboveZero());
   app->add_option("--max_length", options->max_length, "longest input in tokens")
       ->check(AboveZero());

@@ -85,6 +85,9 @@ std::string Until(const v1::Phase& phase) {
     case v1::Phase::kWallTime:
       return FormatDuration(static_cast<double>(phase.wall_time().seconds()) +
                             1e-9 * phase.wall_time().nanos());
+    case v1::Phase::kConvergence:
+      return absl::StrCat("convergence, at most ",
+                          FormatCount(phase.convergence().max_iterations()), " iterations");
     case v1::Phase::UNTIL_NOT_SET:
       break;
   }

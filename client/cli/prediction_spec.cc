@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "client/cli/output.h"
+#include "client/cli/task_names.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "common/spec/model_abilities.h"
@@ -118,12 +119,7 @@ absl::Status FillTask(const Session& session, const PredictOptions& options,
     prediction->mutable_score()->set_per_token(options.per_token);
   } else if (prediction->has_embed()) {
     if (options.no_normalize) prediction->mutable_embed()->set_normalize(false);
-    v1::Embed::Pooling pooling = v1::Embed::POOLING_UNSPECIFIED;
-    if (!options.pooling.empty() &&
-        !v1::Embed::Pooling_Parse(absl::AsciiStrToUpper(options.pooling), &pooling)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--pooling \"", options.pooling, "\" is not known; give mean, cls, last or max"));
-    }
+    THAW_ASSIGN_OR_RETURN(const v1::Embed::Pooling pooling, ParsePooling(options.pooling));
     prediction->mutable_embed()->set_pooling(pooling);
   } else {
     for (const std::string& name : options.average_with) {

@@ -1,4 +1,6 @@
 #include <cstdio>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -57,6 +59,47 @@ absl::Status ReplaceNames(const Session& session, v1::JobSpec* spec) {
   return ReplaceDataset(session, prediction->mutable_dataset());
 }
 
+// The options of the method features, each with whether it is given.
+std::vector<std::pair<const char*, bool>> FeatureFlags(const SubmitOptions& options) {
+  return {{"--pooling", !options.pooling.empty()},
+          {"--layer", options.layer >= 0},
+          {"--solver", !options.solver.empty()},
+          {"--hidden", options.hidden != 0},
+          {"--export_features", options.export_features}};
+}
+
+absl::Status ApplyFeatureOptions(const SubmitOptions& options, v1::Training* training) {
+  const bool features = training->preset().name() == v1::Preset::FEATURES;
+  for (const auto& [flag, given] : FeatureFlags(options)) {
+    if (given && !features) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(flag, " belongs to --method features; leave it out"));
+    }
+  }
+  if (!features) return absl::OkStatus();
+  v1::PooledHead* head = training->mutable_pooled_head();
+  THAW_ASSIGN_OR_RETURN(const v1::Embed::Pooling pooling, ParsePooling(options.pooling));
+  head->set_pooling(pooling);
+  if (options.layer >= 0) head->set_blocks(options.layer);
+  head->set_hidden_size(options.hidden);
+  head->set_export_features(options.export_features);
+  if (options.solver.empty() || options.solver == "adamw") return absl::OkStatus();
+  if (options.solver != "lbfgs") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--solver \"", options.solver, "\" is not known; give adamw or lbfgs"));
+  }
+  if (options.epochs > 0 || options.learning_rate > 0) {
+    return absl::InvalidArgumentError(
+        "--epochs and --learning_rate belong to --solver adamw; leave them out");
+  }
+  training->clear_preset();
+  v1::Phase* phase = training->add_phases();
+  phase->set_name("head");
+  phase->mutable_selector()->set_head_only(true);
+  phase->mutable_convergence();
+  return absl::OkStatus();
+}
+
 // The spec behind --model, --data and --method.
 absl::StatusOr<v1::JobSpec> WriteSpec(const Session& session, const SubmitOptions& options) {
   if (options.model.empty() || options.data.empty()) {
@@ -89,6 +132,7 @@ absl::StatusOr<v1::JobSpec> WriteSpec(const Session& session, const SubmitOption
   training->mutable_preset()->set_epochs_per_phase(options.epochs_per_phase);
   training->mutable_preset()->set_learning_rate(options.learning_rate);
   training->mutable_preset()->set_last_blocks(options.last_blocks);
+  THAW_RETURN_IF_ERROR(ApplyFeatureOptions(options, training));
   return spec;
 }
 
@@ -100,6 +144,11 @@ absl::StatusOr<v1::JobSpec> ReadSpec(const SubmitOptions& options) {
         "--model, --data, --task, --method, --per_document, --epochs, --epochs_per_phase, "
         "--learning_rate and --last_blocks write a program, and a file has its own; change it in "
         "the file");
+  }
+  for (const auto& [flag, given] : FeatureFlags(options)) {
+    if (!given) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " writes a program, and a file has its own; change it in the file"));
   }
   THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.spec_file));
   absl::StatusOr<v1::JobSpec> spec = ParseSpecJson(text);

@@ -64,6 +64,15 @@ std::string TaskWord(Rows::Task task) {
   return "classification";
 }
 
+absl::StatusOr<v1::Embed::Pooling> ParsePooling(absl::string_view word) {
+  v1::Embed::Pooling pooling = v1::Embed::POOLING_UNSPECIFIED;
+  if (!word.empty() && !v1::Embed::Pooling_Parse(absl::AsciiStrToUpper(word), &pooling)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--pooling \"", word, "\" is not known; give mean, cls, last or max"));
+  }
+  return pooling;
+}
+
 std::string MetricWords() {
   std::vector<std::string> words;
   const google::protobuf::EnumDescriptor* metrics = v1::Evaluation::Metric_descriptor();

@@ -26,6 +26,9 @@ absl::StatusOr<v1::DatasetSummary::Format> ParseFormat(absl::string_view word);
 std::string FormatWords();
 std::string FormatWord(v1::DatasetSummary::Format format);
 
+// Of --pooling: "mean", "cls", "last" or "max"; unspecified for an empty word.
+absl::StatusOr<v1::Embed::Pooling> ParsePooling(absl::string_view word);
+
 // Of --metric: all metrics of evaluations, with commas between.
 std::string MetricWords();
 

@@ -74,6 +74,8 @@ double RateOf(const v1::Selector& selector, bool steep, const TrainingSize& size
 // The model's classifier answers with these labels already.
 bool KeepsHead(const v1::Training& training, const v1::Artifact& model,
                const v1::Artifact* dataset) {
+  // What head the model has, its summary does not say.
+  if (training.has_pooled_head() || training.preset().name() == v1::Preset::FEATURES) return false;
   if (HeadOf(model.model()) != HeadAfter(training)) return false;
   if (!training.has_text_classification()) return true;
   const auto& labels = model.model().labels();

@@ -153,6 +153,14 @@ std::string WhyNotTrainable(const v1::Artifact& model, const v1::Training& train
   return "";
 }
 
+std::string WhyNotFirstToken(const v1::Artifact& model) {
+  if (ReadingOf(model.model().model_type()) == Reading::kBothWays) return "";
+  return absl::StrCat(
+      Named(model),
+      ", whose first token says nothing of the rest; give the pooling MEAN, LAST or "
+      "MAX");
+}
+
 std::string WhyNotAnswerable(const v1::Artifact& model, const v1::Prediction& prediction) {
   switch (prediction.task_case()) {
     case v1::Prediction::kClassify:
@@ -161,13 +169,7 @@ std::string WhyNotAnswerable(const v1::Artifact& model, const v1::Prediction& pr
                           "\" has no labels and so cannot classify; train it first and give the id "
                           "of the result");
     case v1::Prediction::kEmbed:
-      if (prediction.embed().pooling() != v1::Embed::CLS ||
-          ReadingOf(model.model().model_type()) == Reading::kBothWays) {
-        return "";
-      }
-      return absl::StrCat(Named(model),
-                          ", whose first token says nothing of the rest; give the pooling MEAN, "
-                          "LAST or MAX");
+      return prediction.embed().pooling() == v1::Embed::CLS ? WhyNotFirstToken(model) : "";
     case v1::Prediction::kScore:
     case v1::Prediction::kGenerate:
       return WhyNoText(model, prediction);

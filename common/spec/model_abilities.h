@@ -31,6 +31,9 @@ v1::ModelSummary::Head HeadAfter(const v1::Training& training);
 // Why `model` cannot learn the task of `training`, with the remedy; empty if it can.
 std::string WhyNotTrainable(const v1::Artifact& model, const v1::Training& training);
 
+// Why the first token's hidden state cannot stand for a text, with the remedy; empty if it can.
+std::string WhyNotFirstToken(const v1::Artifact& model);
+
 // Why `model` cannot answer `prediction`, with the remedy; empty if it can. The prediction's
 // columns are resolved.
 std::string WhyNotAnswerable(const v1::Artifact& model, const v1::Prediction& prediction);

@@ -14,7 +14,12 @@ constexpr int kMostRuns = 61;
 constexpr double kUlmfitDecay = 2.6;
 constexpr double kShortWarmup = 0.03;
 
+// Passes over features that are kept cost next to nothing.
+constexpr double kFeatureEpochs = 10;
+
 constexpr PresetWord kPresets[] = {
+    {v1::Preset::FEATURES, "features",
+     "a head on features of the frozen model, which are computed once"},
     {v1::Preset::HEAD, "head", "the head alone; the model stays as it is"},
     {v1::Preset::PARTIAL, "partial", "the head and the last third of the blocks"},
     {v1::Preset::FULL, "full", "everything at once"},
@@ -43,6 +48,10 @@ class Expansion {
   void Expand() {
     const double epochs = AutoEpochs(size_);
     switch (preset_.name()) {
+      case v1::Preset::FEATURES:
+        training_->mutable_pooled_head();
+        AddMain("head", kFeatureEpochs)->mutable_selector()->set_head_only(true);
+        break;
       case v1::Preset::HEAD:
         AddMain("head", epochs)->mutable_selector()->set_head_only(true);
         break;

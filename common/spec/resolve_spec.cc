@@ -43,19 +43,19 @@ std::string UnknownLabels(const v1::Artifact& dataset, const Known& known) {
 }
 
 // Selectors that ask for more blocks than the model has, however deep they lie.
-void CheckBlocks(const std::string& field, const v1::Selector& selector, const v1::Artifact& model,
+void CheckBlocks(const std::string& field, const v1::Selector& selector, int blocks,
                  SpecProblems* problems) {
-  if (selector.last_blocks() > model.model().blocks()) {
+  if (selector.last_blocks() > blocks) {
     problems->Add(absl::StrCat(field, ".last_blocks"),
-                  absl::StrCat(selector.last_blocks(), " blocks; the model has ",
-                               model.model().blocks(), ", so give at most that, or everything"));
+                  absl::StrCat(selector.last_blocks(), " blocks; the model has ", blocks,
+                               ", so give at most that, or everything"));
   }
   for (int i = 0; i < selector.any_of().values_size(); ++i) {
-    CheckBlocks(absl::StrCat(field, ".any_of.values[", i, "]"), selector.any_of().values(i), model,
+    CheckBlocks(absl::StrCat(field, ".any_of.values[", i, "]"), selector.any_of().values(i), blocks,
                 problems);
   }
   for (int i = 0; i < selector.and_not_size(); ++i) {
-    CheckBlocks(absl::StrCat(field, ".and_not[", i, "]"), selector.and_not(i), model, problems);
+    CheckBlocks(absl::StrCat(field, ".and_not[", i, "]"), selector.and_not(i), blocks, problems);
   }
 }
 
@@ -65,10 +65,14 @@ void CheckPhases(const v1::Training& training, const v1::Artifact* model, int64_
     const v1::Phase& phase = training.phases(i);
     const std::string field = absl::StrCat("spec.training.phases[", i, "]");
     if (model != nullptr) {
-      CheckBlocks(field + ".selector", phase.selector(), *model, problems);
+      // Those above a pooled head never run.
+      const int blocks = training.pooled_head().has_blocks()
+                             ? std::min(training.pooled_head().blocks(), model->model().blocks())
+                             : model->model().blocks();
+      CheckBlocks(field + ".selector", phase.selector(), blocks, problems);
       for (int j = 0; j < phase.rate_overrides_size(); ++j) {
         CheckBlocks(absl::StrCat(field, ".rate_overrides[", j, "].selector"),
-                    phase.rate_overrides(j).selector(), *model, problems);
+                    phase.rate_overrides(j).selector(), blocks, problems);
       }
     }
     const bool adapts =
@@ -218,6 +222,19 @@ void CheckOutput(const v1::Training& training, const v1::Artifact& model, SpecPr
   }
 }
 
+void CheckPooledHead(const v1::PooledHead& head, const v1::Artifact& model,
+                     SpecProblems* problems) {
+  if (head.blocks() > model.model().blocks()) {
+    problems->Add("spec.training.pooled_head.blocks",
+                  absl::StrCat(head.blocks(), "; \"", model.id(), "\" has ", model.model().blocks(),
+                               " blocks, so give at most that"));
+  }
+  if (head.pooling() == v1::Embed::CLS) {
+    const std::string why_not = WhyNotFirstToken(model);
+    if (!why_not.empty()) problems->Add("spec.training.pooled_head.pooling", why_not);
+  }
+}
+
 void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const SpecContext& context,
                    SpecProblems* problems) {
   const v1::Training& training = spec.training();
@@ -231,6 +248,9 @@ void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const Spe
       CheckMaxLength("spec.training.max_length", training.max_length(), *model, problems);
       CheckAddedPart(training, *model, problems);
       CheckOutput(training, *model, problems);
+      if (training.has_pooled_head()) {
+        CheckPooledHead(training.pooled_head(), *model, problems);
+      }
     }
   }
   if (model != nullptr && model->form() == v1::Artifact::ADAPTER) {

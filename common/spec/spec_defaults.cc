@@ -41,7 +41,15 @@ void FillSchedule(v1::Schedule* schedule) {
 void FillPhase(int number, const TrainingSize& size, bool has_own_schedule, v1::Phase* phase) {
   phase->set_name(PhaseName(*phase, number));
   SetDefault(phase, &v1::Phase::has_learning_rate_decay, &v1::Phase::set_learning_rate_decay, 1.0);
-  if (phase->learning_rate() == 0) phase->set_learning_rate(AutoLearningRate(*phase, size));
+  if (phase->has_convergence()) {
+    v1::Convergence* convergence = phase->mutable_convergence();
+    if (convergence->max_iterations() == 0) convergence->set_max_iterations(500);
+    SetDefault(convergence, &v1::Convergence::has_tolerance, &v1::Convergence::set_tolerance, 1e-6);
+    SetDefault(convergence, &v1::Convergence::has_l2, &v1::Convergence::set_l2, 1.0);
+    has_own_schedule = false;
+  } else if (phase->learning_rate() == 0) {
+    phase->set_learning_rate(AutoLearningRate(*phase, size));
+  }
   if (phase->until_case() == v1::Phase::UNTIL_NOT_SET) phase->set_epochs(AutoEpochs(size));
   if (has_own_schedule) FillSchedule(phase->mutable_schedule());
   if (phase->has_plateau() && phase->plateau().patience() == 0) {
@@ -94,12 +102,29 @@ void FillAddedPart(v1::AddedPart* part) {
   if (lora->bias() == v1::Lora::BIAS_UNSPECIFIED) lora->set_bias(v1::Lora::NO_BIAS);
 }
 
+void FillPooledHead(const v1::Artifact* model, v1::PooledHead* head) {
+  if (model != nullptr && !head->has_blocks()) head->set_blocks(model->model().blocks());
+  if (head->pooling() == v1::Embed::POOLING_UNSPECIFIED) head->set_pooling(v1::Embed::MEAN);
+}
+
+// Nothing differs from the base model but a small head: its weights need not be stored again.
+bool ChangesPooledHeadAlone(const v1::Training& training, const v1::Artifact* model) {
+  return training.has_pooled_head() && model != nullptr && model->model().parameters() > 0 &&
+         training.tokenizer().empty() &&
+         std::all_of(training.phases().begin(), training.phases().end(),
+                     [](const v1::Phase& phase) { return phase.selector().head_only(); });
+}
+
 void FillProgram(const v1::Artifact* model, const v1::Artifact* dataset, v1::Training* training) {
   const TrainingSize size = SizeOf(*training, model, dataset);
   // Beside phases it is refused.
   if (training->has_preset() && training->phases().empty() && model != nullptr) {
     const bool given = training->has_added_part();
-    ExpandPreset(model->model().blocks(), size, training);
+    const int blocks = model->model().blocks();
+    ExpandPreset(training->pooled_head().has_blocks()
+                     ? std::min(training->pooled_head().blocks(), blocks)
+                     : blocks,
+                 size, training);
     // An adapter goes on with the part that it has.
     if (!given && model->form() == v1::Artifact::ADAPTER) training->clear_added_part();
   }
@@ -133,6 +158,7 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   FillTask(training);
   FillProgram(model, dataset, training);
   if (training->has_added_part()) FillAddedPart(training->mutable_added_part());
+  if (training->has_pooled_head()) FillPooledHead(model, training->mutable_pooled_head());
   v1::Optimizer* optimizer = training->mutable_optimizer();
   SetDefault(optimizer, &v1::Optimizer::has_beta1, &v1::Optimizer::set_beta1, 0.9);
   SetDefault(optimizer, &v1::Optimizer::has_beta2, &v1::Optimizer::set_beta2, 0.999);
@@ -150,7 +176,9 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   if (training->output() == v1::Training::OUTPUT_UNSPECIFIED) {
     const bool adapts =
         training->has_added_part() || (model != nullptr && model->form() == v1::Artifact::ADAPTER);
-    training->set_output(adapts ? v1::Training::ADAPTER : v1::Training::FULL);
+    training->set_output(adapts                                     ? v1::Training::ADAPTER
+                         : ChangesPooledHeadAlone(*training, model) ? v1::Training::DELTA
+                                                                    : v1::Training::FULL);
   }
   SetDefault(training, &v1::Training::has_seed, &v1::Training::set_seed, uint64_t{42});
   SetDefault(training, &v1::Training::has_max_grad_norm, &v1::Training::set_max_grad_norm, 1.0);

@@ -52,6 +52,12 @@ void ValidateProgram(absl::string_view field, const v1::Training& training, Spec
 // Training.added_part and Training.output; `field` names the training.
 void ValidateAddedPart(absl::string_view field, const v1::Training& training,
                        SpecProblems* problems);
+// Training.pooled_head; `field` names the training.
+void ValidatePooledHead(absl::string_view field, const v1::Training& training,
+                        SpecProblems* problems);
+// A phase that ends by convergence; `field` names it.
+void ValidateConvergence(absl::string_view field, const v1::Training& training,
+                         const v1::Phase& phase, SpecProblems* problems);
 void ValidateOptimizer(absl::string_view field, const v1::Optimizer& optimizer,
                        SpecProblems* problems);
 // Of it, what is made of the rows: splits, long ones, weights of labels.

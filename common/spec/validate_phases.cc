@@ -181,7 +181,10 @@ void ValidatePlateau(absl::string_view field, const v1::Training& training,
 }
 
 const char* OpenEnd(const v1::Phase& phase) {
-  return phase.has_plateau() ? "plateau" : phase.has_wall_time() ? "wall_time" : nullptr;
+  return phase.has_plateau()       ? "plateau"
+         : phase.has_wall_time()   ? "wall_time"
+         : phase.has_convergence() ? "convergence"
+                                   : nullptr;
 }
 
 void ValidateUntil(absl::string_view field, const v1::Training& training, const v1::Phase& phase,
@@ -202,6 +205,9 @@ void ValidateUntil(absl::string_view field, const v1::Training& training, const 
       break;
     case v1::Phase::kWallTime:
       problems->ExpectDuration(at("wall_time"), phase.wall_time());
+      break;
+    case v1::Phase::kConvergence:
+      ValidateConvergence(field, training, phase, problems);
       break;
     case v1::Phase::UNTIL_NOT_SET:
       break;
@@ -304,9 +310,10 @@ void ValidateJobSchedule(absl::string_view field, const v1::Training& training,
 void ValidatePreset(absl::string_view field, const v1::Preset& preset, SpecProblems* problems) {
   const auto at = [&](absl::string_view name) { return absl::StrCat(field, ".", name); };
   if (!v1::Preset::Name_IsValid(preset.name()) || preset.name() == v1::Preset::NAME_UNSPECIFIED) {
-    problems->Add(at("name"), absl::StrCat(static_cast<int>(preset.name()),
-                                           " is not known; give HEAD, PARTIAL, FULL, GRADUAL, "
-                                           "HEAD_THEN_FULL, CHAIN_THAW, BITFIT, LORA or SFT"));
+    problems->Add(at("name"),
+                  absl::StrCat(static_cast<int>(preset.name()),
+                               " is not known; give FEATURES, HEAD, PARTIAL, FULL, GRADUAL, "
+                               "HEAD_THEN_FULL, CHAIN_THAW, BITFIT, LORA or SFT"));
     return;
   }
   const std::string name = v1::Preset::Name_Name(preset.name());

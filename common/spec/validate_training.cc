@@ -118,6 +118,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   ValidateTask(field, training, problems);
   ValidateRows(field, training, problems);
   ValidateAddedPart(field, training, problems);
+  ValidatePooledHead(field, training, problems);
   ValidateProgram(field, training, problems);
   ValidateOptimizer(at("optimizer"), training.optimizer(), problems);
   if (training.batch().examples_per_step() != 0) {

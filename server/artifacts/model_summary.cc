@@ -25,6 +25,10 @@ constexpr int64_t kMaxTokenizerConfigBytes = 8 << 20;
 constexpr size_t kMaxModelLabels = 10'000;
 constexpr size_t kMaxArchitectures = 16;
 constexpr size_t kMaxNameBytes = 200;
+// A classifier on pooled hidden states, which no class of transformers has
+// (docs/pooled_head_format.md).
+constexpr char kPooledHead[] = "thaw_pooled_head";
+constexpr char kFeaturesFile[] = "features.safetensors";
 
 absl::Status BadModel(absl::string_view file, absl::string_view what) {
   return InvalidField("files", absl::StrCat("hold a ", file, " that ", what));
@@ -97,7 +101,7 @@ absl::Status ReadHead(const nlohmann::json& config, v1::ModelSummary* summary) {
   const NamedHead named =
       summary->architectures().empty() ? NamedHead::kNone : HeadOfClass(summary->architectures(0));
   summary->set_head(v1::ModelSummary::NONE);
-  if (named == NamedHead::kClassifier) {
+  if (named == NamedHead::kClassifier || config.contains(kPooledHead)) {
     THAW_RETURN_IF_ERROR(ReadLabels(config, summary));
     const std::string problem = config.value("problem_type", nlohmann::json()).dump();
     summary->set_head(v1::ModelSummary::CLASSIFIER);
@@ -195,6 +199,15 @@ absl::StatusOr<v1::ModelSummary> SummarizeModel(const std::string& directory,
   THAW_ASSIGN_OR_RETURN(const int32_t width,
                         ConfigNumber(*config, {"hidden_size", "n_embd", "d_model", "dim"}));
   THAW_ASSIGN_OR_RETURN(const int32_t positions, ReadPositions(*config, summary.model_type()));
+  // Blocks above a pooled head never run.
+  if (const auto it = config->find(kPooledHead); it != config->end()) {
+    const auto cut = it->is_object() ? it->find("blocks") : it->end();
+    if (cut == it->end() || !cut->is_number_unsigned() || cut->get<uint64_t>() > uint64_t(blocks)) {
+      return BadModel("config.json",
+                      absl::StrCat("has ", CleanText(it->dump(), 80), " as ", kPooledHead));
+    }
+    blocks = cut->get<int32_t>();
+  }
   summary.set_blocks(blocks);
   summary.set_hidden_size(width);
   summary.set_max_positions(positions);
@@ -202,7 +215,7 @@ absl::StatusOr<v1::ModelSummary> SummarizeModel(const std::string& directory,
   THAW_RETURN_IF_ERROR(ReadHead(*config, &summary));
   int64_t parameters = 0, header_bytes = kMaxHeaderBytes;
   for (const v1::File& file : artifact.files()) {
-    if (!absl::EndsWith(file.path(), ".safetensors")) continue;
+    if (!absl::EndsWith(file.path(), ".safetensors") || file.path() == kFeaturesFile) continue;
     THAW_ASSIGN_OR_RETURN(const int64_t count,
                           CountParameters(directory, file.path(), &header_bytes));
     parameters += count;

@@ -92,6 +92,45 @@ TEST_F(CliTasksTest, SubmitLearnsWhatTheDatasetIsFor) {
                                  "completion, seq2seq"));
 }
 
+TEST_F(CliTasksTest, SubmitWritesFeatures) {
+  const std::vector<std::string> features = {"submit",         "--model",  "bert",
+                                             "--data",         "reviews",  "--task",
+                                             "classification", "--method", "features"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = features;
+    all.insert(all.end(), more.begin(), more.end());
+    return Thaw(all);
+  };
+  ProgramRun run = with(
+      {"--pooling", "cls", "--layer", "3", "--hidden", "32", "--epochs", "4", "--export_features"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(Asked().training().preset().name(), v1::Preset::FEATURES);
+  EXPECT_EQ(Asked().training().preset().epochs(), 4);
+  const v1::PooledHead head = Asked().training().pooled_head();
+  EXPECT_EQ(head.pooling(), v1::Embed::CLS);
+  EXPECT_EQ(head.blocks(), 3);
+  EXPECT_EQ(head.hidden_size(), 32);
+  EXPECT_TRUE(head.export_features());
+  run = with({"--solver", "lbfgs"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_FALSE(Asked().training().has_preset());
+  ASSERT_EQ(Asked().training().phases_size(), 1);
+  EXPECT_TRUE(Asked().training().phases(0).has_convergence());
+  EXPECT_TRUE(Asked().training().has_pooled_head());
+  EXPECT_FALSE(Asked().training().pooled_head().has_blocks());
+  for (const auto& [more, says] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{"--solver", "newton"}, "give adamw or lbfgs"},
+           {{"--pooling", "sum"}, "give mean, cls, last or max"},
+           {{"--solver", "lbfgs", "--epochs", "2"}, "belong to --solver adamw"}}) {
+    run = with(more);
+    EXPECT_EQ(run.exit_code, 2);
+    EXPECT_THAT(run.err, HasSubstr(says));
+  }
+  run = Thaw({"submit", "--model", "bert", "--data", "reviews", "--pooling", "max"});
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_THAT(run.err, HasSubstr("belongs to --method features"));
+}
+
 TEST_F(CliTasksTest, ImportSaysWhatTheRowsAre) {
   const std::string path = directory_ + "/pairs.jsonl";
   ASSERT_TRUE(WriteFileAtomically(path, "{\"de\":\"ja\",\"en\":\"yes\"}\n").ok());

@@ -51,6 +51,20 @@ def main():
         assert answer(services, delta) == answer(services, full)
         print(f"ok delta: {size} bytes stand for {(expected / 'model.safetensors').stat().st_size}, the same bits")
 
+        # A head on features, trained to its optimum: a delta by itself.
+        pooled_job, pooled = train(services, {"base_model": model, "training": {
+            "dataset": dataset, "text_classification": {}, "pooled_head": {"pooling": "MEAN", "export_features": True},
+            "phases": [{"name": "head", "selector": {"head_only": True}, "convergence": {}}]}})
+        stored, whole = fetch(services, pooled_job), fetch(services, pooled_job, "--as", "full")
+        assert (stored / "delta.safetensors").stat().st_size < 10_000
+        assert json.loads((whole / "config.json").read_text())["thaw_pooled_head"]["blocks"] == 6
+        assert (whole / "model.safetensors").stat().st_size > 80_000_000
+        assert (stored / "features.npy").read_bytes()[:8] == b"\x93NUMPY\x01\x00"
+        assert '"label"' in answer(services, pooled)
+        _, again = train(services, spec(pooled, dataset, "DELTA", head))
+        assert answer(services, again) != answer(services, pooled)
+        print("ok pooled head: converged, a delta, answers, is gone on from")
+
         # It can be gone on from, and its base stays for as long as it does.
         top = [{"selector": {"last_blocks": 1}, "learning_rate": 1e-4, "steps": 2}]
         again_full, _ = train(services, spec(full, dataset, "FULL", top))

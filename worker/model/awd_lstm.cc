@@ -103,7 +103,7 @@ struct AwdLstmPlace {
 // Names of all versions of fastai, as `encoder` ("0." or "0.module.") + what fastai 2 calls it.
 std::string AwdLstmName(const std::string& encoder, const std::string& name) {
   absl::string_view stem = name;
-  if (absl::StartsWith(stem, "1.")) return name;
+  if (absl::StartsWith(stem, "1.") || absl::StartsWith(stem, kPooledHeadScope)) return name;
   absl::ConsumePrefix(&stem, "0.");
   absl::ConsumePrefix(&stem, "module.");
   if (stem == "encoder_with_dropout.embed.weight") stem = "encoder_dp.emb.weight";

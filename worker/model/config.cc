@@ -118,6 +118,10 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
   config.initializer_range = fields.Real("initializer_range", 0, 10, 0.02);
   config.ties_output = fields.Flag("tie_word_embeddings", true);
   config.head = ReadHead(fields);
+  if (const json* pooled = fields.Find(kPooledHeadField)) {
+    THAW_ASSIGN_OR_RETURN(config.pooled, ParsePooledHead(*pooled));
+    config.head = HeadKind::kClassifier;
+  }
   config.labels = ReadLabels(fields);
   config.problem = ReadProblem(fields, config.labels.size());
   family->read(fields, &config);
@@ -130,6 +134,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
 std::string ResultConfigJson(const ModelConfig& config, absl::string_view element_type) {
   json out = config.source;
   const Family* family = FindFamily(config.model_type);
+  out.erase(kPooledHeadField);
   switch (config.head) {
     case HeadKind::kNone:
       break;
@@ -137,7 +142,13 @@ std::string ResultConfigJson(const ModelConfig& config, absl::string_view elemen
       out["architectures"] = {family->language_model_class};
       break;
     case HeadKind::kClassifier:
-      out["architectures"] = {family->classifier_class};
+      if (config.pooled) {
+        // No class of transformers has such a head.
+        out.erase("architectures");
+        out[kPooledHeadField] = PooledHeadJson(*config.pooled);
+      } else {
+        out["architectures"] = {family->classifier_class};
+      }
       out["problem_type"] = ProblemName(config.problem);
       out["id2label"] = json::object();
       out["label2id"] = json::object();

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
+#include "worker/model/pooled_head.h"
 
 namespace thaw {
 
@@ -42,8 +44,11 @@ struct ModelConfig {
   bool carries_state = false;
   // Packed::token_type_ids are part of the input, as for transformers' tokenizers of this family.
   bool token_types = false;
-  // The head that the directory holds, by "architectures"; kNone where that is silent.
+  // The head that the directory holds, by "architectures"; kNone where that is silent. A pooled one
+  // is a classifier.
   HeadKind head = HeadKind::kNone;
+  // The classifier stands on pooled hidden states instead of being the family's own.
+  std::optional<PooledHeadConfig> pooled;
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.
   std::vector<std::string> labels;
   ProblemType problem = ProblemType::kSingleLabel;

@@ -28,8 +28,42 @@ DropoutSite Model::Site(const RunContext& context, int group, uint32_t place, do
                          static_cast<uint32_t>(group) * 8 + place, probability);
 }
 
+torch::Tensor Model::LastHidden(const Rows& rows, const RunContext& context) {
+  const bool cut = config_.pooled && config_.pooled->blocks < all_blocks_;
+  return cut ? rows.data : Hidden(rows, context);
+}
+
+torch::Tensor Model::PooledLogits(const torch::Tensor& vectors, const RunContext& context) const {
+  const Path path = PathOf(context, vectors);
+  const auto layer = [&](const torch::Tensor& x, const Parameter* const pair[2]) {
+    return Linear(path, x, {pair[0]->tensor, pair[1]->tensor});
+  };
+  torch::Tensor inner = vectors;
+  // at::relu does not run on the meta device.
+  if (pooled_inner_[0] != nullptr) inner = at::threshold(layer(inner, pooled_inner_), 0, 0);
+  inner = Dropout(path, inner, Site(context, blocks() + 1, 0, config_.pooled->dropout));
+  return layer(inner, pooled_outer_);
+}
+
 bool Model::ChooseHead(const std::optional<HeadSpec>& head) {
   if (!head) return true;
+  if (head->pooled) {
+    const bool same = config_.pooled && SameForm(*config_.pooled, *head->pooled) &&
+                      head->labels == config_.labels && head->problem == config_.problem;
+    config_.pooled = head->pooled;
+    config_.labels = head->labels;
+    config_.problem = head->problem;
+    keeps_layout_ = same;
+    if (same) {
+      warnings_.push_back(
+          "the base model has a pooled head of this form and these labels: it is "
+          "kept");
+    } else {
+      pooled_seed_ = head->seed;
+    }
+    return false;
+  }
+  config_.pooled.reset();
   const bool same = head->kind == config_.head &&
                     (head->kind != HeadKind::kClassifier ||
                      (head->labels == config_.labels && head->problem == config_.problem));
@@ -149,7 +183,18 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
     return absl::InvalidArgumentError(
         absl::StrCat(directory, ": model_type \"", config->model_type, "\" has no classifier"));
   }
-  return family->load(*std::move(config), directory, head);
+  std::optional<HeadSpec> wanted = head;
+  if (wanted && wanted->kind == HeadKind::kClassifier && !wanted->pooled) {
+    wanted->pooled = config->pooled;
+  }
+  const bool pools = wanted ? wanted->pooled.has_value() : config->pooled.has_value();
+  // The family is to load no head of its own.
+  if (pools) config->head = HeadKind::kNone;
+  if (wanted && wanted->pooled) {
+    wanted->kind = HeadKind::kNone;
+    if (wanted->pooled->blocks < 0) wanted->pooled->blocks = config->num_layers;
+  }
+  return family->load(*std::move(config), directory, wanted);
 }
 
 namespace {

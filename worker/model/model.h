@@ -7,6 +7,11 @@
 //   for (int i = 0; i < model->blocks(); ++i) rows = model->Block(i, rows, context);
 //   torch::Tensor logits = model->Head(rows, context);  // [sequences, labels]
 //
+// A pooled head (ModelConfig::pooled) reads one vector a sequence, which the caller makes of
+// LastHidden:
+//
+//   torch::Tensor logits = model->PooledLogits(vectors, context);  // [sequences, labels]
+//
 // A language model's head comes in two parts, so that [rows, vocabulary] need never exist:
 //
 //   torch::Tensor states = model->OutputStates(rows, selected, context);  // [selected, width]
@@ -102,6 +107,9 @@ struct HeadSpec {
   // ~ N(0, initializer_range), biases 0.
   uint64_t seed = 0;
   HeadKind kind = HeadKind::kClassifier;
+  // A classifier of this form instead of the family's own; without it, a directory with a pooled
+  // head keeps its form.
+  std::optional<PooledHeadConfig> pooled = {};
 };
 
 // Not thread-safe. LibTorch's exceptions pass through: out of memory, and c10::IndexError for a
@@ -117,8 +125,13 @@ class Model {
   // transformers' last_hidden_state of the rows that left the last block, [rows, hidden]: after the
   // final norm, where the family has one.
   virtual torch::Tensor Hidden(const Rows& rows, const RunContext& context) = 0;
-  // With a classifier: [sequences, num_labels], fp32.
+  // With a classifier of the family's own: [sequences, num_labels], fp32.
   virtual torch::Tensor Head(const Rows& rows, const RunContext& context) = 0;
+  // Hidden, but of a model that a pooled head ends below its last block the rows as they left the
+  // last one that runs.
+  torch::Tensor LastHidden(const Rows& rows, const RunContext& context);
+  // With a pooled head: [sequences, num_labels] of `vectors` [sequences, hidden], fp32.
+  torch::Tensor PooledLogits(const torch::Tensor& vectors, const RunContext& context) const;
   // With a language model's head: what the output layer reads of these rows (int64 [n], of
   // rows.data; undefined: of all), [n, width].
   virtual torch::Tensor OutputStates(const Rows& rows, const torch::Tensor& selected,
@@ -128,7 +141,9 @@ class Model {
   // own, which stand before them, leave. Rows that are one a sequence stay as they are.
   Rows WithoutPrompt(Rows rows, const RunContext& context) const;
 
-  // groups().front() are the embeddings, groups().back() is the head; blocks between.
+  // groups().front() are the embeddings, groups().back() is the head; blocks between. With a pooled
+  // head: the blocks that run, the last of all of them with the final norm. What never runs is a
+  // parameter of the model and of its files, but of no group.
   const std::vector<Group>& groups() const { return groups_; }
   int blocks() const { return static_cast<int>(groups_.size()) - 2; }
   // Sequence to sequence: the first block of the decoder, and so of every call of a generation but
@@ -194,6 +209,10 @@ class Model {
   std::deque<LinearLayer> linears_;  // layers keep pointers to them
   AddedToModel added_;
   std::vector<Group> groups_;
+  // A pooled head's layers, weight and bias each; the first one is null where there is one alone.
+  const Parameter *pooled_inner_[2] = {}, *pooled_outer_[2] = {};
+  std::optional<uint64_t> pooled_seed_;  // while loading: it is drawn anew from this one
+  int all_blocks_ = 0;                   // with a pooled head: those that do not run too
   int first_decoder_block_ = 0;
   bool keeps_layout_ = true;
   std::vector<std::string> warnings_;

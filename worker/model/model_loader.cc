@@ -12,6 +12,9 @@
 namespace thaw {
 namespace {
 
+// Streams of the seed that no family has.
+constexpr uint64_t kPooledHeadStream = uint64_t{1} << 15;
+
 // "a, b, c, …": the first few names.
 std::string FirstNames(const std::vector<std::string>& names) {
   const size_t shown = std::min<size_t>(names.size(), 5);
@@ -223,15 +226,69 @@ void ModelLoader::Copy(const std::string& name, const Parameter* parameter) {
   }
 }
 
+void ModelLoader::AddPooledLayer(int index, int64_t out, int64_t in, const Parameter* pair[2]) {
+  const std::string scope = absl::StrCat(kPooledHeadScope, index);
+  if (model_->pooled_seed_) {
+    pair[0] =
+        Fresh(scope + ".weight",
+              NormalTensor({out, in}, model_->config_.initializer_range, *model_->pooled_seed_,
+                           kPooledHeadStream + static_cast<uint64_t>(index)));
+    pair[1] = AsBias(Fresh(scope + ".bias", at::zeros({out})));
+  } else {
+    pair[0] = Tensor(scope + ".weight", {out, in});
+    pair[1] = AsBias(Tensor(scope + ".bias", {out}));
+  }
+}
+
+void ModelLoader::EndInPooledHead() {
+  std::vector<Group>& groups = model_->groups_;
+  const PooledHeadConfig& head = *model_->config_.pooled;
+  const int all = model_->all_blocks_ = static_cast<int>(groups.size()) - 2;
+  const int blocks = static_cast<int>(head.blocks);
+  if (head.blocks > all) {
+    status_ = InvalidField("pooled_head.blocks", absl::StrCat(head.blocks, "; the model has ", all,
+                                                              " blocks, so give at most that"));
+    return;
+  }
+  std::vector<std::string> above;
+  for (int i = blocks + 1; i < static_cast<int>(groups.size()); ++i) {
+    above.insert(above.end(), groups[i].parameters.begin(), groups[i].parameters.end());
+  }
+  groups.resize(static_cast<size_t>(blocks) + 1);
+  for (const std::string& name : above) {
+    const bool final_norm =
+        blocks == all && model_->parameters_.Find(name)->kind == ParameterKind::kNorm;
+    if (final_norm) groups.back().parameters.push_back(name);
+    model_->parameters_.MoveToGroup(name, final_norm ? blocks : 0);
+  }
+  // Layers above lie behind those that run.
+  while (!model_->linears_.empty() &&
+         std::count(above.begin(), above.end(), model_->linears_.back().weight->name) > 0) {
+    model_->linears_.pop_back();
+  }
+  StartGroup("head");
+  const int64_t d = model_->config_.hidden_size;
+  const auto labels = static_cast<int64_t>(model_->config_.labels.size());
+  if (head.linear()) {
+    AddPooledLayer(0, labels, d, model_->pooled_outer_);
+  } else {
+    AddPooledLayer(0, head.hidden_size, d, model_->pooled_inner_);
+    AddPooledLayer(2, labels, head.hidden_size, model_->pooled_outer_);
+  }
+  model_->config_.head = HeadKind::kClassifier;
+}
+
 absl::Status ModelLoader::Finish(const std::vector<std::string>& other_heads,
                                  const std::vector<std::string>& buffers) {
+  if (status_.ok() && model_->config_.pooled) EndInPooledHead();
   THAW_RETURN_IF_ERROR(status_);
   std::vector<std::string> unused, unknown;
   for (const std::string& name : weights_->Rest()) {
     const auto ends = [&](const std::string& suffix) { return absl::EndsWith(name, suffix); };
     const auto begins = [&](const std::string& prefix) { return absl::StartsWith(name, prefix); };
     if (std::any_of(buffers.begin(), buffers.end(), ends)) continue;
-    const bool known = std::any_of(other_heads.begin(), other_heads.end(), begins);
+    const bool known =
+        begins(kPooledHeadScope) || std::any_of(other_heads.begin(), other_heads.end(), begins);
     (known ? unused : unknown).push_back(name);
   }
   if (!unknown.empty()) {

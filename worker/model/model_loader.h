@@ -95,6 +95,9 @@ class ModelLoader {
 
  private:
   int group() const { return static_cast<int>(model_->groups_.size()) - 1; }
+  // Takes what never runs below a pooled head out of the groups, then adds its tensors.
+  void EndInPooledHead();
+  void AddPooledLayer(int index, int64_t out, int64_t in, const Parameter* pair[2]);
 
   Weights* const weights_;
   Model* const model_;

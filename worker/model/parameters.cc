@@ -35,6 +35,11 @@ void Parameters::SetGroup(absl::string_view name, int group) {
   all_[index_.at(std::string(name))].group = group;
 }
 
+void Parameters::MoveToGroup(absl::string_view name, int group) {
+  Parameter& parameter = all_[index_.at(std::string(name))];
+  parameter.group = parameter.first_use = group;
+}
+
 void Parameters::MarkBias(const Parameter* parameter) {
   all_[index_.at(parameter->name)].bias = true;
 }

@@ -80,6 +80,8 @@ class Parameters {
   // While a model is loaded: the named parameter freezes with another group than the one that reads
   // it first; its files hold a second copy of it under the name `alias`.
   void SetGroup(absl::string_view name, int group);
+  // While a model is loaded: the named parameter is of this group, which reads it first too.
+  void MoveToGroup(absl::string_view name, int group);
   // While a model is loaded: `parameter` is a bias.
   void MarkBias(const Parameter* parameter);
   // Adapters of the model hold the named parameter of the base.

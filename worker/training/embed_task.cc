@@ -46,8 +46,9 @@ absl::StatusOr<bool> Embed(PredictionTask* task) {
                .target_bounds = {}},
               context);
     const torch::NoGradGuard no_gradients;
-    const torch::Tensor states = model->Hidden(last, context).to(torch::kCPU, torch::kFloat32);
-    const torch::Tensor pooled = Pool(states, last.cu_seqlens, embed.pooling(), normalize);
+    const torch::Tensor states = model->LastHidden(last, context).to(torch::kCPU, torch::kFloat32);
+    const torch::Tensor pooled =
+        Pool(states, last.cu_seqlens, PoolingOf(embed.pooling()), normalize);
     for (int64_t i = 0; i < batch.sequences(); ++i) {
       const std::span<const float> vector(pooled.const_data_ptr<float>() + i * width,
                                           static_cast<size_t>(width));

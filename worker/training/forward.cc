@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "worker/training/pooling.h"
+
 namespace thaw {
 namespace {
 
@@ -14,14 +16,15 @@ torch::Tensor ViewOf(const std::vector<T>& values) {
 }
 
 RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout, int group,
-                        SequenceState* state = nullptr) {
+                        SequenceState* state = nullptr, bool all_rows = false) {
   return {.training = trained.DropsOut(group),
           .frozen = !trained.Trained(group),
           .dropout = dropout,
+          .all_rows = all_rows,
           .state = state};
 }
 
-// The rows that leave the last block.
+// The rows that leave the last block, or what a pooled head makes of them.
 Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                 const DropoutKey& dropout, SequenceState* state = nullptr) {
   Packed packed{.token_ids = ViewOf(batch.token_ids),
@@ -34,6 +37,7 @@ Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& tra
     packed.target_ids = ViewOf(batch.target_ids);
     packed.target_bounds = batch.target_bounds;
   }
+  const bool pools = model->config().pooled.has_value();
   Rows rows;
   {
     const torch::AutoGradMode gradient(trained.NeedsGradient(0));
@@ -42,7 +46,11 @@ Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& tra
   for (int block = 0; block < model->blocks(); ++block) {
     const torch::AutoGradMode gradient(trained.NeedsGradient(block + 1));
     rows = model->Block(block, std::exchange(rows, {}),
-                        GroupContext(trained, dropout, block + 1, state));
+                        GroupContext(trained, dropout, block + 1, state, pools));
+  }
+  if (pools) {
+    const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks()));
+    rows = PooledRows(model, rows, GroupContext(trained, dropout, model->blocks()));
   }
   const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks()));
   return model->WithoutPrompt(std::move(rows), GroupContext(trained, dropout, model->blocks()));
@@ -62,12 +70,18 @@ TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>&
   }
 }
 
+torch::Tensor PooledVectors(Model* model, const PackedBatch& batch) {
+  return LastRowsOf(model, batch, TrainedGroups(), DropoutKey()).data;
+}
+
 torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                      const DropoutKey& dropout) {
   const Rows rows = LastRowsOf(model, batch, trained, dropout);
   const int head = model->blocks() + 1;
   const torch::AutoGradMode gradient(trained.NeedsGradient(head));
-  return model->Head(rows, GroupContext(trained, dropout, head));
+  const RunContext context = GroupContext(trained, dropout, head);
+  return model->config().pooled ? model->PooledLogits(rows.data, context)
+                                : model->Head(rows, context);
 }
 
 torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGroups& trained,

@@ -35,6 +35,9 @@ class TrainedGroups {
 
 // `batch` must outlive the backward pass in all of these.
 
+// What a pooled head reads of each sequence, [sequences, hidden]; the model has such a head.
+torch::Tensor PooledVectors(Model* model, const PackedBatch& batch);
+
 // The logits of a classifier, [sequences, labels].
 torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                      const DropoutKey& dropout);

@@ -10,6 +10,7 @@
 #include "worker/training/checkpoint.h"
 #include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
+#include "worker/training/pooling.h"
 #include "worker/training/run_model.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/peft_files.h"
@@ -36,6 +37,7 @@ HeadSpec HeadOf(const v1::TrainingBehind& behind, const ModelConfig& config) {
     default:
       head.kind = HeadKind::kLanguageModel;
   }
+  head.pooled = PooledHeadOf(training);
   return head;
 }
 

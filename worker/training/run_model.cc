@@ -27,6 +27,7 @@ absl::StatusOr<std::optional<HeadSpec>> HeadOfAdapter(const std::string& directo
   head.kind = config->head;
   head.problem = config->problem;
   if (head.kind == HeadKind::kClassifier) head.labels = config->labels;
+  head.pooled = config->pooled;
   return head;
 }
 
@@ -46,7 +47,20 @@ absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::strin
                      absl::StrJoin(own->labels, ", "), " instead of ",
                      absl::StrJoin(head->labels, ", "), ": begin with its base model"));
   }
-  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head ? head : own));
+  std::optional<HeadSpec> chosen = head ? head : own;
+  if (head && own) {
+    if (!head->pooled) chosen->pooled = own->pooled;
+    if (chosen->pooled && chosen->pooled->blocks < 0 && own->pooled) {
+      chosen->pooled->blocks = own->pooled->blocks;
+    }
+    if (chosen->pooled.has_value() != own->pooled.has_value() ||
+        (own->pooled && !SameForm(*chosen->pooled, *own->pooled))) {
+      return InvalidField("pooled_head",
+                          "differs from the adapter's own head: leave it out to go on with that "
+                          "one, or begin with its base model");
+    }
+  }
+  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, chosen));
   THAW_ASSIGN_OR_RETURN(loaded.part, LoadAdapter(run.model_dir(), loaded.model.get()));
   return loaded;
 }

@@ -110,6 +110,7 @@ absl::Status TrainingLoop::Turn(Program::Action action) {
 }
 
 absl::Status TrainingLoop::TrainStep() {
+  if (program_->phase().has_convergence()) return Converge();
   const double begin = reporter_.SecondsSinceStart();
   const StepRows rows = plan_->Step(cursor_);
   THAW_ASSIGN_OR_RETURN(const double loss_sum, AccumulateGradients(rows));
@@ -361,6 +362,7 @@ absl::StatusOr<internal::Ended> TrainingLoop::Finish() {
   const std::string result_dir = run_.work_dir() + "/" + ended.result_dir();
   const int64_t trained = CountNumbers(last.names);
   THAW_RETURN_IF_ERROR(WriteModel(result_dir));
+  THAW_RETURN_IF_ERROR(ExportFeatures(result_dir));
   THAW_RETURN_IF_ERROR(ReadBack(result_dir));
   reporter_.Log(absl::StrFormat("result written: the weights %s optimizer step %d, in %.1f s",
                                 best ? "with the best metric, of" : "after",

@@ -56,6 +56,14 @@ class TrainingLoop {
   absl::StatusOr<PhaseParameters> PhaseParametersOf(int phase) const;
   int64_t CountNumbers(const std::vector<std::string>& names) const;
 
+  // convergence.cc
+  // Whether a phase that trains these parameters can end by convergence, or leave features to
+  // export, where it is asked to.
+  absl::Status CheckPooledHead(int phase, const PhaseParameters& trains) const;
+  // The whole of a phase that ends by convergence; nothing of it is done when it is told to end.
+  absl::Status Converge();
+  absl::Status ExportFeatures(const std::string& directory);
+
   // training_loop.cc
   absl::Status Turn(Program::Action action);
   absl::Status TrainStep();

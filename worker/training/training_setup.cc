@@ -11,6 +11,7 @@
 #include "common/base/status.h"
 #include "common/spec/added_part_kind.h"
 #include "worker/training/model_directory.h"
+#include "worker/training/pooling.h"
 #include "worker/training/rows_report.h"
 #include "worker/training/run_model.h"
 #include "worker/training/training_loop.h"
@@ -62,7 +63,8 @@ absl::Status TrainingLoop::Prepare() {
                                                       HeadSpec{.labels = inputs_.labels,
                                                                .problem = inputs_.problem,
                                                                .seed = training_.seed(),
-                                                               .kind = inputs_.head}));
+                                                               .kind = inputs_.head,
+                                                               .pooled = PooledHeadOf(training_)}));
   model_ = std::move(loaded.model);
   part_ = std::move(loaded.part);
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
@@ -98,6 +100,7 @@ absl::Status TrainingLoop::Prepare() {
     }
     // What a later phase cannot do is better known now than after hours.
     THAW_ASSIGN_OR_RETURN(const PhaseParameters trains, PhaseParametersOf(i));
+    THAW_RETURN_IF_ERROR(CheckPooledHead(i, trains));
     if (training_.output() == v1::Training::ADAPTER) {
       THAW_RETURN_IF_ERROR(
           KeepBeside(absl::StrCat("phases[", i, "].selector"), trains.names, model_.get()));

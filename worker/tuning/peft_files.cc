@@ -249,7 +249,8 @@ absl::Status SaveAdapter(const Model& model, const v1::AddedPart& part,
   for (const Parameter& parameter : model.parameters().all()) {
     const bool classifiers = model.config().head == HeadKind::kClassifier &&
                              (absl::StartsWith(parameter.name, "classifier.") ||
-                              absl::StartsWith(parameter.name, "score."));
+                              absl::StartsWith(parameter.name, "score.") ||
+                              absl::StartsWith(parameter.name, kPooledHeadScope));
     if (!IsStored(parameter) && !parameter.kept_beside && !classifiers) continue;
     std::string name = parameter.name;
     if (!parameter.added()) {

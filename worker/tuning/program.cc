@@ -45,6 +45,9 @@ Program::Program(const v1::Training& training, const DataSteps& data, bool has_v
       case v1::Phase::kLossUnits:
         length.steps = data_.to_loss_units(epoch, phase.loss_units());
         break;
+      case v1::Phase::kConvergence:
+        length.steps = phase.convergence().max_iterations();
+        break;
       default:
         length.steps = phase.steps();
     }
@@ -52,6 +55,8 @@ Program::Program(const v1::Training& training, const DataSteps& data, bool has_v
                                      ? static_cast<double>(evaluation.every_steps())
                                      : every * static_cast<double>(data_.in_epoch);
     lengths_.push_back(length);
+    // Its iterations are no passes in the data's order.
+    if (phase.has_convergence()) continue;
     // Every phase sees whole passes.
     epoch += (length.steps + data_.in_epoch - 1) / data_.in_epoch;
   }
@@ -138,7 +143,8 @@ void Program::PhaseEnded() {
 int64_t Program::total_steps() const {
   int64_t total = 0;
   for (int i = 0; i < training_->phases_size(); ++i) {
-    if (training_->phases(i).has_plateau() || training_->phases(i).has_wall_time()) return 0;
+    const v1::Phase& phase = training_->phases(i);
+    if (phase.has_plateau() || phase.has_wall_time() || phase.has_convergence()) return 0;
     total += lengths_[i].steps;
   }
   return total;
@@ -152,7 +158,9 @@ double Program::rate_share() const {
 }
 
 double Program::phase_epoch() const {
-  return static_cast<double>(state_.phase_step()) / static_cast<double>(data_.in_epoch);
+  const auto steps = static_cast<double>(state_.phase_step());
+  const bool converges = state_.phase() < training_->phases_size() && phase().has_convergence();
+  return converges ? steps : steps / static_cast<double>(data_.in_epoch);
 }
 
 bool Program::needs_best() const {
@@ -166,6 +174,8 @@ bool Program::needs_best() const {
 }
 
 bool Program::StepsDone() const {
+  // All of it is done at once.
+  if (phase().has_convergence()) return state_.phase_step() > 0;
   return phase().has_wall_time() ? state_.out_of_time()
                                  : state_.phase_step() >= phase_length().steps;
 }

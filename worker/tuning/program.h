@@ -34,7 +34,7 @@ struct DataSteps {
 
 // Steps of one phase and when it evaluates.
 struct PhaseLength {
-  int64_t steps = 0;               // for a plateau the bound, for wall_time 0
+  int64_t steps = 0;               // for a plateau and convergence the bound, for wall_time 0
   double evaluation_interval = 0;  // steps between evaluations, not necessarily whole
 };
 
@@ -65,7 +65,7 @@ class Program {
   // The phase that Next() speaks of; not after kFinish.
   const v1::Phase& phase() const { return training_->phases(state_.phase()); }
   const PhaseLength& phase_length() const { return lengths_[state_.phase()]; }
-  // Steps of all phases; 0 when one of them ends by plateau or wall_time.
+  // Steps of all phases; 0 when one of them ends by plateau, wall_time or convergence.
   int64_t total_steps() const;
   // The share of the peak rate at which the next step is taken: by the schedule of the job, or of
   // the phase.

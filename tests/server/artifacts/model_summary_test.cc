@@ -57,6 +57,25 @@ TEST(SummarizeModel, ReadsLabelsOfAClassifier) {
   EXPECT_EQ(Summarize(files)->labels_size(), 0);
 }
 
+TEST(SummarizeModel, ReadsLabelsOfAPooledHead) {
+  FileContents files = TinyModel();
+  const auto pooled = [](const std::string& head) {
+    return Config(R"("id2label":{"0":"bad","1":"good"},"thaw_pooled_head":)" + head);
+  };
+  files["config.json"] = pooled(R"({"blocks":1})");
+  // Rows for other models are no weights.
+  files["features.safetensors"] = TinySafetensors("[6]");
+  const auto summary = Summarize(files);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->head(), v1::ModelSummary::CLASSIFIER);
+  EXPECT_THAT(summary->labels(), ElementsAre("bad", "good"));
+  EXPECT_EQ(summary->blocks(), 1);
+  EXPECT_EQ(summary->parameters(), Summarize(TinyModel())->parameters());
+  for (const char* head : {"3", "{}", R"({"blocks":3})", R"({"blocks":-1})"}) {
+    CheckRefused("config.json", pooled(head), "as thaw_pooled_head");
+  }
+}
+
 TEST(SummarizeModel, HostileNumbersAreRefused) {
   for (const char* padding : {"9223372036854775807", "-9223372036854775808", "63", "-2"}) {
     CheckRefused("config.json",
