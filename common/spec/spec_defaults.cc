@@ -4,6 +4,7 @@
 
 #include "common/spec/added_part_kind.h"
 #include "common/spec/auto_values.h"
+#include "common/spec/cache_decision.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/preset_program.h"
 #include "common/spec/ready_artifact.h"
@@ -195,6 +196,11 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   SetDefault(evaluation, &v1::Evaluation::has_keep_best, &v1::Evaluation::set_keep_best, true);
   if (training->checkpoint().every_steps() == 0)
     training->mutable_checkpoint()->set_every_steps(200);
+  v1::ActivationCache* cache = training->mutable_activation_cache();
+  if (cache->use() == v1::ActivationCache::USE_UNSPECIFIED)
+    cache->set_use(v1::ActivationCache::AUTO);
+  if (cache->max_bytes() == 0) cache->set_max_bytes(kDefaultCacheBytes);
+  FillCacheDecisions(model, dataset, training);
 }
 
 void FillPrediction(const v1::Artifact* model, const SpecContext& context,

@@ -116,6 +116,13 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
     }
   }
   ValidateTask(field, training, problems);
+  const v1::ActivationCache& cache = training.activation_cache();
+  if (!v1::ActivationCache::Use_IsValid(cache.use())) {
+    problems->Add(at("activation_cache.use"),
+                  absl::StrCat(static_cast<int>(cache.use()), " is not known; give AUTO or OFF"));
+  }
+  problems->ExpectWithin(at("activation_cache.max_bytes"), cache.max_bytes(), 0,
+                         int64_t{10'000'000'000'000});
   ValidateRows(field, training, problems);
   ValidateAddedPart(field, training, problems);
   ValidatePooledHead(field, training, problems);

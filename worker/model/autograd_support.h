@@ -6,6 +6,7 @@
 #include "torch/csrc/autograd/custom_function.h"
 #include "torch/types.h"
 #include "worker/kernels/kernels.h"
+#include "worker/model/rows_alike.h"
 
 namespace at::native {
 // oneDNN's GEMM, out = alpha a b + beta out. LibTorch exports it but ships no header. It takes
@@ -18,6 +19,14 @@ namespace thaw {
 
 inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
                  bool accumulate = false) {
+  if (RowsAlike::on() && a.size(0) == 1) {
+    const torch::Tensor twice = at::empty({2, out.size(1)}, out.options());
+    if (accumulate) twice.copy_(out.expand_as(twice));
+    at::native::mkldnn_matmul(a.expand({2, a.size(1)}).contiguous(), b, twice,
+                              accumulate ? 1.0f : 0.0f, 1.0f);
+    out.copy_(twice.narrow(0, 0, 1));
+    return;
+  }
   at::native::mkldnn_matmul(a, b, out, accumulate ? 1.0f : 0.0f, 1.0f);
 }
 
@@ -63,7 +72,7 @@ inline torch::Tensor InputMajor(const torch::Tensor& weight, bool input_major) {
 inline void Project(const torch::Tensor& x, const torch::Tensor& weight, bool input_major,
                     const torch::Tensor& bias, const torch::Tensor& result) {
   constexpr int64_t kFewRows = 32;  // up to here reading the weight takes most of the time
-  if (x.size(0) <= kFewRows && x.is_contiguous() && weight.is_contiguous()) {
+  if (x.size(0) <= kFewRows && !RowsAlike::on() && x.is_contiguous() && weight.is_contiguous()) {
     Kernels().skinny_matmul(input_major ? WeightLayout::kInOut : WeightLayout::kOutIn, x.size(0),
                             x.size(1), result.size(1), Floats(x), Floats(weight), Floats(bias),
                             Floats(result));

@@ -17,7 +17,8 @@ namespace thaw {
 
 std::optional<torch::Tensor> AllLogits(Model* model, const TokenizedDataset& dataset,
                                        int64_t tokens_per_batch,
-                                       const std::function<bool(int64_t rows_done)>& go_on) {
+                                       const std::function<bool(int64_t rows_done)>& go_on,
+                                       ActivationCache* frozen) {
   const auto classes = static_cast<int64_t>(model->config().labels.size());
   torch::Tensor result = torch::empty({dataset.rows(), classes}, torch::kFloat32);
   auto* out = result.mutable_data_ptr<float>();
@@ -25,7 +26,7 @@ std::optional<torch::Tensor> AllLogits(Model* model, const TokenizedDataset& dat
   for (const std::vector<int64_t>& rows : EvaluationBatches(dataset, tokens_per_batch)) {
     if (!go_on(done)) return std::nullopt;
     const PackedBatch batch = Pack(dataset, rows);
-    const torch::Tensor logits = Logits(model, batch, TrainedGroups(), DropoutKey());
+    const torch::Tensor logits = Logits(model, batch, TrainedGroups(), DropoutKey(), frozen);
     for (int64_t i = 0; i < batch.sequences(); ++i) {
       const std::span<const float> row = LogitsOfRow(logits, i);
       std::copy(row.begin(), row.end(), out + batch.rows[i] * classes);
@@ -60,14 +61,15 @@ EvaluationFigures Evaluate(const torch::Tensor& logits, const TokenizedDataset& 
 
 std::optional<std::map<std::string, double>> EvaluateTokens(
     Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch, int32_t lanes,
-    const std::function<bool(int64_t rows_done)>& go_on) {
+    const std::function<bool(int64_t rows_done)>& go_on, ActivationCache* frozen) {
   const torch::NoGradGuard no_grad;
   std::vector<double> sums(static_cast<size_t>(dataset.rows()));
   int64_t done = 0, units = 0;
   const auto add = [&](const std::vector<int64_t>& rows, SequenceState* state) {
     if (!go_on(done)) return false;
     const PackedBatch batch = Pack(dataset, rows);
-    const torch::Tensor states = LossStates(model, batch, TrainedGroups(), DropoutKey(), state);
+    const torch::Tensor states =
+        LossStates(model, batch, TrainedGroups(), DropoutKey(), state, frozen);
     const OutputLayer output = model->output_layer();
     const torch::Tensor values =
         LinearLogProbabilities(PathFor(states), states, output.weight, output.bias, NextIds(batch));

@@ -1,8 +1,11 @@
 #include "worker/training/forward.h"
 
+#include <ATen/Functions.h>
+
 #include <algorithm>
 #include <utility>
 
+#include "worker/model/rows_alike.h"
 #include "worker/training/pooling.h"
 
 namespace thaw {
@@ -24,36 +27,63 @@ RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout,
           .state = state};
 }
 
-// The rows that leave the last block, or what a pooled head makes of them.
-Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                const DropoutKey& dropout, SequenceState* state = nullptr) {
-  Packed packed{.token_ids = ViewOf(batch.token_ids),
-                .token_type_ids =
-                    model->config().token_types ? ViewOf(batch.token_type_ids) : torch::Tensor(),
-                .cu_seqlens = batch.cu_seqlens,
-                .target_ids = {},
-                .target_bounds = {}};
-  if (!batch.target_bounds.empty()) {
-    packed.target_ids = ViewOf(batch.target_ids);
-    packed.target_bounds = batch.target_bounds;
-  }
+// Runs the groups [begin, end), the head not among them, on `rows`, which flow into the first; the
+// embeddings read the batch. What flows into the head is without a prompt's rows, and pooled where
+// it is a pooled head.
+Rows RunGroups(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
+               const DropoutKey& dropout, SequenceState* state, int begin, int end, Rows rows) {
+  const int head = model->blocks() + 1;
   const bool pools = model->config().pooled.has_value();
-  Rows rows;
-  {
+  if (begin == 0 && end > 0) {
+    Packed packed{.token_ids = ViewOf(batch.token_ids),
+                  .token_type_ids =
+                      model->config().token_types ? ViewOf(batch.token_type_ids) : torch::Tensor(),
+                  .cu_seqlens = batch.cu_seqlens,
+                  .target_ids = {},
+                  .target_bounds = {}};
+    if (!batch.target_bounds.empty()) {
+      packed.target_ids = ViewOf(batch.target_ids);
+      packed.target_bounds = batch.target_bounds;
+    }
     const torch::AutoGradMode gradient(trained.NeedsGradient(0));
     rows = model->Embed(packed, GroupContext(trained, dropout, 0, state));
   }
-  for (int block = 0; block < model->blocks(); ++block) {
-    const torch::AutoGradMode gradient(trained.NeedsGradient(block + 1));
-    rows = model->Block(block, std::exchange(rows, {}),
-                        GroupContext(trained, dropout, block + 1, state, pools));
+  for (int group = std::max(begin, 1); group < end; ++group) {
+    const torch::AutoGradMode gradient(trained.NeedsGradient(group));
+    rows = model->Block(group - 1, std::exchange(rows, {}),
+                        GroupContext(trained, dropout, group, state, pools));
   }
-  if (pools) {
-    const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks()));
-    rows = PooledRows(model, rows, GroupContext(trained, dropout, model->blocks()));
+  if (begin == head || end < head) return rows;
+  const torch::AutoGradMode gradient(trained.NeedsGradient(head - 1));
+  const RunContext context = GroupContext(trained, dropout, head - 1);
+  rows = model->WithoutPrompt(std::move(rows), context);
+  return pools ? PooledRows(model, rows, context) : rows;
+}
+
+// The groups below `end` in evaluation mode.
+Rows FrozenRows(Model* model, const PackedBatch& batch, int end) {
+  const torch::NoGradGuard no_grad;
+  const RowsAlike alike;
+  return RunGroups(model, batch, TrainedGroups(), DropoutKey(), nullptr, 0, end, {});
+}
+
+// The rows that leave the last block.
+Rows LastRowsOf(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
+                const DropoutKey& dropout, SequenceState* state, ActivationCache* frozen) {
+  int begin = 0;
+  Rows rows;
+  if (frozen != nullptr) {
+    begin = frozen->boundary();
+    rows = frozen->RowsOf(batch, [&](const PackedBatch& missing) {
+      return FrozenRows(model, missing, frozen->boundary());
+    });
   }
-  const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks()));
-  return model->WithoutPrompt(std::move(rows), GroupContext(trained, dropout, model->blocks()));
+  return RunGroups(model, batch, trained, dropout, state, begin, model->blocks() + 1,
+                   std::move(rows));
+}
+
+bool SameBits(const torch::Tensor& a, const torch::Tensor& b) {
+  return a.defined() == b.defined() && (!a.defined() || at::equal(a, b));
 }
 
 }  // namespace
@@ -71,12 +101,12 @@ TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>&
 }
 
 torch::Tensor PooledVectors(Model* model, const PackedBatch& batch) {
-  return LastRowsOf(model, batch, TrainedGroups(), DropoutKey()).data;
+  return LastRowsOf(model, batch, TrainedGroups(), DropoutKey(), nullptr, nullptr).data;
 }
 
 torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                     const DropoutKey& dropout) {
-  const Rows rows = LastRowsOf(model, batch, trained, dropout);
+                     const DropoutKey& dropout, ActivationCache* frozen) {
+  const Rows rows = LastRowsOf(model, batch, trained, dropout, nullptr, frozen);
   const int head = model->blocks() + 1;
   const torch::AutoGradMode gradient(trained.NeedsGradient(head));
   const RunContext context = GroupContext(trained, dropout, head);
@@ -85,11 +115,29 @@ torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups
 }
 
 torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                         const DropoutKey& dropout, SequenceState* state) {
-  const Rows rows = LastRowsOf(model, batch, trained, dropout, state);
+                         const DropoutKey& dropout, SequenceState* state, ActivationCache* frozen) {
+  const Rows rows = LastRowsOf(model, batch, trained, dropout, state, frozen);
   const int head = model->blocks() + 1;
   const torch::AutoGradMode gradient(trained.NeedsGradient(head));
   return model->OutputStates(rows, ViewOf(batch.loss_rows), GroupContext(trained, dropout, head));
+}
+
+bool ComputesRowsAlike(Model* model, const TokenizedDataset& dataset, int boundary) {
+  constexpr int64_t kTried = 4;
+  std::vector<int64_t> tried;
+  for (int64_t row = 0; row < std::min(dataset.rows(), kTried); ++row) tried.push_back(row);
+  const Rows all = FrozenRows(model, Pack(dataset, tried), boundary);
+  for (size_t i = 0; i < tried.size(); ++i) {
+    const Rows alone = FrozenRows(model, Pack(dataset, {&tried[i], 1}), boundary);
+    const auto part = [i](const torch::Tensor& data, const std::vector<int32_t>& bounds) {
+      return data.defined() ? data.slice(0, bounds[i], bounds[i + 1]) : data;
+    };
+    if (!SameBits(alone.data, part(all.data, all.cu_seqlens)) ||
+        !SameBits(alone.other, part(all.other, all.other_bounds))) {
+      return false;
+    }
+  }
+  return true;
 }
 
 Path PathFor(const torch::Tensor& tensor) {

@@ -7,6 +7,7 @@
 #include "torch/types.h"
 #include "worker/data/packed_batch.h"
 #include "worker/model/model.h"
+#include "worker/training/activation_cache.h"
 
 namespace thaw {
 
@@ -26,6 +27,8 @@ class TrainedGroups {
   }
   // Whether autograd has to see this group.
   bool NeedsGradient(int group) const { return !trained_.empty() && group >= lowest_; }
+  // The lowest group of which that is so; 0 if nothing is trained.
+  int lowest() const { return lowest_; }
 
  private:
   std::vector<bool> trained_;  // by group; empty: none
@@ -33,20 +36,28 @@ class TrainedGroups {
   bool frozen_dropout_ = false;
 };
 
-// `batch` must outlive the backward pass in all of these.
+// `batch` must outlive the backward pass in all of these. With `frozen` the groups below its
+// boundary are run for those rows alone that it does not hold, and in a way that gives a row the
+// same bits in every batch (RowsAlike); null: for all, as the others. Nothing is trained below the
+// boundary.
 
 // What a pooled head reads of each sequence, [sequences, hidden]; the model has such a head.
 torch::Tensor PooledVectors(Model* model, const PackedBatch& batch);
 
 // The logits of a classifier, [sequences, labels].
 torch::Tensor Logits(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                     const DropoutKey& dropout);
+                     const DropoutKey& dropout, ActivationCache* frozen = nullptr);
 
 // What a language model's output layer reads of batch.loss_rows, [loss rows, width]: rows without
 // loss never reach it. The sequences go on from `state`, as RunContext::state has it; null: they
 // begin with this batch.
 torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                         const DropoutKey& dropout, SequenceState* state = nullptr);
+                         const DropoutKey& dropout, SequenceState* state = nullptr,
+                         ActivationCache* frozen = nullptr);
+
+// Whether rows of `dataset`, which has some, get the same bits from the groups below `boundary`
+// when each is computed alone as when several are: what ActivationCache rests on, tried out.
+bool ComputesRowsAlike(Model* model, const TokenizedDataset& dataset, int boundary);
 
 // The operations that serve where `tensor` lies.
 Path PathFor(const torch::Tensor& tensor);

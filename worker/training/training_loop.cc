@@ -174,8 +174,8 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
     const PackedBatch batch = Pack(inputs_.training, micro_step);
     std::optional<SequenceState> state;
     if (carried_) state = carried_->NextLanes(batch.sequences());
-    const torch::Tensor loss =
-        task_->LossSum(model_.get(), batch, trained_groups_, dropout, state ? &*state : nullptr);
+    const torch::Tensor loss = task_->LossSum(model_.get(), batch, trained_groups_, dropout,
+                                              state ? &*state : nullptr, frozen_part_->training());
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
       return WithReason(absl::InvalidArgumentError(absl::StrCat(
@@ -195,10 +195,11 @@ absl::StatusOr<double> TrainingLoop::AccumulateGradients(const StepRows& rows) {
 
 absl::Status TrainingLoop::Evaluate() {
   std::optional<EvaluationFigures> figures =
-      task_->Evaluate(model_.get(), inputs_.validation, TokensPerMicroStep(), [this](int64_t) {
-        reporter_.Beat();
-        return !context_.control->ShouldEnd();
-      });
+      task_->Evaluate(model_.get(), inputs_.validation, TokensPerMicroStep(),
+                      frozen_part_->validation(), [this](int64_t) {
+                        reporter_.Beat();
+                        return !context_.control->ShouldEnd();
+                      });
   // Given up for a pause or a stop, which the boundary sees to; it is still due.
   if (!figures) return absl::OkStatus();
   if (!std::isfinite(figures->values.at("loss"))) {
@@ -266,6 +267,7 @@ absl::Status TrainingLoop::EndPhase() {
   moments_ = trainables_->moments();
   trainables_->Release();
   trainables_.reset();
+  if (const std::string kept = frozen_part_->EndPhase(); !kept.empty()) reporter_.Log(kept);
   program_->PhaseEnded();
   return Checkpoint();
 }
@@ -407,6 +409,7 @@ absl::Status TrainingLoop::ReadBack(const std::string& result_dir) {
                         AnswerProbes(model_.get(), inputs_.training, TokensPerMicroStep()));
   // Two models at a time could be more than there is room for.
   changed_.reset();
+  frozen_part_.reset();
   model_.reset();
   THAW_ASSIGN_OR_RETURN(const std::unique_ptr<Model> saved, LoadResult(run_, result_dir));
   internal::Receipt receipt;

@@ -18,6 +18,7 @@
 #include "worker/training/changed_weights.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/forward.h"
+#include "worker/training/frozen_part.h"
 #include "worker/training/history.h"
 #include "worker/training/reporter.h"
 #include "worker/training/training_inputs.h"
@@ -103,6 +104,7 @@ class TrainingLoop {
   std::unique_ptr<Trainables> trainables_;  // in a phase only
   MomentsByName moments_;                   // between phases: those of the phase before
   TrainedGroups trained_groups_;
+  std::optional<FrozenPart> frozen_part_;
   PhaseParameters parameters_;  // of the present phase
   double time_mark_ = 0;        // since the start: up to where the phase's seconds are counted
 

@@ -112,6 +112,7 @@ absl::Status TrainingLoop::Prepare() {
                         }};
   program_.emplace(training_, steps, has_validation);
   changed_.emplace(&model_->parameters());
+  frozen_part_.emplace(training_, inputs_, std::max(run_.assignment().micro_step_divisor(), 1));
   if (!run_.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(RestoreCheckpoint());
   WarnOfInputs();
   return absl::OkStatus();
@@ -206,6 +207,9 @@ absl::Status TrainingLoop::SetUpTrainables() {
   THAW_ASSIGN_OR_RETURN(
       trainables_, Trainables::Create(&model_->parameters(), names, parameters_.rates, moments_));
   moments_.clear();
+  const std::string decided =
+      frozen_part_->BeginPhase(program_->state().phase(), trained_groups_.lowest(), model_.get());
+  if (!decided.empty()) reporter_.Log(decided);
   time_mark_ = reporter_.SecondsSinceStart();
   reporter_.progress().set_trainable_share(
       static_cast<double>(CountNumbers(names)) /
@@ -217,6 +221,7 @@ absl::Status TrainingLoop::EnterPhase() {
   const v1::Phase& phase = program_->phase();
   if (phase.restore_best() && changed_->has_best()) {
     THAW_RETURN_IF_ERROR(changed_->RestoreBest());
+    frozen_part_->Forget();
     best_is_current_ = true;
   }
   if (phase.optimizer_state() == v1::RESET) moments_.clear();

@@ -19,8 +19,9 @@ class SequenceTask : public TrainingTask {
   }
 
   torch::Tensor LossSum(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                        const DropoutKey& dropout, SequenceState*) const override {
-    const torch::Tensor logits = Logits(model, batch, trained, dropout);
+                        const DropoutKey& dropout, SequenceState*,
+                        ActivationCache* frozen) const override {
+    const torch::Tensor logits = Logits(model, batch, trained, dropout, frozen);
     switch (problem_) {
       case ProblemType::kRegression:
         return SquaredErrorSum(logits, Outputs(batch));
@@ -36,8 +37,8 @@ class SequenceTask : public TrainingTask {
   }
 
   Figures Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
-                   const GoOn& go_on) const override {
-    const auto logits = AllLogits(model, dataset, tokens_per_batch, go_on);
+                   ActivationCache* frozen, const GoOn& go_on) const override {
+    const auto logits = AllLogits(model, dataset, tokens_per_batch, go_on, frozen);
     if (!logits) return std::nullopt;
     return thaw::Evaluate(*logits, dataset);
   }
@@ -53,8 +54,9 @@ class TokenTask : public TrainingTask {
   explicit TokenTask(int32_t lanes) : lanes_(lanes) {}
 
   torch::Tensor LossSum(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
-                        const DropoutKey& dropout, SequenceState* state) const override {
-    const torch::Tensor states = LossStates(model, batch, trained, dropout, state);
+                        const DropoutKey& dropout, SequenceState* state,
+                        ActivationCache* frozen) const override {
+    const torch::Tensor states = LossStates(model, batch, trained, dropout, state, frozen);
     const OutputLayer output = model->output_layer();
     const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks() + 1));
     return LinearCrossEntropySum(PathFor(states), states, output.weight, output.bias,
@@ -62,8 +64,8 @@ class TokenTask : public TrainingTask {
   }
 
   Figures Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
-                   const GoOn& go_on) const override {
-    auto values = EvaluateTokens(model, dataset, tokens_per_batch, lanes_, go_on);
+                   ActivationCache* frozen, const GoOn& go_on) const override {
+    auto values = EvaluateTokens(model, dataset, tokens_per_batch, lanes_, go_on, frozen);
     if (!values) return std::nullopt;
     return EvaluationFigures{*std::move(values), {}};
   }

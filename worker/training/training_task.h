@@ -24,18 +24,19 @@ class TrainingTask {
 
   // The sum over the batch's loss units, fp32, a scalar; with autograd as far as something is
   // trained. `batch` must outlive the backward pass. `state`: what the sequences go on from, and
-  // where they leave what the next rows go on from; null: they begin with this batch.
+  // where they leave what the next rows go on from; null: they begin with this batch. `frozen`: as
+  // in forward.h.
   virtual torch::Tensor LossSum(Model* model, const PackedBatch& batch,
                                 const TrainedGroups& trained, const DropoutKey& dropout,
-                                SequenceState* state) const = 0;
+                                SequenceState* state, ActivationCache* frozen) const = 0;
 
   // "loss", the mean over all loss units, and the metrics of the task by name, but for those that
   // take text to be generated (generated_answers.h). Class weights play no part. Before each batch
   // `go_on` is given the number of rows done; nothing comes back once it returns false. At least
-  // one row.
+  // one row. `frozen`, of the same dataset: as in forward.h.
   virtual std::optional<EvaluationFigures> Evaluate(
       Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,
-      const std::function<bool(int64_t rows_done)>& go_on) const = 0;
+      ActivationCache* frozen, const std::function<bool(int64_t rows_done)>& go_on) const = 0;
 };
 
 // By the model's head: a classifier answers for whole sequences (one label, several, a number), a

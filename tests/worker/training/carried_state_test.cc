@@ -77,7 +77,7 @@ PackedBatch WholeLanes(const TokenizedDataset& text, int64_t lanes) {
 
 double LossOf(Model* model, const PackedBatch& batch) {
   return TaskFor(model->config(), kLanes)
-      ->LossSum(model, batch, TrainedGroups(), DropoutKey(), nullptr)
+      ->LossSum(model, batch, TrainedGroups(), DropoutKey(), nullptr, nullptr)
       .item<double>();
 }
 
@@ -139,14 +139,14 @@ TEST_F(CarriedText, NoGradientFlowsIntoTheStepBefore) {
     }
     const int64_t row = 1;
     const PackedBatch batch = Pack(text, {&row, 1});
-    task->LossSum(model.get(), batch, trained, DropoutKey(), state).backward();
+    task->LossSum(model.get(), batch, trained, DropoutKey(), state, nullptr).backward();
     return gradient();
   };
   CarriedState carried(model->blocks());
   SequenceState state = carried.NextLanes(1);
   const int64_t row = 0;
   const PackedBatch first = Pack(text, {&row, 1});
-  task->LossSum(model.get(), first, trained, DropoutKey(), &state).backward();
+  task->LossSum(model.get(), first, trained, DropoutKey(), &state, nullptr).backward();
   carried.Put(std::move(state));
   carried.StepDone();
   for (const auto& [name, tensor] : carried.tensors()) EXPECT_FALSE(tensor.requires_grad()) << name;
@@ -170,7 +170,7 @@ TEST_F(CarriedText, NoGradientFlowsIntoTheStepBefore) {
                             static_cast<int32_t>(text.offsets[2]) + 1};
   joined.answers.Append({&behind, 1});
   const PackedBatch both = Pack(joined, {&row, 1});
-  task->LossSum(model.get(), both, trained, DropoutKey(), nullptr).backward();
+  task->LossSum(model.get(), both, trained, DropoutKey(), nullptr, nullptr).backward();
   EXPECT_FALSE(at::allclose(cut, gradient(), 1e-5, 1e-9)) << "nothing to cut";
 }
 

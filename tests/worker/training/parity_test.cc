@@ -75,7 +75,8 @@ TEST_P(Parity, TenStepsAreThoseOfTransformers) {
     const auto units =
         static_cast<double>(model.config().head == HeadKind::kLanguageModel ? batch.loss_rows.size()
                                                                             : batch.rows.size());
-    const torch::Tensor loss = task->LossSum(&model, batch, trained, DropoutKey(), nullptr) / units;
+    const torch::Tensor loss =
+        task->LossSum(&model, batch, trained, DropoutKey(), nullptr, nullptr) / units;
     loss.backward();
     const double norm = trainables->GradientNorms().all;
     ASSERT_TRUE(trainables->CheckComplete().ok());

@@ -1,0 +1,179 @@
+// What is kept of a frozen part changes no bit, whatever share of it is kept.
+#include "worker/training/activation_cache.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/worker/model/model_fixture.h"
+#include "tests/worker/training/toy_job.h"
+#include "worker/data/batch_plan.h"
+#include "worker/training/forward.h"
+
+namespace thaw {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+constexpr int64_t kPlenty = int64_t{1} << 30;
+
+// Rows of 1 to 40 tokens; most micro-steps below hold more than 32 rows, some fewer.
+TokenizedDataset RandomRows(const ModelConfig& config, int rows, std::mt19937* random) {
+  TokenizedDataset dataset;
+  const auto id = [&] { return static_cast<int32_t>(5 + (*random)() % 50); };
+  for (int row = 0; row < rows; ++row) {
+    const int length = 2 + static_cast<int>((*random)() % 38);
+    for (int i = 0; i < length; ++i) dataset.token_ids.push_back(id());
+    dataset.offsets.push_back(static_cast<int64_t>(dataset.token_ids.size()));
+    if (config.head == HeadKind::kClassifier) {
+      dataset.labels.push_back(0);
+    } else if (config.model_type == "t5") {
+      std::vector<int32_t> target(1 + (*random)() % 6);
+      for (int32_t& token : target) token = id();
+      dataset.targets.Append(target);
+      dataset.decoder_start = 0;
+    } else {
+      const TokenSpan answer = {1, length};
+      dataset.answers.Append({&answer, 1});
+    }
+  }
+  return dataset;
+}
+
+torch::Tensor OutputsOf(Model* model, const PackedBatch& batch, ActivationCache* frozen) {
+  const torch::NoGradGuard no_grad;
+  if (model->config().head == HeadKind::kClassifier) {
+    return Logits(model, batch, TrainedGroups(), DropoutKey(), frozen);
+  }
+  return LossStates(model, batch, TrainedGroups(), DropoutKey(), nullptr, frozen);
+}
+
+class ActivationCacheOf : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
+  const unsigned seed = std::random_device()();
+  std::mt19937 random(seed);
+  ModelFixture fixture(GetParam(), std::nullopt);
+  Model* const model = fixture.model.get();
+  const TokenizedDataset rows = RandomRows(model->config(), 30, &random);
+  for (int boundary = 1; boundary <= model->blocks() + 1; ++boundary) {
+    EXPECT_TRUE(ComputesRowsAlike(model, rows, boundary));
+    ActivationCache nothing(&rows, boundary, 0), some(&rows, boundary, 20'000),
+        all(&rows, boundary, kPlenty);
+    std::vector<int64_t> order(30);
+    for (int64_t i = 0; i < 30; ++i) order[i] = i;
+    for (int pass = 0; pass < 3; ++pass) {
+      std::shuffle(order.begin(), order.end(), random);
+      for (const std::vector<int64_t>& micro_step : CutByTokens(rows, order, 150)) {
+        const PackedBatch batch = Pack(rows, micro_step);
+        const torch::Tensor expected = OutputsOf(model, batch, &nothing);
+        const torch::Tensor plain = OutputsOf(model, batch, nullptr);
+        ASSERT_LT(MaxDifference(expected, plain), 1e-4) << "seed " << seed;
+        for (ActivationCache* cache : {&some, &all}) {
+          ASSERT_TRUE(at::equal(OutputsOf(model, batch, cache), expected))
+              << "boundary " << boundary << ", pass " << pass << ", seed " << seed;
+        }
+      }
+    }
+    EXPECT_EQ(nothing.figures().held_rows, 0);
+    EXPECT_EQ(nothing.figures().bytes, 0);
+    EXPECT_EQ(nothing.figures().computed, 90);
+    EXPECT_EQ(all.figures().held_rows, 30);
+    EXPECT_EQ(all.figures().computed, 30) << "what is held was computed again";
+    EXPECT_EQ(all.figures().found, 60);
+    EXPECT_LE(some.figures().bytes, 20'000);
+    EXPECT_GT(some.figures().held_rows, 0);
+    EXPECT_EQ(some.figures().found, 2 * some.figures().held_rows);
+    EXPECT_EQ(some.figures().computed + some.figures().found, 90);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ActivationCacheOf,
+                         ::testing::Values("bert-cls", "roberta-cls", "distilbert-cls", "gpt2-cls",
+                                           "gpt2", "bloom-5heads", "llama-cls", "qwen3", "t5"),
+                         [](const auto& info) { return FixtureTestName(info.param); });
+
+TEST(ActivationCache, KeepsOneVectorARowWhereTheHeadReadsNoMore) {
+  ModelFixture fixture("bert-cls", std::nullopt);
+  std::mt19937 random(1);
+  const TokenizedDataset rows = RandomRows(fixture.model->config(), 8, &random);
+  const std::vector<int64_t> two = {3, 5};
+  for (const bool head_only : {false, true}) {
+    const int boundary = fixture.model->blocks() + (head_only ? 1 : 0);
+    ActivationCache cache(&rows, boundary, kPlenty);
+    OutputsOf(fixture.model.get(), Pack(rows, two), &cache);
+    const Rows kept = cache.RowsOf(Pack(rows, two), [](const PackedBatch&) {
+      ADD_FAILURE() << "computed again";
+      return Rows();
+    });
+    EXPECT_EQ(kept.data.size(0), head_only ? 2 : rows.length(3) + rows.length(5));
+    EXPECT_EQ(kept.cu_seqlens.back(), kept.data.size(0));
+  }
+}
+
+// The head, then one block more: a phase of the same boundary as the one before, too.
+constexpr char kProgram[] = R"(
+  validation_fraction: 0.2
+  phases { name: "head" selector { head_only: true } learning_rate: 0.01 epochs: 2 }
+  phases { name: "head again" selector { head_only: true } learning_rate: 0.005 epochs: 2 }
+  phases { name: "best" selector { head_only: true } learning_rate: 0.001 epochs: 1.5
+           restore_best: true }
+  phases { name: "top" selector { last_blocks: 1 } learning_rate: 0.005 epochs: 2 }
+  phases { name: "all" selector { everything: true } learning_rate: 0.003 epochs: 1 }
+  phases { name: "frozen again" selector { head_only: true } learning_rate: 0.003 steps: 25 }
+  evaluation { every_epochs: 0.5 metric: LOSS }
+)";
+
+TEST(ActivationCacheOfATraining, ChangesNoBitOfIt) {
+  const std::string model = MakeToyModel(FreshDirectory("model"), 0.1);
+  const std::string dataset = MakeToyDataset(FreshDirectory("dataset"), 100, 5);
+  std::string weights, history;
+  std::map<int64_t, double> losses;
+  for (const char* cache : {"use: OFF", "use: AUTO", "use: AUTO max_bytes: 30000",
+                            "use: AUTO max_bytes: 2000", "use: AUTO max_bytes: 1"}) {
+    const internal::Run run =
+        ToyTraining(model, dataset, std::string(kProgram) + "activation_cache {" + cache + "}");
+    RecordingSink sink;
+    const internal::Ended ended = RunAttempt(run, &sink);
+    ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+    if (weights.empty()) {
+      weights = ResultWeights(run);
+      history = ReceiptOf(run).history_sha256();
+      losses = sink.Series("loss");
+      EXPECT_THAT(sink.LogLines(), Contains("activation cache: phase 1: no: use is OFF"));
+      continue;
+    }
+    EXPECT_EQ(sink.Series("loss"), losses) << cache;
+    EXPECT_EQ(ReceiptOf(run).history_sha256(), history) << cache;
+    EXPECT_EQ(ResultWeights(run), weights) << cache;
+    if (std::string(cache) != "use: AUTO") continue;
+    const std::vector<std::string> lines = sink.LogLines();
+    EXPECT_THAT(lines, Contains(HasSubstr("phase 4: kept: blocks 0 to 1 are frozen for 2 passes")));
+    EXPECT_THAT(lines, Contains(HasSubstr("holds 100 of 100 rows")));
+  }
+}
+
+TEST(ActivationCacheOfATraining, FoundRowsAreNotComputedAgain) {
+  const std::string model = MakeToyModel(FreshDirectory("model"), 0.1);
+  const std::string dataset = MakeToyDataset(FreshDirectory("dataset"), 100, 5);
+  const internal::Run run = ToyTraining(model, dataset, R"(
+    validation_fraction: 0
+    phases { name: "head" selector { head_only: true } learning_rate: 0.01 epochs: 3 }
+    phases { name: "again" selector { head_only: true } learning_rate: 0.005 epochs: 2 }
+    phases { name: "once" selector { last_blocks: 1 } learning_rate: 0.005 epochs: 1 })");
+  RecordingSink sink;
+  ASSERT_EQ(RunAttempt(run, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+  std::vector<std::string> told;
+  for (const std::string& line : sink.LogLines()) {
+    if (line.rfind("activation cache", 0) == 0) told.push_back(line.substr(0, 40));
+  }
+  EXPECT_THAT(sink.LogLines(), Contains(HasSubstr("200 of the 300 asked for were there")));
+  EXPECT_THAT(sink.LogLines(), Contains(HasSubstr("400 of the 500 asked for were there")));
+  EXPECT_THAT(sink.LogLines(), Contains(HasSubstr("phase 3: no: 1 pass over the rows")));
+  EXPECT_EQ(told.size(), 5u);
+}
+
+}  // namespace
+}  // namespace thaw
