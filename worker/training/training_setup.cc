@@ -92,6 +92,9 @@ absl::Status TrainingLoop::Prepare() {
   program_.emplace(training_, steps, has_validation);
   changed_.emplace(&model_->parameters());
   if (!run_.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(RestoreCheckpoint());
+  for (const v1::SteeringRecord& record : run_.assignment().steerings()) {
+    steerings_.emplace(record.number(), record);
+  }
   WarnOfInputs();
   return absl::OkStatus();
 }
