@@ -98,6 +98,11 @@ absl::StatusOr<v1::Job> JobClient::UpdateJob(const v1::UpdateJobRequest& request
                        request.etag().empty() ? Repeat::kAllowed : Repeat::kNever);
 }
 
+absl::StatusOr<v1::Job> JobClient::SteerJob(v1::SteerJobRequest request) {
+  if (request.request_id().empty()) request.set_request_id(RandomId());
+  return caller_->Call(stubs_->jobs.get(), &FineTuneService::Stub::SteerJob, request);
+}
+
 absl::Status JobClient::WatchOnce(
     const std::string& id, int64_t* last_sequence, bool* seen_snapshot, bool* finished,
     const std::function<bool(const v1::WatchJobResponse&)>& on_message) {

@@ -50,6 +50,8 @@ class JobClient {
   absl::StatusOr<v1::Job> PauseJob(const std::string& id);
   absl::StatusOr<v1::Job> ResumeJob(const std::string& id);
   absl::StatusOr<v1::Job> UpdateJob(const v1::UpdateJobRequest& request);
+  // Repeatable, as CreateJob is.
+  absl::StatusOr<v1::Job> SteerJob(v1::SteerJobRequest request);
 
   // Gives `on_message` the job once, then every event exactly once and in order, and heartbeats, on
   // this thread; goes on by itself when the connection breaks. OK after the terminal event or once

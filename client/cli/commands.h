@@ -95,6 +95,13 @@ ExitCode RunEvents(const Session& session, const std::string& job, int64_t after
 ExitCode RunCancel(const Session& session, const std::string& job);
 ExitCode RunPause(const Session& session, const std::string& job);
 ExitCode RunResume(const Session& session, const std::string& job);
+
+struct SteerOptions {
+  std::string job;
+  std::string action;  // a field of v1::Steering
+  double amount = 0;   // 0: not given
+};
+ExitCode RunSteer(const Session& session, const SteerOptions& options);
 ExitCode RunLogs(const Session& session, const std::string& job, int attempt);
 
 struct MetricsOptions {

@@ -7,6 +7,7 @@
 #include "client/cli/job_view.h"
 #include "client/cli/loss_plot.h"
 #include "client/cli/output.h"
+#include "client/cli/steering_words.h"
 #include "client/cli/thaw_view.h"
 #include "common/base/status.h"
 
@@ -72,6 +73,10 @@ std::string Describe(const v1::Event& event) {
         absl::StrAppend(&text, " ", field);
       return text;
     }
+    case v1::Event::kSteeringAsked:
+      return AskedWords(event.steering_asked());
+    case v1::Event::kSteeringApplied:
+      return AppliedWords(event.steering_applied());
     case v1::Event::KIND_NOT_SET:
       break;
   }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/format.h"
+#include "client/cli/steering_words.h"
 #include "client/cli/thaw_view.h"
 
 namespace thaw {
@@ -155,6 +156,12 @@ void JobView::ShowEvent(const v1::Event& event) {
           thawed_.end());
       break;
     }
+    case v1::Event::kSteeringAsked:
+      console_->Line(AskedWords(event.steering_asked()));
+      break;
+    case v1::Event::kSteeringApplied:
+      console_->Line(AppliedWords(event.steering_applied()));
+      break;
     case v1::Event::kCheckpointCommitted:
     case v1::Event::kJobUpdated:
     case v1::Event::KIND_NOT_SET:

@@ -40,6 +40,7 @@ struct CommandLine {
   SubmitOptions submit;
   std::vector<std::string> labels;
   ListOptions list;
+  SteerOptions steer;
   MetricsOptions metrics;
   FetchOptions fetch;
   PredictOptions predict;
@@ -237,6 +238,21 @@ void AddJobCommands(CLI::App* root, CommandLine* line) {
         std::tuple("resume", "queue a paused job again", &RunResume)}) {
     AddJob(AddCommand(root, line, name, description, on_job(run)), line);
   }
+  CLI::App* steer =
+      AddCommand(root, line, "steer", "act on a training that runs",
+                 [line](const Session& session) { return RunSteer(session, line->steer); });
+  steer->add_option("job", line->steer.job, "id of the job, or its name")->required();
+  steer
+      ->add_option("action", line->steer.action,
+                   "checkpoint, next_phase, scale_rate, extend_epochs, extend_steps, or stop: end "
+                   "it with its best kept")
+      ->required()
+      ->check(CLI::IsMember(
+          {"checkpoint", "next_phase", "scale_rate", "extend_epochs", "extend_steps", "stop"}));
+  steer
+      ->add_option("amount", line->steer.amount,
+                   "scale_rate: what rates are multiplied by; extend_…: by how much")
+      ->check(AboveZero());
   CLI::App* list =
       AddCommand(root, line, "list", "jobs, newest first",
                  [line](const Session& session) { return RunList(session, line->list); });

@@ -8,6 +8,7 @@
 #include "common/base/clean_text.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
+#include "google/protobuf/util/json_util.h"
 
 namespace thaw {
 namespace {
@@ -42,6 +43,21 @@ absl::StatusOr<nlohmann::json> ReadReceipt(const Session& session, const v1::Art
   return *receipt;
 }
 
+// The job once more, with all that was done to it while it ran and nothing left to the clock.
+absl::StatusOr<v1::JobSpec> SpecOfRepetition(const v1::Job& job, const nlohmann::json& receipt) {
+  v1::JobSpec spec = job.resolved_spec();
+  const nlohmann::json replay = {{"replay", receipt.value("steered", nlohmann::json::array())}};
+  v1::Training done;
+  if (!google::protobuf::util::JsonStringToMessage(replay.dump(), &done).ok()) {
+    return absl::DataLossError(absl::StrCat(kReceiptFile, " of ", job.result(),
+                                            " does not say what was done while the job ran"));
+  }
+  *spec.mutable_training()->mutable_replay() = done.replay();
+  spec.clear_max_runtime();
+  (*spec.mutable_labels())["reproduces"] = job.id();
+  return spec;
+}
+
 std::map<std::string, std::string> HashesOf(const v1::Artifact& result) {
   std::map<std::string, std::string> hashes;
   for (const v1::File& file : result.files()) {
@@ -59,7 +75,7 @@ absl::StatusOr<std::vector<Comparison>> Compare(const Session& session, const v1
        {std::pair("contents of model, data and tokenizer", "inputs"),
         std::pair("versions, threads and instructions", "fingerprint"),
         std::pair("micro-steps after memory ran out", "micro_step_divisor"),
-        std::pair("end by max_runtime", "ran_out_of_time_at"),
+        std::pair("steering and ends by the clock", "steered"),
         std::pair("loss of every step, evaluations", "history_sha256")}) {
     all.push_back({what, a.value(field, nlohmann::json()) == b.value(field, nlohmann::json())});
   }
@@ -84,10 +100,9 @@ ExitCode RunReproduce(const Session& session, const std::string& name) {
   }
   THAW_ASSIGN_OR_RETURN(const v1::Artifact first,
                         session.client->artifacts().GetArtifact(job.result()));
-  THAW_RETURN_IF_ERROR(ReadReceipt(session, first).status());
+  THAW_ASSIGN_OR_RETURN(const nlohmann::json receipt, ReadReceipt(session, first));
   v1::CreateJobRequest request;
-  *request.mutable_spec() = job.resolved_spec();
-  (*request.mutable_spec()->mutable_labels())["reproduces"] = id;
+  THAW_ASSIGN_OR_RETURN(*request.mutable_spec(), SpecOfRepetition(job, receipt));
   THAW_ASSIGN_OR_RETURN(const v1::Job again, session.client->jobs().CreateJob(request));
   if (!session.json) session.console->Line(absl::StrCat(again.id(), " runs ", id, " again"));
   const absl::StatusOr<v1::Job> ended = AwaitJob(session, again.id());

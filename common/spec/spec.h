@@ -50,6 +50,9 @@ struct SpecContext {
 // written from "spec." on. A resolved spec is valid as well.
 absl::Status ValidateSpec(const v1::JobSpec& spec);
 
+// One action with numbers within their bounds; INVALID_ARGUMENT names the field from "action" on.
+absl::Status ValidateSteering(const v1::Steering& action);
+
 // `spec` with the defaults that job_spec.proto promises. INVALID_ARGUMENT with every violation:
 // those of ValidateSpec and those that the artifacts show: kind and readiness, what the model can
 // do, columns, labels, rows, number of blocks, positions. Resolving a resolved spec changes

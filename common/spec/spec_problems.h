@@ -62,6 +62,7 @@ void ValidateOptimizer(absl::string_view field, const v1::Optimizer& optimizer,
                        SpecProblems* problems);
 // Of it, what is made of the rows: splits, long ones, weights of labels.
 void ValidateRows(absl::string_view field, const v1::Training& training, SpecProblems* problems);
+void ValidateReplay(absl::string_view field, const v1::Training& training, SpecProblems* problems);
 void ValidateEvaluation(absl::string_view field, const v1::Training& training,
                         SpecProblems* problems);
 // Notes metrics that the task does not have. Columns decide, so it is called again once they are

@@ -143,6 +143,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
     problems->ExpectWithin(at("max_grad_norm"), training.max_grad_norm(), {0, 1e9});
   }
   ValidateEvaluation(at("evaluation"), training, problems);
+  ValidateReplay(at("replay"), training, problems);
   if (training.checkpoint().every_steps() != 0) {
     problems->ExpectWithin(at("checkpoint.every_steps"), training.checkpoint().every_steps(), 1,
                            1'000'000);

@@ -7,6 +7,7 @@
 #include "server/jobs/artifact_table.h"
 #include "server/jobs/held_artifacts.h"
 #include "server/jobs/job_row.h"
+#include "server/jobs/steering_table.h"
 
 namespace thaw {
 namespace {
@@ -62,12 +63,15 @@ absl::StatusOr<int64_t> CheckpointStep(Reader& reader, const std::string& checkp
 
 bool MayCarry(const v1::Event& event) {
   return event.has_metric_points() || event.has_phase_start() || event.has_evaluation_end() ||
-         event.has_warning() || event.has_log_line() || event.has_generated_text();
+         event.has_warning() || event.has_log_line() || event.has_generated_text() ||
+         event.has_steering_applied();
 }
 
-// Appends the new events; points that follow each other go into one event, one row.
+// Appends the new events; points that follow each other go into one event, one row. `steered`:
+// something that was asked for has been applied.
 absl::Status AppendReported(Transaction& transaction, JobRow* row, AttemptRecord* attempt,
-                            const google::protobuf::RepeatedPtrField<v1::WorkerEvent>& events) {
+                            const google::protobuf::RepeatedPtrField<v1::WorkerEvent>& events,
+                            bool* steered) {
   v1::Event points;
   auto flush = [&]() -> absl::Status {
     if (!points.has_metric_points()) return absl::OkStatus();
@@ -89,6 +93,13 @@ absl::Status AppendReported(Transaction& transaction, JobRow* row, AttemptRecord
         points = std::move(event);
       }
       continue;
+    }
+    // Without a number it is another run's steering that is repeated, which nobody waits for.
+    if (event.steering_applied().number() > 0) {
+      THAW_ASSIGN_OR_RETURN(
+          const bool news, MarkApplied(transaction, row->number, event.mutable_steering_applied()));
+      if (!news) continue;
+      *steered = true;
     }
     THAW_RETURN_IF_ERROR(flush());
     THAW_RETURN_IF_ERROR(AppendEvent(transaction, row, &event));
@@ -225,6 +236,9 @@ absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string
   assignment.set_owner(row.body.owner());
   *assignment.mutable_create_time() = row.body.create_time();
   assignment.set_micro_step_divisor(row.life.micro_step_divisor);
+  THAW_ASSIGN_OR_RETURN(std::vector<v1::SteeringRecord> steerings,
+                        SteeringsOf(reader, row.number, /*waiting=*/false));
+  for (v1::SteeringRecord& record : steerings) *assignment.add_steerings() = std::move(record);
   *assignment.mutable_spec() = std::move(spec);
   return assignment;
 }
@@ -276,7 +290,8 @@ absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::s
     input.kind = JobInput::kRunning;
     THAW_RETURN_IF_ERROR(ApplyInput(transaction, &live.row, input));
   }
-  THAW_RETURN_IF_ERROR(AppendReported(transaction, &live.row, &attempt, report.events()));
+  bool steered = false;
+  THAW_RETURN_IF_ERROR(AppendReported(transaction, &live.row, &attempt, report.events(), &steered));
   if (report.has_progress()) live.row.progress = report.progress();
   if (accepts || attempt.acknowledged != acknowledged_before) {
     THAW_RETURN_IF_ERROR(
@@ -290,7 +305,7 @@ absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::s
             .Text(attempt.id)
             .Run());
   }
-  THAW_RETURN_IF_ERROR(SaveJob(transaction, &live.row, /*visible=*/false));
+  THAW_RETURN_IF_ERROR(SaveJob(transaction, &live.row, /*visible=*/steered));
   // Its end counts once everything before it has arrived.
   const bool whole = report.events().empty() ||
                      report.events(report.events_size() - 1).sequence() <= attempt.acknowledged;

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "server/jobs/held_artifacts.h"
+#include "server/jobs/steering_table.h"
 
 namespace thaw {
 namespace {
@@ -111,7 +113,7 @@ Job ToJob(const JobRow& row, const JobSpecs* specs) {
   return job;
 }
 
-JobView ToView(const JobRow& row) {
+absl::StatusOr<JobView> LoadView(Reader& reader, const JobRow& row) {
   JobView view;
   view.number = row.number;
   view.id = row.body.id();
@@ -125,6 +127,9 @@ JobView ToView(const JobRow& row) {
   view.attempt = row.body.attempt();
   view.attempt_id = row.attempt_id;
   view.worker = row.body.worker();
+  if (!row.attempt_id.empty()) {
+    THAW_ASSIGN_OR_RETURN(view.steerings, SteeringsOf(reader, row.number, /*waiting=*/true));
+  }
   return view;
 }
 
@@ -157,7 +162,8 @@ absl::Status SaveJob(Transaction& transaction, JobRow* row, bool visible) {
   if (visible) {
     ++row->version;
     *row->body.mutable_update_time() = ToTimestamp(transaction.WallMicros());
-    transaction.effects().changed.push_back(ToView(*row));
+    THAW_ASSIGN_OR_RETURN(JobView view, LoadView(transaction, *row));
+    transaction.effects().changed.push_back(std::move(view));
   }
   return transaction.connection()
       .Prepare(

@@ -52,7 +52,7 @@ JobRow ReadJobRow(const Statement& row);
 
 // As the API shows it; `specs` may be null.
 v1::Job ToJob(const JobRow& row, const JobSpecs* specs);
-JobView ToView(const JobRow& row);
+absl::StatusOr<JobView> LoadView(Reader& reader, const JobRow& row);
 
 // Inserts the row; sets its number.
 absl::Status InsertJob(Transaction& transaction, JobRow* row, const JobSpecs& specs);

@@ -10,6 +10,7 @@
 #include "server/jobs/held_artifacts.h"
 #include "server/jobs/job_row.h"
 #include "server/jobs/request_ids.h"
+#include "server/jobs/steering_table.h"
 
 namespace thaw {
 namespace {
@@ -22,7 +23,11 @@ constexpr size_t kMaxPageBytes = 3 << 20;  // an answer fits into one message
 absl::StatusOr<Job> LoadWhole(Reader& reader, const std::string& owner, const std::string& id) {
   THAW_ASSIGN_OR_RETURN(const JobRow row, LoadJob(reader, owner, id));
   THAW_ASSIGN_OR_RETURN(const JobSpecs specs, LoadSpecs(reader, row.number));
-  return ToJob(row, &specs);
+  Job job = ToJob(row, &specs);
+  THAW_ASSIGN_OR_RETURN(std::vector<v1::SteeringRecord> steerings,
+                        SteeringsOf(reader, row.number, /*waiting=*/false));
+  for (v1::SteeringRecord& record : steerings) *job.add_steerings() = std::move(record);
+  return job;
 }
 
 absl::StatusOr<Job> ApplyUserInput(Transaction& transaction, const std::string& owner,
@@ -203,14 +208,16 @@ absl::StatusOr<Job> UpdateJob(Transaction& transaction, const std::string& owner
   // Nothing follows the terminal event, so the labels of an ended job change without one.
   if (!IsTerminal(row.life.state)) THAW_RETURN_IF_ERROR(AppendEvent(transaction, &row, &event));
   THAW_RETURN_IF_ERROR(SaveJob(transaction, &row, /*visible=*/true));
-  return ToJob(row, &specs);
+  return LoadWhole(transaction, owner, id);
 }
 
 absl::StatusOr<std::vector<JobView>> UnfinishedJobs(Reader& reader) {
   std::vector<JobView> jobs;
   Statement rows = reader.connection().Prepare("SELECT " THAW_JOB_COLUMNS
                                                " FROM jobs WHERE state <= 6 ORDER BY number");
-  while (rows.Step()) jobs.push_back(ToView(ReadJobRow(rows)));
+  while (rows.Step()) {
+    THAW_ASSIGN_OR_RETURN(jobs.emplace_back(), LoadView(reader, ReadJobRow(rows)));
+  }
   THAW_RETURN_IF_ERROR(rows.status());
   return jobs;
 }

@@ -26,8 +26,8 @@ absl::StatusOr<v1::Job> FindJobByRequest(Reader& reader, const std::string& owne
 // queue_position and the live reason of a queued job come from Dispatcher::FillQueue.
 absl::StatusOr<v1::Job> GetJob(Reader& reader, const std::string& owner, const std::string& id);
 
-// Newest first, without resolved_spec and inline texts. `page_size` 1 to 1,000. INVALID_ARGUMENT
-// for a token of another filter.
+// Newest first, without resolved_spec, steerings and inline texts. `page_size` 1 to 1,000.
+// INVALID_ARGUMENT for a token of another filter.
 absl::StatusOr<Page<v1::Job>> ListJobs(Reader& reader, const JobFilter& filter, int page_size,
                                        const std::string& page_token);
 

@@ -51,6 +51,8 @@ struct JobView {
   int32_t attempt = 0;            // number of the latest attempt
   std::string attempt_id;         // the live attempt; empty if none
   std::string worker;             // of the latest attempt
+  // With a live attempt: what none has told of as applied, in order.
+  std::vector<v1::SteeringRecord> steerings = {};
 };
 
 // OFFERED -> ACCEPTED -> ENDED | LOST. Only a LOST one comes back to ACCEPTED.

@@ -82,6 +82,14 @@ CREATE TABLE request_ids(
   body_sha256 TEXT NOT NULL,
   target TEXT NOT NULL,
   PRIMARY KEY(owner, call, request_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE steerings(
+  job INTEGER NOT NULL REFERENCES jobs(number),
+  number INTEGER NOT NULL,
+  request_id TEXT NOT NULL,
+  applied INTEGER NOT NULL DEFAULT 0,
+  body BLOB NOT NULL,
+  PRIMARY KEY(job, number),
+  UNIQUE(job, request_id)) STRICT, WITHOUT ROWID;
 CREATE TABLE artifacts(
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -121,7 +129,10 @@ CREATE TABLE workers(
 constexpr const char* kUpgrades[] = {
     "ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE artifacts ADD COLUMN base TEXT NOT NULL DEFAULT '';"
-    "CREATE INDEX artifacts_by_base ON artifacts(base) WHERE base != '';"};
+    "CREATE INDEX artifacts_by_base ON artifacts(base) WHERE base != '';",
+    "CREATE TABLE steerings(job INTEGER NOT NULL REFERENCES jobs(number), number INTEGER NOT NULL, "
+    "request_id TEXT NOT NULL, applied INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL, "
+    "PRIMARY KEY(job, number), UNIQUE(job, request_id)) STRICT, WITHOUT ROWID;"};
 static_assert(std::size(kUpgrades) == kSchemaVersion - 1);
 
 }  // namespace

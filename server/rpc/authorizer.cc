@@ -30,6 +30,7 @@ const std::map<std::string, Rule, std::less<>>& Rules() {
       {"PauseJob", Rule::kUsers},
       {"ResumeJob", Rule::kUsers},
       {"UpdateJob", Rule::kUsers},
+      {"SteerJob", Rule::kUsers},
       {"WatchJob", Rule::kUsers},
       {"ListJobEvents", Rule::kUsers},
       {"ReadJobLog", Rule::kUsers},

@@ -92,6 +92,14 @@ grpc::Status FineTuneServiceImpl::UpdateJob(grpc::ServerContext* context,
   });
 }
 
+grpc::Status FineTuneServiceImpl::SteerJob(grpc::ServerContext* context,
+                                           const v1::SteerJobRequest* request, v1::Job* response) {
+  return Answer(parts_.metrics, "SteerJob", [&]() -> absl::Status {
+    THAW_ASSIGN_OR_RETURN(const Caller caller, parts_.authorizer.Authorize(*context, "SteerJob"));
+    return Fill(ActOnJob(parts_, caller, *request), response);
+  });
+}
+
 grpc::Status FineTuneServiceImpl::ListJobEvents(grpc::ServerContext* context,
                                                 const v1::ListJobEventsRequest* request,
                                                 v1::ListJobEventsResponse* response) {

@@ -28,6 +28,8 @@ class FineTuneServiceImpl final
                          v1::Job* response) override;
   grpc::Status UpdateJob(grpc::ServerContext* context, const v1::UpdateJobRequest* request,
                          v1::Job* response) override;
+  grpc::Status SteerJob(grpc::ServerContext* context, const v1::SteerJobRequest* request,
+                        v1::Job* response) override;
   grpc::Status ListJobEvents(grpc::ServerContext* context, const v1::ListJobEventsRequest* request,
                              v1::ListJobEventsResponse* response) override;
   grpc::Status ReadJobLog(grpc::ServerContext* context, const v1::ReadJobLogRequest* request,

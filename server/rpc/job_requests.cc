@@ -8,6 +8,7 @@
 #include "server/jobs/artifact_table.h"
 #include "server/jobs/attempt_table.h"
 #include "server/jobs/job_table.h"
+#include "server/jobs/steering_table.h"
 
 namespace thaw {
 namespace {
@@ -79,6 +80,11 @@ absl::Status CheckSize(const v1::JobSpec& spec) {
                                            kMaxSpecBytes));
 }
 
+absl::Status CheckRequestId(const std::string& id) {
+  if (id.size() <= 64) return absl::OkStatus();
+  return InvalidField("request_id", "is longer than 64 bytes: shorten it");
+}
+
 absl::Status CheckRoom(const ServerParts& parts) {
   if (!parts.accepting) return absl::UnavailableError("the server stops: try again in a moment");
   THAW_RETURN_IF_ERROR(parts.artifacts.budget().CheckNotShort());
@@ -96,9 +102,7 @@ absl::Status CheckRoom(const ServerParts& parts) {
 
 absl::StatusOr<v1::Job> SubmitJob(const ServerParts& parts, const Caller& caller,
                                   const v1::CreateJobRequest& request) {
-  if (request.request_id().size() > 64) {
-    return InvalidField("request_id", "is longer than 64 bytes: shorten it");
-  }
+  THAW_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   THAW_RETURN_IF_ERROR(CheckSize(request.spec()));
   absl::StatusOr<v1::Job> job;
   // A training that is the model may have moved on between the two.
@@ -150,6 +154,24 @@ absl::StatusOr<v1::Job> ChangeJob(const ServerParts& parts, const Caller& caller
   THAW_ASSIGN_OR_RETURN(v1::Job job, parts.store.Write([&](Transaction& transaction) {
     return UpdateJob(transaction, caller.scope, request.id(), request.etag(), request.spec(),
                      request.update_mask());
+  }));
+  parts.dispatcher.FillQueue(&job);
+  return job;
+}
+
+absl::StatusOr<v1::Job> ActOnJob(const ServerParts& parts, const Caller& caller,
+                                 const v1::SteerJobRequest& request) {
+  // A foreign job is not there, whatever else is wrong.
+  THAW_RETURN_IF_ERROR(
+      parts.store.Read([&](Reader& reader) { return GetJob(reader, caller.scope, request.id()); })
+          .status());
+  if (request.request_id().empty()) {
+    return InvalidField("request_id", "is empty: give a fresh one, so that a retry asks once");
+  }
+  THAW_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  THAW_RETURN_IF_ERROR(ValidateSteering(request.action()));
+  THAW_ASSIGN_OR_RETURN(v1::Job job, parts.store.Write([&](Transaction& transaction) {
+    return SteerJob(transaction, caller.scope, request);
   }));
   parts.dispatcher.FillQueue(&job);
   return job;

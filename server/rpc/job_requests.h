@@ -16,6 +16,10 @@ absl::StatusOr<v1::Job> SubmitJob(const ServerParts& parts, const Caller& caller
 absl::StatusOr<v1::Job> ChangeJob(const ServerParts& parts, const Caller& caller,
                                   const v1::UpdateJobRequest& request);
 
+// Checks the action and notes it for the job's trainer.
+absl::StatusOr<v1::Job> ActOnJob(const ServerParts& parts, const Caller& caller,
+                                 const v1::SteerJobRequest& request);
+
 absl::StatusOr<v1::ReadJobLogResponse> ReadLog(const ServerParts& parts, const Caller& caller,
                                                const v1::ReadJobLogRequest& request);
 

@@ -288,6 +288,7 @@ bool Dispatcher::Impl::RemoveQueued(const std::string& job) {
 void Dispatcher::Impl::AddLive(const JobView& view) {
   Live& live = live_[view.attempt_id];
   live.job_state = view.state;
+  live.steerings = view.steerings;
   if (!live.job.empty()) return;
   attempt_of_[view.id] = view.attempt_id;
   live.job = view.id;

@@ -70,7 +70,8 @@ class Dispatcher::Impl {
     std::string worker;
     v1::Job::State job_state = v1::Job::STATE_UNSPECIFIED;
     Hold hold;
-    int64_t begun = 0;  // BootMicros
+    std::vector<v1::SteeringRecord> steerings;  // not told of as applied
+    int64_t begun = 0;                          // BootMicros
     bool accepted = false;
     std::string incarnation;      // that accepted it, or that it was last sent to
     int64_t accepted_number = 0;  // Sync that first reported it

@@ -247,6 +247,7 @@ std::optional<v1::SyncResponse> Dispatcher::Impl::Answer(const Call& call, Worke
     desired.set_attempt_id(id);
     desired.set_verdict(verdict);
     desired.set_acknowledged_sequence(live.acknowledged);
+    desired.mutable_steerings()->Add(live.steerings.begin(), live.steerings.end());
     if (!live.accepted) {
       *desired.mutable_assignment() = *live.assignment;
       live.sent = true;

@@ -70,6 +70,48 @@ class CliTest : public testing::Test {
   FakeThawServer server_;
 };
 
+TEST_F(CliTest, SteerAsksOnceForOneThing) {
+  AddJob("job-1", v1::Job::RUNNING);
+  server_.FailNext("SteerJob", 1, absl::UnavailableError("try again"));
+  const ProgramRun run = Thaw({"steer", "named-job-1", "scale_rate", "0.5"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("job-1  asked for: rates times 0.5, after the optimizer step"));
+  for (const std::vector<std::string>& action :
+       std::vector<std::vector<std::string>>{{"checkpoint"},
+                                             {"next_phase"},
+                                             {"extend_epochs", "1.5"},
+                                             {"extend_steps", "20"},
+                                             {"stop"}}) {
+    std::vector<std::string> arguments = {"steer", "job-1", "--json"};
+    arguments.insert(arguments.end(), action.begin(), action.end());
+    EXPECT_EQ(Thaw(arguments).exit_code, 0) << action[0];
+  }
+  std::string asked;
+  for (const v1::SteeringRecord& record : server_.GetStoredJob("job-1").steerings()) {
+    asked += record.action().ShortDebugString() + "; ";
+  }
+  EXPECT_EQ(asked,
+            "scale_rate: 0.5; checkpoint: true; next_phase: true; extend_epochs: 1.5; "
+            "extend_steps: 20; stop: true; ");
+}
+
+TEST_F(CliTest, SteerRefusesWhatItCannotAskFor) {
+  AddJob("job-1", v1::Job::RUNNING);
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"scale_rate"}, "scale_rate needs a number: thaw steer JOB scale_rate 0.5"},
+      {{"stop", "3"}, "stop takes no number"},
+      {{"extend_steps", "1.5"}, "extend_steps takes a whole number, not 1.5"},
+      {{"faster"}, "faster"}};
+  for (const auto& [words, expected] : cases) {
+    std::vector<std::string> arguments = {"steer", "job-1"};
+    arguments.insert(arguments.end(), words.begin(), words.end());
+    const ProgramRun run = Thaw(arguments);
+    EXPECT_EQ(run.exit_code, 2) << words[0];
+    EXPECT_THAT(run.err, HasSubstr(expected));
+  }
+  EXPECT_EQ(server_.CallsOf("SteerJob"), 0);
+}
+
 TEST_F(CliTest, SubmitAsksForAPreset) {
   const ProgramRun run =
       Thaw({"submit", "--model", "minilm", "--data", "reviews", "--method", "gradual",

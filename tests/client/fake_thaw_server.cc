@@ -159,6 +159,21 @@ grpc::Status FakeThawServer::CancelJob(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
+grpc::Status FakeThawServer::SteerJob(grpc::ServerContext* context,
+                                      const v1::SteerJobRequest* request, v1::Job* job) {
+  if (const auto status = Enter(context, "SteerJob"); !status.ok()) return status;
+  MutexLock lock(mutex_);
+  const auto it = jobs_.find(request->id());
+  if (it == jobs_.end()) return NotFound(request->id());
+  if (steer_requests_.insert(request->request_id()).second) {
+    v1::SteeringRecord* record = it->second.add_steerings();
+    record->set_number(it->second.steerings_size());
+    *record->mutable_action() = request->action();
+  }
+  *job = it->second;
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeThawServer::ResumeJob(grpc::ServerContext* context, const v1::ResumeJobRequest*,
                                        v1::Job*) {
   if (const auto status = Enter(context, "ResumeJob"); !status.ok()) return status;

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,7 @@ class FakeThawServer final : public v1::FineTuneService::Service,
   grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest*,
                         v1::ListJobsResponse*) override;
   grpc::Status CancelJob(grpc::ServerContext*, const v1::CancelJobRequest*, v1::Job*) override;
+  grpc::Status SteerJob(grpc::ServerContext*, const v1::SteerJobRequest*, v1::Job*) override;
   grpc::Status ResumeJob(grpc::ServerContext*, const v1::ResumeJobRequest*, v1::Job*) override;
   grpc::Status WatchJob(grpc::ServerContext*, const v1::WatchJobRequest*,
                         grpc::ServerWriter<v1::WatchJobResponse>*) override;
@@ -112,6 +114,7 @@ class FakeThawServer final : public v1::FineTuneService::Service,
   std::map<std::string, Fault> faults_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, int> calls_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, v1::Job> jobs_ THAW_GUARDED_BY(mutex_);
+  std::set<std::string> steer_requests_ THAW_GUARDED_BY(mutex_);
   std::vector<v1::CreateJobRequest> created_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, v1::Artifact> artifacts_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, std::string> files_ THAW_GUARDED_BY(mutex_);  // "<artifact>/<path>"

@@ -147,6 +147,26 @@ TEST_F(JobViewTest, ShowsWhichLabelsTheBestWeightsTookForWhich) {
   EXPECT_THAT(text, HasSubstr("bad          2       8"));
 }
 
+TEST_F(JobViewTest, TellsWhatWasAskedForAndDone) {
+  v1::SteeringRecord* asked = NextEvent()->mutable_steering_asked();
+  asked->set_number(3);
+  asked->mutable_action()->set_scale_rate(0.5);
+  Show();
+  v1::SteeringRecord* applied = NextEvent()->mutable_steering_applied();
+  applied->set_number(3);
+  applied->set_step(1200);
+  applied->mutable_action()->set_scale_rate(0.5);
+  Show();
+  applied = NextEvent()->mutable_steering_applied();
+  applied->set_step(1300);
+  applied->mutable_action()->set_next_phase(true);
+  Show();
+  const std::string text = Written();
+  EXPECT_THAT(text, HasSubstr("asked for (3): rates times 0.5\n"));
+  EXPECT_THAT(text, HasSubstr("done after step 1,200 (3): rates times 0.5\n"));
+  EXPECT_THAT(text, HasSubstr("done after step 1,300 as in the run before: the next phase\n"));
+}
+
 TEST_F(JobViewTest, AFailureNamesBlameAndRemedy) {
   v1::Job job;
   job.set_id("job-1");

@@ -303,6 +303,16 @@ absl::Status Cluster::Resume(const std::string& job) {
   return Call(jobs_, &v1::FineTuneService::Stub::ResumeJob, request, &answer);
 }
 
+absl::Status Cluster::Steer(const std::string& job, const v1::Steering& action,
+                            const std::string& request_id) {
+  v1::SteerJobRequest request;
+  request.set_id(job);
+  *request.mutable_action() = action;
+  request.set_request_id(request_id);
+  v1::Job answer;
+  return Call(jobs_, &v1::FineTuneService::Stub::SteerJob, request, &answer);
+}
+
 absl::Status Cluster::Drain(const std::string& worker) {
   v1::DrainWorkerRequest request;
   request.set_worker(worker);

@@ -61,6 +61,8 @@ class Cluster {
   absl::Status Cancel(const std::string& job);
   absl::Status Pause(const std::string& job);
   absl::Status Resume(const std::string& job);
+  absl::Status Steer(const std::string& job, const v1::Steering& action,
+                     const std::string& request_id);
   absl::Status Drain(const std::string& worker);
   std::vector<v1::Artifact> Artifacts(v1::Artifact::Kind kind);
   // Into a directory of the cluster's own.

@@ -26,6 +26,7 @@
 #include <cstring>
 #include <deque>
 #include <limits>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -80,6 +81,13 @@ class Requests {
     if (kind == internal::ToTrainer::kRun) {
       runs_.push_back(frame.run());
       pause_ = stop_ = hold_ = checkpoint_ = false;
+      steerings_.clear();
+      for (const v1::SteeringRecord& record : frame.run().assignment().steerings()) {
+        steerings_.emplace(record.number(), record);
+      }
+    }
+    if (kind == internal::ToTrainer::kSteer) {
+      steerings_.emplace(frame.steer().number(), frame.steer());
     }
     if (kind == internal::ToTrainer::kPause) pause_ = true;
     if (kind == internal::ToTrainer::kStop) stop_ = true;
@@ -107,6 +115,13 @@ class Requests {
       beat();
     }
   }
+  // What was asked for by this number.
+  std::optional<v1::SteeringRecord> Steering(int32_t number) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = steerings_.find(number);
+    if (found == steerings_.end()) return std::nullopt;
+    return found->second;
+  }
   bool pause() { return Get(pause_); }
   bool stop() { return Get(stop_); }
   bool TakeCheckpoint() {
@@ -120,6 +135,7 @@ class Requests {
     return flag;
   }
   std::deque<internal::Run> runs_;
+  std::map<int32_t, v1::SteeringRecord> steerings_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool pause_ = false, stop_ = false, hold_ = false, checkpoint_ = false;
@@ -174,7 +190,8 @@ class FakeTraining {
 
   internal::Ended Run() {
     if (script_.Has("fail-user")) return Failed(v1::Failure::USER, "FAKE_REFUSED", 0);
-    step_ = first_step_ = StepOfCheckpoint();
+    step_ = first_step_ = OfCheckpoint("step");
+    steering_ = static_cast<int32_t>(OfCheckpoint("steering"));
     if (script_.Has("flood")) Flood();
     int64_t before = 0;
     for (size_t index = 0; index < phase_steps_.size(); ++index) {
@@ -203,11 +220,11 @@ class FakeTraining {
     return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(epochs * rows / examples)));
   }
 
-  int64_t StepOfCheckpoint() {
+  int64_t OfCheckpoint(const char* field) {
     if (run_.checkpoint_dir().empty()) return 0;
     const auto saved = ReadJsonFile(run_.checkpoint_dir() + "/checkpoint.json");
     Require(saved.status());
-    return (*saved)["step"].get<int64_t>();
+    return (*saved)[field].get<int64_t>();
   }
 
   void Send(const internal::FromTrainer& frame) { Require(WriteFrame(socket_, frame)); }
@@ -292,6 +309,24 @@ class FakeTraining {
       return EndedAs(v1::AttemptEnd::PAUSED);
     }
     if (requests_->TakeCheckpoint() && spec_.has_training()) Checkpoint();
+    return Steer();
+  }
+
+  // Of what is asked for it does checkpoints and stops, in order and after the step at which an
+  // attempt before has done them, and tells of all.
+  std::optional<internal::Ended> Steer() {
+    while (const auto next = requests_->Steering(steering_ + 1)) {
+      if (step_ == 0 || (next->applied() && step_ < next->step())) return std::nullopt;
+      ++steering_;
+      if (!next->applied()) {
+        v1::Event event;
+        *event.mutable_steering_applied() = *next;
+        event.mutable_steering_applied()->set_step(step_);
+        Emit(std::move(event));
+      }
+      if (next->action().has_checkpoint()) Checkpoint();
+      if (next->action().has_stop()) return Succeeded();
+    }
     return std::nullopt;
   }
 
@@ -377,8 +412,9 @@ class FakeTraining {
     const std::string dir = absl::StrCat("checkpoints/", ++checkpoints_);
     const std::string path = absl::StrCat(run_.work_dir(), "/", dir);
     Require(MakeDirectories(path));
-    Require(WriteFileAtomically(path + "/checkpoint.json",
-                                nlohmann::json({{"step", step_}, {"phase", phase_}}).dump()));
+    Require(WriteFileAtomically(
+        path + "/checkpoint.json",
+        nlohmann::json({{"step", step_}, {"phase", phase_}, {"steering", steering_}}).dump()));
     internal::FromTrainer frame;
     frame.mutable_checkpoint_ready()->set_dir(dir);
     frame.mutable_checkpoint_ready()->set_step(step_);
@@ -454,6 +490,7 @@ class FakeTraining {
   int64_t total_steps_ = 0;
   int64_t first_step_ = 0;
   int64_t step_ = 0;
+  int32_t steering_ = 0;  // the newest that is done
   int phase_ = 0;
   int evaluations_ = 0;
   int checkpoints_ = 0;

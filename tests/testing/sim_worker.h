@@ -20,6 +20,8 @@ class SimWorker {
     int64_t last_event = 0;
     std::map<int64_t, v1::Event> unacknowledged;
     v1::Assignment assignment;
+    std::map<int32_t, v1::SteeringRecord> steerings;  // that it was told of
+    int32_t steering = 0;                             // the newest that it has applied
   };
 
   explicit SimWorker(std::string name, int slots = 1,
@@ -77,8 +79,14 @@ class SimWorker {
         if (!desired.has_assignment()) continue;
         attempts[id].job = desired.job();
         attempts[id].assignment = desired.assignment();
+        for (const v1::SteeringRecord& record : desired.assignment().steerings()) {
+          attempts[id].steerings[record.number()] = record;
+        }
       }
       Attempt& attempt = attempts[id];
+      for (const v1::SteeringRecord& record : desired.steerings()) {
+        attempt.steerings.emplace(record.number(), record);
+      }
       attempt.verdict = desired.verdict();
       attempt.unacknowledged.erase(
           attempt.unacknowledged.begin(),
@@ -104,6 +112,19 @@ class SimWorker {
     v1::MetricValue& value = *point.add_values();
     value.set_name("loss");
     value.set_value(loss);
+  }
+  // Does the next thing that was asked for, if there is one; tells of it unless an attempt before
+  // has, and now and then all the same.
+  static void Steer(Attempt& attempt, int64_t step, bool tell_again) {
+    const auto next = attempt.steerings.find(attempt.steering + 1);
+    if (next == attempt.steerings.end()) return;
+    const v1::SteeringRecord& record = next->second;
+    ++attempt.steering;
+    if (record.applied() && !tell_again) return;
+    v1::SteeringRecord& told =
+        *attempt.unacknowledged[++attempt.last_event].mutable_steering_applied();
+    told.set_number(record.number());
+    told.set_step(record.applied() ? record.step() : step);
   }
   static void End(Attempt& attempt, v1::AttemptEnd::Outcome outcome, int64_t step = 0) {
     attempt.state = v1::AttemptReport::ENDED;

@@ -131,6 +131,7 @@ void Agent::Carry(const v1::DesiredAttempt& order) {
              {"attempt", order.assignment().attempt()});
     runs_[order.attempt_id()] = std::make_unique<AttemptRun>(
         order.assignment(), options_.attempt, state_, cache_, trainers_, link_, clock_);
+    runs_[order.attempt_id()]->Steer(order.steerings());
     return;
   }
   if (order.verdict() == v1::DesiredAttempt::FORGET) {
@@ -141,6 +142,7 @@ void Agent::Carry(const v1::DesiredAttempt& order) {
     runs_.erase(found);
   } else {
     found->second->Obey(order.verdict());
+    found->second->Steer(order.steerings());
   }
 }
 

@@ -117,6 +117,15 @@ void AttemptRun::Obey(Verdict verdict) {
   changed_.SignalAll();
 }
 
+void AttemptRun::Steer(const google::protobuf::RepeatedPtrField<v1::SteeringRecord>& steerings) {
+  MutexLock lock(mutex_);
+  for (const v1::SteeringRecord& record : steerings) {
+    if (!steerings_.empty() && record.number() <= steerings_.back().number()) continue;
+    steerings_.push_back(record);
+  }
+  changed_.SignalAll();
+}
+
 Verdict AttemptRun::Ordered() const {
   MutexLock lock(mutex_);
   return ordered_;
@@ -212,6 +221,7 @@ int AttemptRun::RunOnTrainer(const internal::Run& run) {
   {
     MutexLock lock(mutex_);
     frames_.clear();
+    steerings_sent_ = 0;
     frames_ended_ = false;
     frames_status_ = absl::OkStatus();
   }
@@ -239,7 +249,8 @@ bool AttemptRun::TrainerWaits() const {
 std::optional<internal::FromTrainer> AttemptRun::NextFrame(bool* at_end) {
   MutexLock lock(mutex_);
   // An order that has not been passed on must not wait for a frame.
-  if (frames_.empty() && !frames_ended_ && Rank(ordered_) <= Rank(sent_)) {
+  if (frames_.empty() && !frames_ended_ && Rank(ordered_) <= Rank(sent_) &&
+      steerings_sent_ == steerings_.size()) {
     changed_.WaitFor(mutex_, kLookSeconds);
   }
   *at_end = frames_.empty() && frames_ended_;
@@ -260,6 +271,7 @@ void AttemptRun::WatchTrainer() {
       if (const absl::Status status = Handle(*frame); !status.ok()) Kill(status.message());
     }
     SendOrders();
+    SendSteerings();
     HoldWhileSilent();
     CheckOutput();
     if (const auto measure = watch_->Due(clock_.BootMicros())) {
@@ -369,6 +381,23 @@ void AttemptRun::SendOrders() {
       frame.mutable_pause();
   }
   Send(frame);
+}
+
+void AttemptRun::SendSteerings() {
+  std::vector<v1::SteeringRecord> unsent;
+  {
+    MutexLock lock(mutex_);
+    unsent.assign(steerings_.begin() + static_cast<std::ptrdiff_t>(steerings_sent_),
+                  steerings_.end());
+    steerings_sent_ = steerings_.size();
+  }
+  // One that ends does nothing more: what is left is the next attempt's.
+  if (ended_ || sent_ != v1::DesiredAttempt::RUN) return;
+  for (const v1::SteeringRecord& record : unsent) {
+    internal::ToTrainer frame;
+    *frame.mutable_steer() = record;
+    Send(frame);
+  }
 }
 
 void AttemptRun::HoldWhileSilent() {

@@ -45,6 +45,8 @@ class AttemptRun {
   // Does what the server asks; STOP outranks PAUSE and HAND_BACK, and FORGET, which kills the
   // trainer at once, everything. Returns at once.
   void Obey(v1::DesiredAttempt::Verdict verdict);
+  // Passes on what is new of it, in order, once to each trainer. Returns at once.
+  void Steer(const google::protobuf::RepeatedPtrField<v1::SteeringRecord>& steerings);
   // Nothing of it runs any more.
   bool done() const { return done_; }
   // The trainer's log.
@@ -67,6 +69,7 @@ class AttemptRun {
   absl::Status Handle(internal::FromTrainer& frame);
   absl::Status HandleCheckpoint(const internal::CheckpointReady& ready);
   void SendOrders();
+  void SendSteerings();
   void HoldWhileSilent();
   void CheckOutput();
   void Send(const internal::ToTrainer& frame);
@@ -94,6 +97,8 @@ class AttemptRun {
   mutable Mutex mutex_;
   CondVar changed_;
   v1::DesiredAttempt::Verdict ordered_ THAW_GUARDED_BY(mutex_) = v1::DesiredAttempt::RUN;
+  std::vector<v1::SteeringRecord> steerings_ THAW_GUARDED_BY(mutex_);  // by number
+  size_t steerings_sent_ THAW_GUARDED_BY(mutex_) = 0;                  // to this trainer
   std::deque<internal::FromTrainer> frames_ THAW_GUARDED_BY(mutex_);
   bool frames_ended_ THAW_GUARDED_BY(mutex_) = false;
   absl::Status frames_status_ THAW_GUARDED_BY(mutex_);

@@ -127,6 +127,16 @@ absl::Status EventFilter::Check(v1::Event* event) {
     case v1::Event::kLogLine:
       Clean(event->mutable_log_line()->mutable_text());
       break;
+    case v1::Event::kSteeringApplied: {
+      const v1::SteeringRecord& applied = event->steering_applied();
+      if (applied.number() < 0 || applied.step() < 0 || applied.step() > kMostSteps ||
+          !std::isfinite(applied.action().scale_rate()) ||
+          !std::isfinite(applied.action().extend_epochs())) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("number ", applied.number(), " applied after step ", applied.step()));
+      }
+      break;
+    }
     case v1::Event::kGeneratedText:
       if (absl::Status status = CheckText(event->generated_text()); !status.ok()) return status;
       text_bytes_ += static_cast<int64_t>(event->ByteSizeLong());

@@ -30,6 +30,9 @@ void Inbox::Take(internal::ToTrainer frame) {
     case internal::ToTrainer::kResume:
       newest_->Resume();
       break;
+    case internal::ToTrainer::kSteer:
+      newest_->Steer(frame.steer());
+      break;
     default:
       THAW_LOG(kWarning, "frame_ignored", {"kind", static_cast<int>(frame.frame_case())});
   }

@@ -33,6 +33,17 @@ void Control::Resume() {
   changed_.SignalAll();
 }
 
+void Control::Steer(const v1::SteeringRecord& record) {
+  MutexLock lock(mutex_);
+  steerings_.emplace(record.number(), record);
+}
+
+void Control::TakeSteerings(std::map<int32_t, v1::SteeringRecord>* steerings) {
+  MutexLock lock(mutex_);
+  steerings->merge(steerings_);
+  steerings_.clear();
+}
+
 bool Control::ShouldEnd() {
   MutexLock lock(mutex_);
   return requests_.pause || requests_.stop;

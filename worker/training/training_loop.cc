@@ -73,23 +73,10 @@ absl::StatusOr<internal::Ended> TrainingLoop::Run() {
     const Program::Action action = program_->Next();
     if (action == Program::Action::kFinish) return Finish();
     if (OutOfTime()) {
-      if (step() == 0) {
-        return WithReason(absl::ResourceExhaustedError(
-                              "max_runtime was over before the first optimizer step: give more"),
-                          "MAX_RUNTIME");
-      }
-      // The result's weights may not have been evaluated yet.
-      const internal::ProgramState& state = program_->state();
-      if (inputs_.validation.rows() > 0 && !(KeepsBest() ? state.has_best() : state.evaluated())) {
-        THAW_RETURN_IF_ERROR(Evaluate());
-        if (context_.control->ShouldEnd()) continue;  // for the boundary
-      }
-      reporter_.Warn("MAX_RUNTIME", absl::StrCat("max_runtime is over after optimizer step ",
-                                                 step(), ": the job ends with what it has"));
-      ran_out_of_time_at_ = step();
-      return Finish();
+      THAW_RETURN_IF_ERROR(EndOfTime());
+    } else {
+      THAW_RETURN_IF_ERROR(Turn(action));
     }
-    THAW_RETURN_IF_ERROR(Turn(action));
   }
 }
 
@@ -294,6 +281,7 @@ absl::StatusOr<std::optional<internal::Ended>> TrainingLoop::Boundary() {
     if (requests.pause) return End(v1::AttemptEnd::PAUSED);
   } while (requests.checkpoint);
   time_mark_ = reporter_.SecondsSinceStart();
+  THAW_RETURN_IF_ERROR(Steer());
   return std::nullopt;
 }
 
@@ -416,6 +404,7 @@ absl::Status TrainingLoop::ReadBack(const std::string& result_dir) {
   THAW_ASSIGN_OR_RETURN(*receipt.mutable_probes(), CheckProbes(answers, saved.get()));
   receipt.set_history_sha256(history_.digest());
   receipt.set_ran_out_of_time_at(ran_out_of_time_at_);
+  *receipt.mutable_steered() = program_->state().steered();
   return WriteReceipt(run_, std::move(receipt), result_dir);
 }
 
@@ -428,6 +417,11 @@ internal::Ended TrainingLoop::End(v1::AttemptEnd::Outcome outcome) const {
 
 bool TrainingLoop::OutOfTime() const {
   if (!run_.assignment().has_runtime_left()) return false;
+  // Where the job ends is noted by the step alone: neither before an evaluation that is due after
+  // it, nor once the next phase has changed anything.
+  const internal::ProgramState& state = program_->state();
+  if (state.told_to_stop() || program_->Next() == Program::Action::kEvaluate) return false;
+  if (state.step() > 0 && state.in_phase() && state.phase_step() == 0) return false;
   const auto& left = run_.assignment().runtime_left();
   return reporter_.SecondsSinceStart() >=
          static_cast<double>(left.seconds()) + 1e-9 * static_cast<double>(left.nanos());

@@ -76,13 +76,20 @@ class TrainingLoop {
   // Handles what was asked for and what is due; an end ends the attempt.
   absl::StatusOr<std::optional<internal::Ended>> Boundary();
   void CountTime();  // of the phase, up to now
+
+  // training_steering.cc
+  absl::Status Steer();  // at a boundary: what is due of replay and steerings
+  void TellSteering(const v1::SteeringRecord& done, bool effect);
+  absl::Status EndOfTime();  // max_runtime is over
+
+  // training_loop.cc
   absl::Status Checkpoint();
   absl::StatusOr<internal::Ended> Finish();
   // Checks the result against the model, which is gone after it, and writes its receipt.
   absl::Status ReadBack(const std::string& result_dir);
   absl::Status WriteModel(const std::string& directory);
   internal::Ended End(v1::AttemptEnd::Outcome outcome) const;
-  bool OutOfTime() const;
+  bool OutOfTime() const;  // and at a place where the job may end for it
   bool KeepsBest() const;
   int32_t TokensPerMicroStep() const;  // less after running out of memory
   int32_t Lanes() const;               // that joined texts are read in; 0: rows stand alone
@@ -117,7 +124,8 @@ class TrainingLoop {
   bool best_is_current_ = false;  // the model's weights are the best ones
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint
   int checkpoints_ = 0;
-  int64_t ran_out_of_time_at_ = 0;  // the step after which max_runtime was over
+  std::map<int32_t, v1::SteeringRecord> steerings_;  // by number, from the first one not done
+  int64_t ran_out_of_time_at_ = 0;                   // the step after which max_runtime was over
 };
 
 }  // namespace thaw

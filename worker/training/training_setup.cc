@@ -114,6 +114,9 @@ absl::Status TrainingLoop::Prepare() {
   changed_.emplace(&model_->parameters());
   frozen_part_.emplace(training_, inputs_, std::max(run_.assignment().micro_step_divisor(), 1));
   if (!run_.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(RestoreCheckpoint());
+  for (const v1::SteeringRecord& record : run_.assignment().steerings()) {
+    steerings_.emplace(record.number(), record);
+  }
   WarnOfInputs();
   return absl::OkStatus();
 }

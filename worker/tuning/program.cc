@@ -21,6 +21,15 @@ double Seconds(const google::protobuf::Duration& time) {
   return static_cast<double>(time.seconds()) + 1e-9 * static_cast<double>(time.nanos());
 }
 
+// Far beyond any use, and far from where products of doubles end.
+constexpr double kLeastScale = 1e-6, kMostScale = 1e6;
+
+v1::Steering NextPhase() {
+  v1::Steering action;
+  action.set_next_phase(true);
+  return action;
+}
+
 bool Better(v1::Evaluation::Metric metric, double value, double than, double by) {
   const double gain = LessIsBetter(metric) ? than - value : value - than;
   return by > 0 ? gain >= by : gain > 0;
@@ -73,12 +82,13 @@ void Program::BeginAt(int64_t epoch) {
 }
 
 Program::Action Program::Next() const {
-  if (state_.phase() == training_->phases_size() ||
-      (state_.out_of_patience() && !state_.in_phase())) {
+  const bool ends = state_.out_of_patience() || state_.told_to_stop();
+  if (state_.phase() == training_->phases_size() || (ends && !state_.in_phase())) {
     return Action::kFinish;
   }
   if (!state_.in_phase()) return Action::kEnterPhase;
   if (EvaluationDue() && !state_.evaluated()) return Action::kEvaluate;
+  if (state_.told_to_stop()) return Action::kFinish;
   return PhaseOver() ? Action::kEndPhase : Action::kTrainStep;
 }
 
@@ -91,6 +101,8 @@ void Program::PhaseEntered(int64_t epoch) {
   state_.set_phase_stale(0);
   state_.set_phase_seconds(0);
   state_.set_out_of_time(false);
+  state_.set_extra_steps(0);
+  state_.set_told_to_end(false);
   BeginAt(epoch);
 }
 
@@ -102,8 +114,12 @@ void Program::StepDone() {
   state_.set_step(state_.step() + 1);
   state_.set_phase_step(state_.phase_step() + 1);
   state_.set_evaluated(false);
-  if (phase().has_wall_time() && state_.phase_seconds() >= Seconds(phase().wall_time())) {
+  // Another run's clock has decided where the phase ends, as long as there is more to replay.
+  const bool by_clock = state_.replayed() == training_->replay_size();
+  if (phase().has_wall_time() && by_clock && !state_.out_of_time() &&
+      state_.phase_seconds() >= Seconds(phase().wall_time())) {
     state_.set_out_of_time(true);
+    Note(NextPhase());
   }
 }
 
@@ -140,21 +156,92 @@ void Program::PhaseEnded() {
   state_.set_phase(state_.phase() + 1);
 }
 
-int64_t Program::total_steps() const {
-  int64_t total = 0;
-  for (int i = 0; i < training_->phases_size(); ++i) {
-    const v1::Phase& phase = training_->phases(i);
-    if (phase.has_plateau() || phase.has_wall_time() || phase.has_convergence()) return 0;
-    total += lengths_[i].steps;
+bool Program::Takes(const v1::Steering& action) const {
+  if (!state_.in_phase() || state_.phase_step() == 0) return false;
+  const bool lengthens = action.has_extend_steps() || action.has_extend_epochs();
+  return !lengthens || !state_.evaluated();
+}
+
+bool Program::Steer(const v1::SteeringRecord& record) {
+  state_.set_steering(record.number());
+  return Act(record.action());
+}
+
+const v1::SteeredStep* Program::DueReplay() const {
+  if (state_.replayed() == training_->replay_size()) return nullptr;
+  const v1::SteeredStep& next = training_->replay(state_.replayed());
+  return state_.step() >= next.step() && Takes(next.action()) ? &next : nullptr;
+}
+
+bool Program::Replay() {
+  const v1::SteeredStep& next = training_->replay(state_.replayed());
+  state_.set_replayed(state_.replayed() + 1);
+  return Act(next.action());
+}
+
+void Program::StopByClock() {
+  v1::Steering action;
+  action.set_stop(true);
+  Act(action);
+}
+
+bool Program::Act(const v1::Steering& action) {
+  switch (action.action_case()) {
+    case v1::Steering::kNextPhase:
+      state_.set_told_to_end(true);
+      break;
+    case v1::Steering::kScaleRate: {
+      const double scale =
+          (state_.rate_scale() > 0 ? state_.rate_scale() : 1) * action.scale_rate();
+      state_.set_rate_scale(std::clamp(scale, kLeastScale, kMostScale));
+      break;
+    }
+    case v1::Steering::kExtendEpochs:
+    case v1::Steering::kExtendSteps:
+      if (phase().has_wall_time() || phase().has_convergence()) return false;
+      state_.set_extra_steps(state_.extra_steps() +
+                             (action.has_extend_steps()
+                                  ? action.extend_steps()
+                                  : StepsOfEpochs(action.extend_epochs(), data_.in_epoch)));
+      break;
+    case v1::Steering::kStop:
+      state_.set_told_to_stop(true);
+      break;
+    default:
+      return true;  // a checkpoint is the caller's
   }
+  Note(action);
+  return true;
+}
+
+void Program::Note(const v1::Steering& action) {
+  v1::SteeredStep* noted = state_.add_steered();
+  noted->set_step(state_.step());
+  *noted->mutable_action() = action;
+}
+
+PhaseLength Program::phase_length() const {
+  PhaseLength length = lengths_[state_.phase()];
+  if (state_.in_phase()) length.steps += state_.extra_steps();
+  return length;
+}
+
+int64_t Program::total_steps() const {
+  for (const v1::Phase& phase : training_->phases()) {
+    if (phase.has_plateau() || phase.has_wall_time() || phase.has_convergence()) return 0;
+  }
+  int64_t total = state_.in_phase() ? state_.step() - state_.phase_step() + state_.extra_steps()
+                                    : state_.step();
+  for (int i = state_.phase(); i < training_->phases_size(); ++i) total += lengths_[i].steps;
   return total;
 }
 
 double Program::rate_share() const {
-  if (training_->has_schedule()) {
-    return RateShare(training_->schedule(), state_.step(), total_steps());
-  }
-  return RateShare(phase().schedule(), state_.phase_step(), phase_length().steps);
+  const double share =
+      training_->has_schedule()
+          ? RateShare(training_->schedule(), state_.step(), total_steps())
+          : RateShare(phase().schedule(), state_.phase_step(), phase_length().steps);
+  return state_.rate_scale() > 0 ? share * state_.rate_scale() : share;
 }
 
 double Program::phase_epoch() const {
@@ -165,15 +252,20 @@ double Program::phase_epoch() const {
 
 bool Program::needs_best() const {
   if (!has_validation_) return false;
-  const v1::Evaluation& evaluation = training_->evaluation();
-  if (!evaluation.has_keep_best() || evaluation.keep_best()) return true;
+  if (KeepsBest()) return true;
   for (int i = state_.phase() + (state_.in_phase() ? 1 : 0); i < training_->phases_size(); ++i) {
     if (training_->phases(i).restore_best()) return true;
   }
   return false;
 }
 
+bool Program::KeepsBest() const {
+  const v1::Evaluation& evaluation = training_->evaluation();
+  return !evaluation.has_keep_best() || evaluation.keep_best();
+}
+
 bool Program::StepsDone() const {
+  if (state_.told_to_end()) return true;
   // All of it is done at once.
   if (phase().has_convergence()) return state_.phase_step() > 0;
   return phase().has_wall_time() ? state_.out_of_time()
@@ -183,6 +275,8 @@ bool Program::StepsDone() const {
 bool Program::EvaluationDue() const {
   if (!has_validation_ || state_.phase_step() == 0) return false;
   if (StepsDone()) return true;
+  // The result's weights may not have been evaluated yet.
+  if (state_.told_to_stop() && !(KeepsBest() && state_.has_best())) return true;
   const double interval = phase_length().evaluation_interval;
   const auto intervals_done = [interval](int64_t steps) {
     return std::floor(static_cast<double>(steps) / interval + kStepRounding);

@@ -1,5 +1,6 @@
 // The state machine of a training program: which phase, when to evaluate, when a phase ends, what
-// is best. Pure: no clock, no data, no tensors; its whole state is one message.
+// is best, and what is done to all that while it runs. Pure: no clock, no data, no tensors; its
+// whole state is one message.
 //
 //   Program program(training, plan, has_validation);
 //   while (true) switch (program.Next()) {
@@ -62,13 +63,28 @@ class Program {
   bool EvaluationDone(const std::map<std::string, double>& values);
   void PhaseEnded();
 
+  // Whether `action` may be taken now. Steps are what actions are noted by, so that all boundaries
+  // after one step at which an action may be taken must come to the same: these are the one right
+  // after the step and, unless it makes the phase longer, the one after its evaluation.
+  bool Takes(const v1::Steering& action) const;
+  // Takes what `record` asks for, where Takes says so, and notes it. False, without an effect, if
+  // it makes a phase longer that ends by wall_time or at its optimum.
+  bool Steer(const v1::SteeringRecord& record);
+  // The entry of Training.replay that is due now; nullptr if none is. Replay takes it.
+  const v1::SteeredStep* DueReplay() const;
+  bool Replay();
+  // The job's time is over: as if it were told to stop.
+  void StopByClock();
+
   // The phase that Next() speaks of; not after kFinish.
   const v1::Phase& phase() const { return training_->phases(state_.phase()); }
-  const PhaseLength& phase_length() const { return lengths_[state_.phase()]; }
-  // Steps of all phases; 0 when one of them ends by plateau, wall_time or convergence.
+  // With what it was made longer by.
+  PhaseLength phase_length() const;
+  // Steps of all phases, of those that have ended the ones that they took; 0 when one of them ends
+  // by plateau, wall_time or convergence.
   int64_t total_steps() const;
   // The share of the peak rate at which the next step is taken: by the schedule of the job, or of
-  // the phase.
+  // the phase, times what rates were scaled by.
   double rate_share() const;
   // Passes over the data in this phase.
   double phase_epoch() const;
@@ -80,6 +96,9 @@ class Program {
   bool PhaseOver() const;
 
   bool StepsDone() const;
+  bool KeepsBest() const;
+  bool Act(const v1::Steering& action);
+  void Note(const v1::Steering& action);
   // Sets the present phase's steps, where loss units make them depend on the pass over the data
   // that it begins with.
   void BeginAt(int64_t epoch);

@@ -34,6 +34,51 @@ const double kInfinity = std::numeric_limits<double>::infinity();
 v1::Phase* FirstPhase(v1::JobSpec* s) { return s->mutable_training()->mutable_phases(0); }
 v1::Phase* SecondPhase(v1::JobSpec* s) { return s->mutable_training()->mutable_phases(1); }
 
+// Appends an entry to the training's replay.
+v1::Steering* Replay(v1::JobSpec* s, int64_t step) {
+  v1::SteeredStep* entry = s->mutable_training()->add_replay();
+  entry->set_step(step);
+  return entry->mutable_action();
+}
+
+TEST(ValidateSpecTest, RefusesAReplayThatNobodyCanHaveDone) {
+  v1::JobSpec example = TrainingExample();
+  Replay(&example, 4)->set_next_phase(true);
+  Replay(&example, 4)->set_extend_epochs(0.5);
+  ExpectRefused(example,
+                {{"spec.training.replay[2].step", "3 is below 4",
+                  [](auto* s) { Replay(s, 3)->set_stop(true); }},
+                 {"spec.training.replay[0].step", "0 is below 1",
+                  [](auto* s) { s->mutable_training()->mutable_replay(0)->set_step(0); }},
+                 {"spec.training.replay[2].action", "nothing to do", [](auto* s) { Replay(s, 5); }},
+                 {"spec.training.replay[2].action.stop", "false",
+                  [](auto* s) { Replay(s, 5)->set_stop(false); }},
+                 {"spec.training.replay[2].action.next_phase", "false",
+                  [](auto* s) { Replay(s, 5)->set_next_phase(false); }},
+                 {"spec.training.replay[2].action.checkpoint", "false",
+                  [](auto* s) { Replay(s, 5)->set_checkpoint(false); }},
+                 {"spec.training.replay[2].action.scale_rate", "0.0001",
+                  [](auto* s) { Replay(s, 5)->set_scale_rate(0.0001); }},
+                 {"spec.training.replay[2].action.scale_rate", "nan",
+                  [](auto* s) { Replay(s, 5)->set_scale_rate(kNan); }},
+                 {"spec.training.replay[2].action.extend_epochs", "0",
+                  [](auto* s) { Replay(s, 5)->set_extend_epochs(0); }},
+                 {"spec.training.replay[2].action.extend_steps", "10000001",
+                  [](auto* s) { Replay(s, 5)->set_extend_steps(10'000'001); }},
+                 {"spec.training.replay", "10001 entries", [](auto* s) {
+                    while (s->training().replay_size() < 10'001) Replay(s, 5)->set_checkpoint(true);
+                  }}});
+}
+
+TEST(ValidateSpecTest, AnActionIsNamedByItsField) {
+  v1::Steering action;
+  EXPECT_EQ(ViolationsOf(ValidateSteering(action))[0].field, "action");
+  action.set_scale_rate(1001);
+  EXPECT_EQ(ViolationsOf(ValidateSteering(action))[0].field, "action.scale_rate");
+  action.set_scale_rate(1000);
+  EXPECT_TRUE(ValidateSteering(action).ok());
+}
+
 TEST(ValidateSpecTest, RefusesWhatIsWrongInAnySpec) {
   ExpectRefused(
       TrainingExample(),

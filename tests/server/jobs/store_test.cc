@@ -70,10 +70,11 @@ TEST(StoreOpen, AnOlderSchemaIsBroughtUpToDate) {
   fixture.Close();
   Execute(fixture.directory(),
           "ALTER TABLE jobs DROP COLUMN held; DROP INDEX artifacts_by_base; "
-          "ALTER TABLE artifacts DROP COLUMN base; PRAGMA user_version=1");
+          "ALTER TABLE artifacts DROP COLUMN base; DROP TABLE steerings; PRAGMA user_version=1");
   for (int start = 0; start < 2; ++start) {
     fixture.Reopen();
     EXPECT_EQ(fixture.Get(job).state(), v1::Job::QUEUED);
+    EXPECT_EQ(fixture.Get(job).steerings_size(), 0);
     fixture.Close();
   }
 }

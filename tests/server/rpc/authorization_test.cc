@@ -41,29 +41,15 @@ class AuthorizationTest : public ::testing::Test, public RpcFixture {
 
   // The first message of a call of `method` that is about ann's things, as bytes.
   std::string Request(const std::string& method) {
-    const std::map<std::string, std::string> ids = {{"GetJob", job_},
-                                                    {"CancelJob", job_},
-                                                    {"PauseJob", job_},
-                                                    {"ResumeJob", job_},
-                                                    {"UpdateJob", job_},
-                                                    {"WatchJob", job_},
-                                                    {"ListJobEvents", job_},
-                                                    {"ReadJobLog", job_},
-                                                    {"QueryMetrics", job_},
-                                                    {"GetArtifact", model_},
-                                                    {"Read", model_},
-                                                    {"DeleteArtifact", model_},
-                                                    {"Write", upload_},
-                                                    {"QueryWrite", upload_},
-                                                    {"FinishUpload", upload_},
-                                                    {"CreateJob", ""},
-                                                    {"ListJobs", ""},
-                                                    {"CreateUpload", ""},
-                                                    {"ListArtifacts", ""},
-                                                    {"Sync", ""},
-                                                    {"ListWorkers", ""},
-                                                    {"DrainWorker", "gone"},
-                                                    {"GetDatasetReport", dataset_}};
+    const std::map<std::string, std::string> ids = {
+        {"GetJob", job_},           {"CancelJob", job_},     {"PauseJob", job_},
+        {"ResumeJob", job_},        {"UpdateJob", job_},     {"SteerJob", job_},
+        {"WatchJob", job_},         {"ListJobEvents", job_}, {"ReadJobLog", job_},
+        {"QueryMetrics", job_},     {"GetArtifact", model_}, {"Read", model_},
+        {"DeleteArtifact", model_}, {"Write", upload_},      {"QueryWrite", upload_},
+        {"FinishUpload", upload_},  {"CreateJob", ""},       {"ListJobs", ""},
+        {"CreateUpload", ""},       {"ListArtifacts", ""},   {"Sync", ""},
+        {"ListWorkers", ""},        {"DrainWorker", "gone"}, {"GetDatasetReport", dataset_}};
     const auto found = ids.find(method);
     if (found == ids.end()) {
       ADD_FAILURE() << method << " has no request in this test";

@@ -125,6 +125,38 @@ TEST_F(FineTuneServiceTest, CancelsPausesAndResumes) {
   for (int i = 0; i < events->events_size(); ++i) EXPECT_EQ(events->events(i).sequence(), i + 1);
 }
 
+TEST_F(FineTuneServiceTest, SteersWithinBounds) {
+  v1::SteerJobRequest request;
+  request.set_id(Submit("ann", Spec("ann"))->id());
+  const auto steer = [&](const std::string& field, const std::string& who = "ann") {
+    const auto job = Call(jobs(), &Stub::SteerJob, who, request);
+    if (!field.empty()) {
+      EXPECT_EQ(job.status().code(), absl::StatusCode::kInvalidArgument) << job.status();
+      const auto violations = ViolationsOf(job.status());
+      EXPECT_TRUE(!violations.empty() && violations[0].field == field) << job.status();
+    }
+    return job;
+  };
+  request.mutable_action()->set_checkpoint(true);
+  steer("request_id");
+  request.set_request_id(std::string(65, 'x'));
+  steer("request_id");
+  request.set_request_id("one");
+  request.clear_action();
+  steer("action");
+  request.mutable_action()->set_scale_rate(5000);
+  steer("action.scale_rate");
+  request.mutable_action()->set_scale_rate(0.5);
+  EXPECT_EQ(steer("", "bob").status().code(), absl::StatusCode::kNotFound);
+  for (int i = 0; i < 2; ++i) {
+    const auto job = steer("");
+    ASSERT_TRUE(job.ok()) << job.status();
+    ASSERT_EQ(job->steerings_size(), 1);
+    EXPECT_EQ(job->steerings(0).action().scale_rate(), 0.5);
+  }
+  EXPECT_TRUE(steer("", "admin").ok());
+}
+
 TEST_F(FineTuneServiceTest, UpdatesOnlyWhatTheCallerHasSeen) {
   const auto job = Submit("ann", Spec("ann"));
   v1::UpdateJobRequest request;

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "gtest/gtest.h"
+#include "server/jobs/steering_table.h"
 #include "server/scheduling/dispatcher.h"
 #include "tests/testing/sim_worker.h"
 #include "tests/testing/store_fixture.h"
@@ -93,6 +94,15 @@ class Cluster {
   }
   absl::Status Pause(const std::string& id) {
     auto job = store().Write([&](Transaction& t) { return PauseJob(t, "", id); });
+    Settle();
+    return job.status();
+  }
+  absl::Status Steer(const std::string& id, const std::string& request_id) {
+    v1::SteerJobRequest request;
+    request.set_id(id);
+    request.set_request_id(request_id);
+    request.mutable_action()->set_checkpoint(true);
+    auto job = store().Write([&](Transaction& t) { return SteerJob(t, "", request); });
     Settle();
     return job.status();
   }

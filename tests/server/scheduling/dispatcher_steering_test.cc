@@ -1,4 +1,5 @@
-// Cancel, pause and drain, with messages lost in between; how attempts end.
+// Cancel, pause, drain and what acts on a training, with messages lost in between; how attempts
+// end.
 #include "common/base/status.h"
 #include "gtest/gtest.h"
 #include "server/scheduling/dispatcher.h"
@@ -13,6 +14,7 @@ using v1::Job;
 using CancelOfARunningJob = RunningJobTest;
 using DrainOfARunningJob = RunningJobTest;
 using PauseOfARunningJob = RunningJobTest;
+using SteeringOfARunningJob = RunningJobTest;
 
 TEST_F(CancelOfARunningJob, StopsTheTrainerFirst) {
   ASSERT_TRUE(cluster.Cancel(job).ok());
@@ -38,6 +40,43 @@ TEST_F(CancelOfARunningJob, WithTheAttemptLostEndsAfterTheLease) {
   EXPECT_EQ(cluster.State(job), Job::CANCELLED);
   cluster.Sync(worker);
   EXPECT_TRUE(worker.attempts.empty());
+}
+
+TEST_F(SteeringOfARunningJob, IsToldUntilItIsAppliedForGood) {
+  ASSERT_TRUE(cluster.Steer(job, "a").ok());
+  for (int i = 0; i < 2; ++i) {  // an answer may be lost
+    const Reply reply = cluster.Send(worker.Request());
+    ASSERT_EQ((**reply)->attempts(0).steerings_size(), 1);
+    EXPECT_EQ((**reply)->attempts(0).steerings(0).number(), 1);
+  }
+  cluster.RestartServer();
+  cluster.Sync(worker);
+  ASSERT_EQ(worker.only().steerings.size(), 1u);
+  ASSERT_TRUE(cluster.Steer(job, "b").ok());
+  SimWorker::Steer(worker.only(), 5, false);
+  const Reply reply = cluster.Sync(worker);
+  ASSERT_EQ((**reply)->attempts(0).steerings_size(), 1) << "the first is applied";
+  EXPECT_EQ((**reply)->attempts(0).steerings(0).number(), 2);
+  cluster.fixture().CheckHistory(job);
+}
+
+TEST_F(SteeringOfARunningJob, GoesToTheNextAttemptWithTheStepOfWhatWasApplied) {
+  ASSERT_TRUE(cluster.Steer(job, "a").ok());
+  cluster.Sync(worker);
+  SimWorker::Steer(worker.only(), 5, false);
+  cluster.Sync(worker);
+  worker.Restart();
+  cluster.Sync(worker);
+  ASSERT_TRUE(cluster.Steer(job, "b").ok());
+  cluster.Advance(400);
+  cluster.Sync(worker);
+  ASSERT_EQ(worker.attempts.size(), 1u);
+  const v1::Assignment& next = worker.only().assignment;
+  EXPECT_EQ(next.attempt(), 2);
+  ASSERT_EQ(next.steerings_size(), 2);
+  EXPECT_TRUE(next.steerings(0).applied());
+  EXPECT_EQ(next.steerings(0).step(), 5);
+  EXPECT_FALSE(next.steerings(1).applied());
 }
 
 TEST(Cancel, OfAQueuedJobIsImmediate) {

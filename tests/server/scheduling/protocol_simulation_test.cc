@@ -182,6 +182,7 @@ class Simulation {
       if (Chance(60)) {
         SimWorker::AddLog(attempt, absl::StrCat(id, " ", attempt.last_event + 1));
       }
+      SimWorker::Steer(attempt, ++trained_, Chance(20));
       if (Chance(20) && !CutOff(peer)) Checkpoint(id);
       if (attempt.verdict == DesiredAttempt::PAUSE) {
         Checkpoint(id);
@@ -226,6 +227,11 @@ class Simulation {
     const std::string& job = jobs_[Roll(static_cast<int>(jobs_.size()))];
     if (faults_ && Chance(3) && cluster_.Cancel(job).ok()) cancelled_.insert(job);
     if (faults_ && Chance(4)) (void)cluster_.Pause(job);
+    if (faults_ && Chance(20)) {
+      (void)cluster_.Steer(job, absl::StrCat(trained_));
+      // The answer was lost: the client tries again.
+      if (Chance(50)) (void)cluster_.Steer(job, absl::StrCat(trained_));
+    }
     if (!faults_ || Chance(10)) {
       for (const std::string& paused : jobs_) {
         (void)cluster_.store().Write([&](Transaction& t) { return ResumeJob(t, "", paused); });
@@ -281,8 +287,26 @@ class Simulation {
       }
       cluster_.fixture().CheckHistory(id);
       CheckLines(id);
+      CheckSteerings(id);
     }
     EXPECT_EQ(cluster_.dispatcher().Stats().live_attempts, 0);
+  }
+
+  // Each number is applied once, after one step, in the order of asking.
+  void CheckSteerings(const std::string& id) {
+    const Job job = cluster_.fixture().Get(id);
+    int32_t asked = 0, applied = 0;
+    for (const v1::Event& event : cluster_.fixture().Events(id)) {
+      if (event.has_steering_asked()) {
+        ASSERT_EQ(event.steering_asked().number(), ++asked) << id;
+      }
+      if (!event.has_steering_applied()) continue;
+      ASSERT_EQ(event.steering_applied().number(), ++applied) << id;
+      ASSERT_LE(applied, asked) << id;
+      EXPECT_EQ(event.steering_applied().step(), job.steerings(applied - 1).step()) << id;
+    }
+    ASSERT_EQ(job.steerings_size(), asked) << id;
+    for (int i = 0; i < asked; ++i) EXPECT_EQ(job.steerings(i).applied(), i < applied) << id;
   }
 
   // The lines of each attempt: 1, 2, 3 …, each once.
@@ -307,6 +331,7 @@ class Simulation {
   std::set<std::string> published_;
   double now_ = 0;
   int64_t crash_step_ = 0;
+  int64_t trained_ = 0;  // goes up with whatever is trained anywhere
   bool faults_ = true;
 };
 

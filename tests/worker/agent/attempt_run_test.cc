@@ -133,6 +133,32 @@ TEST_F(AttemptRunTest, PublishesCheckpointsAndOneResult) {
   EXPECT_FALSE(Exists(options_.attempts_dir + "/" + kAttempt));
 }
 
+TEST_F(AttemptRunTest, PassesOnWhatIsAskedForOnceAndInOrder) {
+  assignment_.mutable_spec()->mutable_training()->mutable_phases(0)->set_steps(1'000'000);
+  google::protobuf::RepeatedPtrField<v1::SteeringRecord> asked;
+  for (int number = 1; number <= 3; ++number) {
+    asked.Add()->set_number(number);
+    asked.rbegin()->mutable_action()->set_checkpoint(true);
+  }
+  asked.rbegin()->mutable_action()->set_stop(true);
+  Start("crawl");
+  for (int i = 0; i < 3; ++i) run_->Steer(asked);
+  std::vector<int32_t> applied;
+  v1::AttemptReport report;
+  do {
+    state_.WaitUntilDue(0.02);
+    report = SyncOnce(90'000);
+    for (const v1::WorkerEvent& event : report.events()) {
+      if (event.event().has_steering_applied()) {
+        applied.push_back(event.event().steering_applied().number());
+      }
+    }
+  } while (report.state() != v1::AttemptReport::ENDED);
+  EXPECT_EQ(report.end().outcome(), v1::AttemptEnd::SUCCEEDED) << report.ShortDebugString();
+  EXPECT_EQ(applied, (std::vector<int32_t>{1, 2, 3}));
+  EXPECT_EQ(link_.results(), 1);
+}
+
 TEST_F(AttemptRunTest, MapsWhatGoesWrong) {
   struct Case {
     std::string fake;

@@ -1,0 +1,65 @@
+// What is done to a training while it runs: by its user, by the replay of another run, by the
+// clock.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "worker/training/training_loop.h"
+
+namespace thaw {
+
+absl::Status TrainingLoop::Steer() {
+  context_.control->TakeSteerings(&steerings_);
+  while (const v1::SteeredStep* due = program_->DueReplay()) {
+    v1::SteeringRecord done;
+    *done.mutable_action() = due->action();
+    TellSteering(done, program_->Replay());
+    if (due->action().has_checkpoint()) THAW_RETURN_IF_ERROR(Checkpoint());
+  }
+  // One after the other: what an attempt before this one has done after a step that is still to
+  // come is done first.
+  while (true) {
+    const auto next = steerings_.find(program_->state().steering() + 1);
+    if (next == steerings_.end()) break;
+    const v1::SteeringRecord& record = next->second;
+    if (record.applied() && step() < record.step()) break;
+    if (!program_->Takes(record.action())) break;
+    const bool effect = program_->Steer(record);
+    if (!record.applied()) {
+      TellSteering(record, effect);
+      if (record.action().has_checkpoint()) THAW_RETURN_IF_ERROR(Checkpoint());
+    }
+    steerings_.erase(next);
+  }
+  return absl::OkStatus();
+}
+
+void TrainingLoop::TellSteering(const v1::SteeringRecord& done, bool effect) {
+  if (!effect) {
+    reporter_.Warn("PHASE_NOT_EXTENDED",
+                   absl::StrCat("phase ", program_->state().phase() + 1,
+                                " ends by the clock or at its optimum and cannot be made longer: "
+                                "it goes on as it was"));
+  }
+  v1::Event event;
+  v1::SteeringRecord* told = event.mutable_steering_applied();
+  *told = done;
+  told->set_applied(true);
+  told->set_step(step());
+  reporter_.Emit(std::move(event));
+}
+
+absl::Status TrainingLoop::EndOfTime() {
+  if (step() == 0) {
+    return WithReason(absl::ResourceExhaustedError(
+                          "max_runtime was over before the first optimizer step: give more"),
+                      "MAX_RUNTIME");
+  }
+  reporter_.Warn("MAX_RUNTIME", absl::StrCat("max_runtime is over after optimizer step ", step(),
+                                             ": the job ends with what it has"));
+  ran_out_of_time_at_ = step();
+  program_->StopByClock();
+  return absl::OkStatus();
+}
+
+}  // namespace thaw
