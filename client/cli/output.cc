@@ -176,6 +176,11 @@ std::string ProgramTable(const v1::Training& training) {
       {">phase", "name", "trains", ">learning rate", ">decay", "schedule", "until"}};
   for (int i = 0; i < training.phases_size(); ++i) {
     const v1::Phase& phase = training.phases(i);
+    if (phase.has_convergence()) {
+      rows.push_back({absl::StrCat(i + 1), Printable(phase.name()), Trains(phase.selector()), "-",
+                      "-", "-", Until(phase)});
+      continue;
+    }
     rows.push_back({absl::StrCat(i + 1), Printable(phase.name()), Trains(phase.selector()),
                     absl::StrCat(FormatNumber(phase.learning_rate()),
                                  phase.rate_overrides().empty() ? "" : " and others"),
