@@ -7,8 +7,8 @@
 namespace thaw {
 namespace {
 
-// So large that nothing is left of one when it is given back, and few of them are filled in vain.
-constexpr int64_t kSlabBytes = int64_t{16} << 20;
+// Slabs double what there is, within these: few of them, and little that is never filled.
+constexpr int64_t kLeastSlabBytes = int64_t{1} << 20, kMostSlabBytes = int64_t{32} << 20;
 constexpr int64_t kFloatBytes = sizeof(float);
 
 int32_t LengthAt(const std::vector<int32_t>& bounds, size_t sequence) {
@@ -132,7 +132,8 @@ float* ActivationCache::Room(int64_t floats) {
   if (free_floats_ < floats) {
     const int64_t left = (max_bytes_ - figures_.bytes) / kFloatBytes;
     if (left < floats) return nullptr;
-    const int64_t size = std::min(left, std::max(kSlabBytes / kFloatBytes, floats));
+    const int64_t slab = std::clamp(figures_.bytes, kLeastSlabBytes, kMostSlabBytes);
+    const int64_t size = std::min(left, std::max(slab / kFloatBytes, floats));
     slabs_.push_back(std::make_unique_for_overwrite<float[]>(static_cast<size_t>(size)));
     figures_.bytes += size * kFloatBytes;
     free_ = slabs_.back().get();

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
 #include <random>
 
 #include "tests/worker/model/model_fixture.h"
@@ -17,6 +19,7 @@ namespace {
 using ::testing::Contains;
 using ::testing::HasSubstr;
 
+constexpr int64_t kRows = 18;
 constexpr int64_t kPlenty = int64_t{1} << 30;
 
 // Rows of 1 to 40 tokens; most micro-steps below hold more than 32 rows, some fewer.
@@ -57,13 +60,13 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
   std::mt19937 random(seed);
   ModelFixture fixture(GetParam(), std::nullopt);
   Model* const model = fixture.model.get();
-  const TokenizedDataset rows = RandomRows(model->config(), 30, &random);
+  const TokenizedDataset rows = RandomRows(model->config(), kRows, &random);
   for (int boundary = 1; boundary <= model->blocks() + 1; ++boundary) {
     EXPECT_TRUE(ComputesRowsAlike(model, rows, boundary));
     ActivationCache nothing(&rows, boundary, 0), some(&rows, boundary, 20'000),
         all(&rows, boundary, kPlenty);
-    std::vector<int64_t> order(30);
-    for (int64_t i = 0; i < 30; ++i) order[i] = i;
+    std::vector<int64_t> order(kRows);
+    std::iota(order.begin(), order.end(), 0);
     for (int pass = 0; pass < 3; ++pass) {
       std::shuffle(order.begin(), order.end(), random);
       for (const std::vector<int64_t>& micro_step : CutByTokens(rows, order, 150)) {
@@ -79,14 +82,14 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
     }
     EXPECT_EQ(nothing.figures().held_rows, 0);
     EXPECT_EQ(nothing.figures().bytes, 0);
-    EXPECT_EQ(nothing.figures().computed, 90);
-    EXPECT_EQ(all.figures().held_rows, 30);
-    EXPECT_EQ(all.figures().computed, 30) << "what is held was computed again";
-    EXPECT_EQ(all.figures().found, 60);
+    EXPECT_EQ(nothing.figures().computed, 3 * kRows);
+    EXPECT_EQ(all.figures().held_rows, kRows);
+    EXPECT_EQ(all.figures().computed, kRows) << "what is held was computed again";
+    EXPECT_EQ(all.figures().found, 2 * kRows);
     EXPECT_LE(some.figures().bytes, 20'000);
     EXPECT_GT(some.figures().held_rows, 0);
     EXPECT_EQ(some.figures().found, 2 * some.figures().held_rows);
-    EXPECT_EQ(some.figures().computed + some.figures().found, 90);
+    EXPECT_EQ(some.figures().computed + some.figures().found, 3 * kRows);
   }
 }
 
@@ -117,12 +120,12 @@ TEST(ActivationCache, KeepsOneVectorARowWhereTheHeadReadsNoMore) {
 constexpr char kProgram[] = R"(
   validation_fraction: 0.2
   phases { name: "head" selector { head_only: true } learning_rate: 0.01 epochs: 2 }
-  phases { name: "head again" selector { head_only: true } learning_rate: 0.005 epochs: 2 }
-  phases { name: "best" selector { head_only: true } learning_rate: 0.001 epochs: 1.5
+  phases { name: "head again" selector { head_only: true } learning_rate: 0.005 epochs: 1.5 }
+  phases { name: "best" selector { head_only: true } learning_rate: 0.001 epochs: 1
            restore_best: true }
   phases { name: "top" selector { last_blocks: 1 } learning_rate: 0.005 epochs: 2 }
-  phases { name: "all" selector { everything: true } learning_rate: 0.003 epochs: 1 }
-  phases { name: "frozen again" selector { head_only: true } learning_rate: 0.003 steps: 25 }
+  phases { name: "all" selector { everything: true } learning_rate: 0.003 epochs: 0.5 }
+  phases { name: "frozen again" selector { head_only: true } learning_rate: 0.003 steps: 13 }
   evaluation { every_epochs: 0.5 metric: LOSS }
 )";
 
@@ -131,8 +134,8 @@ TEST(ActivationCacheOfATraining, ChangesNoBitOfIt) {
   const std::string dataset = MakeToyDataset(FreshDirectory("dataset"), 100, 5);
   std::string weights, history;
   std::map<int64_t, double> losses;
-  for (const char* cache : {"use: OFF", "use: AUTO", "use: AUTO max_bytes: 30000",
-                            "use: AUTO max_bytes: 2000", "use: AUTO max_bytes: 1"}) {
+  for (const char* cache :
+       {"use: OFF", "use: AUTO", "use: AUTO max_bytes: 30000", "use: AUTO max_bytes: 1"}) {
     const internal::Run run =
         ToyTraining(model, dataset, std::string(kProgram) + "activation_cache {" + cache + "}");
     RecordingSink sink;
