@@ -76,6 +76,7 @@ TEST_F(SyncStateTest, ALateOrRepeatedAnswerDoesNothing) {
 
 TEST_F(SyncStateTest, WhatActsOnATrainingComesWithAnUnchangedVerdictToo) {
   AddAttempt();
+  state_.Apply(Answer(Request(), v1::DesiredAttempt::RUN));
   EXPECT_TRUE(state_.Apply(Answer(Request(), v1::DesiredAttempt::RUN)).empty());
   v1::SyncResponse answer = Answer(Request(), v1::DesiredAttempt::RUN);
   answer.mutable_attempts(0)->add_steerings()->set_number(1);
