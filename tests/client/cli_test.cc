@@ -87,7 +87,8 @@ TEST_F(CliTest, SteerAsksOnceForOneThing) {
     EXPECT_EQ(Thaw(arguments).exit_code, 0) << action[0];
   }
   std::string asked;
-  for (const v1::SteeringRecord& record : server_.GetStoredJob("job-1").steerings()) {
+  const v1::Job job = server_.GetStoredJob("job-1");
+  for (const v1::SteeringRecord& record : job.steerings()) {
     asked += record.action().ShortDebugString() + "; ";
   }
   EXPECT_EQ(asked,
@@ -366,6 +367,26 @@ TEST_F(CliTest, FetchBringsTheResultOfAJob) {
   EXPECT_FALSE(Exists(directory_ + "/elsewhere"));
   AddJob("job-2", v1::Job::RUNNING);
   EXPECT_THAT(Thaw({"fetch", "job-2"}).err, HasSubstr("job-2 is RUNNING and has no result"));
+}
+
+TEST_F(CliTest, FetchAsFullRefusesWhatHasNoFullForm) {
+  v1::Artifact result;
+  result.set_kind(v1::Artifact::RESULT);
+  result.set_base_model("model-1");
+  result.set_id("result-1");
+  result.set_form(v1::Artifact::ADAPTER);
+  server_.AddArtifact(result, {{"adapter_model.safetensors", "x"}});
+  result.set_id("result-2");
+  result.set_form(v1::Artifact::DELTA);
+  server_.AddArtifact(result, {{"model.safetensors", "x"}});
+  for (const auto& [id, says] : {std::pair("result-1", "is an adapter on model-1"),
+                                 std::pair("result-2", "holds other weights beside a delta")}) {
+    const std::string to = directory_ + "/" + id;
+    const ProgramRun run = Thaw({"fetch", id, "--as", "full", "--to", to});
+    EXPECT_NE(run.exit_code, 0) << id;
+    EXPECT_THAT(run.err, HasSubstr(says));
+    EXPECT_FALSE(Exists(to)) << "nothing is fetched";
+  }
 }
 
 TEST_F(CliTest, BashCanReadTheCompletion) {

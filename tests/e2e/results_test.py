@@ -99,6 +99,21 @@ def main():
         assert compared["compared"]["file delta.safetensors"], compared
         print("ok reproduce: losses, evaluations and every file are the same")
 
+        # Two phases without an end in sight, steered through and stopped: made again, the same bits.
+        endless = [{"selector": selector, "learning_rate": 1e-3, "steps": 1000000}
+                   for selector in ({"head_only": True}, {"last_blocks": 1})]
+        job = whole_path.submit(services, spec(model, dataset, "DELTA", endless))
+        thaw_services.wait_for("a step", lambda: whole_path.get(services, job).progress.step > 1, 60)
+        actions = (("scale_rate", "0.5"), ("next_phase",), ("extend_epochs", "2"), ("checkpoint",), ("stop",))
+        for index, action in enumerate(actions):
+            services.thaw("steer", job, *action)
+            thaw_services.wait_for(action[0], lambda: whole_path.get(services, job).steerings[index].applied, 60)
+        thaw_services.wait_for("the job", lambda: whole_path.get(services, job).done, 60)
+        assert "the end with the best kept" in services.thaw("events", job).stdout
+        compared = json.loads(services.thaw("reproduce", job, "--json").stdout.splitlines()[-1])
+        assert compared["same"] and compared["compared"]["steering and ends by the clock"], compared
+        print(f"ok steering: stopped after step {whole_path.get(services, job).progress.step}, made again the same")
+
 
 if __name__ == "__main__":
     main()

@@ -150,7 +150,7 @@ std::vector<v1::DesiredAttempt> SyncState::Apply(const v1::SyncResponse& respons
     // an interval.
     if (attempt.ended && (!attempt.events.empty() || attempt.log_pending > kLogBytesPerSync))
       urgent_ = true;
-    if (desired.verdict() != attempt.ordered) {
+    if (desired.verdict() != attempt.ordered || !desired.steerings().empty()) {
       attempt.ordered = desired.verdict();
       orders.push_back(desired);
     }

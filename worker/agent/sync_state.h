@@ -38,8 +38,8 @@ class SyncState {
   // ---- from the Sync loop
   // The next request. From now on its answer, and only its answer, counts.
   v1::SyncRequest BuildRequest(const v1::WorkerOffer& offer, bool draining);
-  // What the answer asks for: the verdicts, without those that ask for what is done already. An
-  // answer to an older request asks for nothing.
+  // What the answer asks for: the verdicts, without those that ask for what is done already and for
+  // no steering. An answer to an older request asks for nothing.
   std::vector<v1::DesiredAttempt> Apply(const v1::SyncResponse& response);
   // Waits until the next Sync is due: `interval` seconds after the last one was sent, a tenth of
   // them when generated text waits, or at once when something urgent was reported. Wake ends it

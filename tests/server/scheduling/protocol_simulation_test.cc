@@ -180,7 +180,7 @@ class Simulation {
         continue;
       }
       if (Chance(60)) {
-        SimWorker::AddLog(attempt, absl::StrCat(id, " ", attempt.last_event + 1));
+        SimWorker::AddLog(attempt, absl::StrCat(id, " ", ++lines_[id]));
       }
       SimWorker::Steer(attempt, ++trained_, Chance(20));
       if (Chance(20) && !CutOff(peer)) Checkpoint(id);
@@ -331,7 +331,8 @@ class Simulation {
   std::set<std::string> published_;
   double now_ = 0;
   int64_t crash_step_ = 0;
-  int64_t trained_ = 0;  // goes up with whatever is trained anywhere
+  std::map<std::string, int64_t> lines_;  // of each attempt
+  int64_t trained_ = 0;                   // goes up with whatever is trained anywhere
   bool faults_ = true;
 };
 

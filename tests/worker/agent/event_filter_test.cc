@@ -32,6 +32,10 @@ TEST(EventFilterTest, TakesWhatAnHonestTrainerSends) {
   warning.mutable_warning()->set_message("a\x1b[31mred\nline");
   EXPECT_TRUE(filter.Check(&warning).ok());
   EXPECT_EQ(warning.warning().message(), "a [31mred line");
+  v1::Event steering;
+  steering.mutable_steering_applied()->set_number(3);
+  steering.mutable_steering_applied()->set_step(7);
+  EXPECT_TRUE(filter.Check(&steering).ok());
 }
 
 TEST(EventFilterTest, RefusesLies) {
@@ -48,10 +52,15 @@ TEST(EventFilterTest, RefusesLies) {
   v1::Event huge;
   for (int i = 0; i < 20'000; ++i)
     *huge.mutable_metric_points()->add_points() = Loss(i + 1, 1).metric_points().points(0);
-  const v1::Event lies[] = {
-      Loss(1, nan), Loss(1, infinity), Loss(-5, 1), Loss(1, 1, "Loss\n"), Loss(1, 1, ""),
-      terminal,     committed,         no_points,   evaluation,           huge,
-      v1::Event()};
+  v1::Event steering;
+  steering.mutable_steering_applied()->set_step(-1);
+  v1::Event steering_rate;
+  steering_rate.mutable_steering_applied()->mutable_action()->set_scale_rate(nan);
+  const v1::Event lies[] = {steering,          steering_rate, Loss(1, nan),
+                            Loss(1, infinity), Loss(-5, 1),   Loss(1, 1, "Loss\n"),
+                            Loss(1, 1, ""),    terminal,      committed,
+                            no_points,         evaluation,    huge,
+                            v1::Event()};
   for (const v1::Event& lie : lies) {
     FakeClock clock;
     EventFilter filter(clock);

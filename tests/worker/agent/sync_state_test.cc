@@ -74,6 +74,17 @@ TEST_F(SyncStateTest, ALateOrRepeatedAnswerDoesNothing) {
   EXPECT_TRUE(state_.Apply(foreign).empty());
 }
 
+TEST_F(SyncStateTest, WhatActsOnATrainingComesWithAnUnchangedVerdictToo) {
+  AddAttempt();
+  state_.Apply(Answer(Request(), v1::DesiredAttempt::RUN));
+  EXPECT_TRUE(state_.Apply(Answer(Request(), v1::DesiredAttempt::RUN)).empty());
+  v1::SyncResponse answer = Answer(Request(), v1::DesiredAttempt::RUN);
+  answer.mutable_attempts(0)->add_steerings()->set_number(1);
+  const auto orders = state_.Apply(answer);
+  ASSERT_EQ(orders.size(), 1u);
+  EXPECT_EQ(orders[0].steerings_size(), 1);
+}
+
 TEST_F(SyncStateTest, AnOfferIsTakenOnceAndOnlyWithItsAssignment) {
   v1::SyncResponse offer = Answer(Request(), v1::DesiredAttempt::RUN);
   EXPECT_TRUE(state_.Apply(offer).empty());

@@ -22,6 +22,22 @@ TEST(Control, TellsACheckpointOnceAndAnEndForEver) {
   EXPECT_TRUE(control.AtBoundary([] {}).stop);
 }
 
+TEST(Control, GivesSteeringsByNumberAndOnce) {
+  Control control;
+  for (const int number : {2, 1, 2}) {
+    v1::SteeringRecord record;
+    record.set_number(number);
+    control.Steer(record);
+  }
+  std::map<int32_t, v1::SteeringRecord> steerings;
+  control.TakeSteerings(&steerings);
+  ASSERT_EQ(steerings.size(), 2u);
+  EXPECT_EQ(steerings.begin()->first, 1);
+  steerings.clear();
+  control.TakeSteerings(&steerings);
+  EXPECT_TRUE(steerings.empty());
+}
+
 TEST(Control, HoldsUntilResumedAndBeatsMeanwhile) {
   Control control;
   control.Hold();

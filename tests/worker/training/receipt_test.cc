@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "common/base/files.h"
+#include "tests/testing/fake_clock.h"
 #include "tests/worker/training/toy_job.h"
 #include "worker/data/tokenized_dataset.h"
 #include "worker/training/history.h"
@@ -47,6 +48,31 @@ TEST(Receipt, NamesWhatTheResultWasMadeOf) {
   again = ToyTraining(run.model_dir(), run.dataset_dir(), std::string(kShort) + " seed: 7");
   RunAttempt(again, &again_sink);
   EXPECT_NE(ReceiptOf(again).history_sha256(), receipt.history_sha256());
+}
+
+TEST(Receipt, TellsWhatTheMachineMadeOfIt) {
+  internal::Run run = ToyTraining(MakeToyModel(FreshDirectory("model"), 0.1),
+                                  MakeToyDataset(FreshDirectory("dataset"), 60, 5), kShort);
+  RecordingSink sink;
+  RunAttempt(run, &sink);
+  EXPECT_EQ(ReceiptOf(run).micro_step_divisor(), 0) << "as the spec says";
+  EXPECT_EQ(ReceiptOf(run).ran_out_of_time_at(), 0);
+  EXPECT_EQ(ReceiptOf(run).steered_size(), 0);
+  run.set_work_dir(FreshDirectory("work"));
+  run.mutable_assignment()->set_micro_step_divisor(4);
+  run.mutable_assignment()->mutable_runtime_left()->set_seconds(10);
+  FakeClock clock;
+  Control control;
+  sink.on_point = [&](const v1::MetricPoint& point) {
+    if (point.step() == 2) clock.AdvanceSeconds(20);
+  };
+  RunAttempt(run, &sink, &control, clock);
+  const internal::Receipt receipt = ReceiptOf(run);
+  EXPECT_EQ(receipt.micro_step_divisor(), 4);
+  EXPECT_EQ(receipt.ran_out_of_time_at(), 2);
+  ASSERT_EQ(receipt.steered_size(), 1);
+  EXPECT_EQ(receipt.steered(0).step(), 2);
+  EXPECT_TRUE(receipt.steered(0).action().stop());
 }
 
 // Files that give other answers than the trainer are found before anybody gets them.

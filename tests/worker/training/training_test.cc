@@ -263,6 +263,23 @@ TEST_F(TrainingTest, NonFiniteLossNamesStepAndLines) {
   EXPECT_FALSE(Exists(run.work_dir() + "/result"));
 }
 
+TEST_F(TrainingTest, WeightsThatOverflowAreNoResult) {
+  internal::Run run =
+      Job("validation_fraction: 0 phases { selector { everything: true } learning_rate: 1 steps: 2 "
+          "}");
+  // Beyond what fp32 holds, with a loss and gradients that are still numbers.
+  run.mutable_assignment()
+      ->mutable_spec()
+      ->mutable_training()
+      ->mutable_phases(0)
+      ->set_learning_rate(1e39);
+  RecordingSink sink;
+  const internal::Ended ended = RunAttempt(run, &sink);
+  EXPECT_EQ(ended.end().failure().reason(), "NON_FINITE_WEIGHTS") << ended.ShortDebugString();
+  EXPECT_THAT(ended.end().failure().message(), HasSubstr("after optimizer step 1 are not finite"));
+  EXPECT_FALSE(Exists(run.work_dir() + "/result"));
+}
+
 TEST_F(TrainingTest, StopLeavesNothing) {
   const internal::Run run =
       Job("validation_fraction: 0.2 phases { selector { everything: true } learning_rate: 0.001 "
