@@ -186,7 +186,8 @@ TEST_P(PlacedPartWriting, TrainsWritesAndScores) {
     internal::Run prediction =
         ToyPrediction(training.work_dir() + "/" + ended.result_dir(), texts, "");
     ASSERT_TRUE(google::protobuf::TextFormat::MergeFromString(
-        work, prediction.mutable_assignment()->mutable_spec()->mutable_prediction()))
+        work + " dataset: \"dataset\"",
+        prediction.mutable_assignment()->mutable_spec()->mutable_prediction()))
         << work;
     prediction.set_base_dir(model);
     const internal::Ended end = RunAttempt(prediction, &sink);
