@@ -177,7 +177,7 @@ json LoraFields(const v1::Lora& lora) {
 
 json VirtualTokenFields(const v1::AddedPart& part, const PeftTarget& target) {
   json fields = {
-      {"num_attention_heads", target.heads == 0 ? json() : json(target.heads)},
+      {"num_attention_heads", target.heads},
       {"num_layers", target.layers},
       {"num_transformer_submodules", target.stacks},
       {"token_dim", target.token_dim},

@@ -189,7 +189,8 @@ void DescribeVirtualTokens(const Model& model, PeftTarget* target) {
   const Model::KeyShape shape = model.PrefixShape();
   target->token_dim =
       model.added().prompt != nullptr ? model.hidden_size() : shape.heads * shape.head_dim;
-  target->heads = shape.heads;
+  // PEFT wants a number for prompts too, and does not find DistilBERT's by itself.
+  target->heads = std::max<int64_t>(shape.heads, 1);
   target->layers = model.blocks() - model.first_decoder_block();
   target->stacks = model.config().encoder_decoder ? 2 : 1;
 }

@@ -115,6 +115,35 @@ TEST_F(ArtifactStoreTest, AnAdapterBuildsOnItsModel) {
   EXPECT_THAT(Finish(Upload(request, files)).status().ToString(), HasSubstr("no artifact"));
 }
 
+// Prompts and prefixes take positions of their base; our own form is an adapter like any other.
+TEST_F(ArtifactStoreTest, VirtualTokensLeaveTheRestOfThePositions) {
+  const v1::Artifact base = Publish(v1::Artifact::MODEL, TinyModel());
+  const int positions = base.model().max_positions();
+  ASSERT_GT(positions, 5);
+  const auto upload = [&](const std::string& config) {
+    const FileContents files = {{"adapter_config.json", config},
+                                {"adapter_model.safetensors", TinySafetensors()}};
+    auto request = Announce(v1::Artifact::MODEL, files);
+    request.set_base_model(base.id());
+    return Finish(Upload(request, files));
+  };
+  const auto prompt = upload(R"({"peft_type":"PROMPT_TUNING","num_virtual_tokens":5})");
+  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  EXPECT_EQ(prompt->form(), v1::Artifact::ADAPTER);
+  EXPECT_EQ(prompt->model().max_positions(), positions - 5);
+  const auto own = upload(R"({"thaw_format":1,"kind":"bottleneck"})");
+  ASSERT_TRUE(own.ok()) << own.status();
+  EXPECT_EQ(own->form(), v1::Artifact::ADAPTER);
+  EXPECT_EQ(own->model().max_positions(), positions);
+  for (const std::string& count :
+       {std::string("0"), std::string("\"5\""), std::string("1025"), std::to_string(positions)}) {
+    EXPECT_THAT(upload(absl::StrCat(R"({"num_virtual_tokens":)", count, "}")).status().ToString(),
+                HasSubstr("num_virtual_tokens"))
+        << count;
+  }
+  EXPECT_THAT(upload("no JSON").status().ToString(), HasSubstr("adapter_config.json"));
+}
+
 TEST_F(ArtifactStoreTest, ADeltaIsForOneBase) {
   const v1::Artifact base = Publish(v1::Artifact::MODEL, TinyModel());
   FileContents files = TinyModel();

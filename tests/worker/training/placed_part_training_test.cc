@@ -1,11 +1,14 @@
 // Trainings with each kind of added part: killed at any step of a program they end with the same
 // bits, and what is left answers and trains on.
 #include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <iostream>
+#include <numeric>
 #include <random>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
@@ -52,6 +55,16 @@ constexpr char kFourPhases[] = R"(
            steps: 8 optimizer_state: RESET }
   phases { name: "all" selector { everything: true } learning_rate: 0.002 steps: 9 }
 )";
+
+// Of the first quarter of the steps, or the last.
+double MeanLoss(const RecordingSink& sink, bool last) {
+  std::vector<double> losses;
+  for (const auto& [step, loss] : sink.Series("loss")) losses.push_back(loss);
+  const size_t quarter = losses.size() / 4;
+  const auto begin = last ? losses.end() - static_cast<std::ptrdiff_t>(quarter) : losses.begin();
+  return std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(quarter), 0.0) /
+         static_cast<double>(quarter);
+}
 
 class PlacedPartTraining : public ::testing::TestWithParam<KindOfPart> {
  protected:
@@ -103,13 +116,13 @@ TEST_P(PlacedPartTraining, ResumesAnywhereInFourPhasesWithTheSameBits) {
 TEST_P(PlacedPartTraining, ItsCheckpointAnswersAsItsResultWhichTrainsOn) {
   const std::string phases =
       "validation_fraction: 0 checkpoint { every_steps: 1 } "
-      "phases { selector { kind: ADDED_PARTS } learning_rate: 0.01 epochs: 3 } ";
+      "phases { selector { kind: ADDED_PARTS } learning_rate: 0.01 epochs: 8 } ";
   const internal::Run training =
       ToyTraining(model_, dataset_, absl::StrCat(GetParam().text, phases));
   RecordingSink sink, silent;
   const internal::Ended ended = RunAttempt(training, &sink);
   ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
-  EXPECT_LT(sink.Series("loss").rbegin()->second, sink.Series("loss").begin()->second);
+  EXPECT_LT(MeanLoss(sink, true), MeanLoss(sink, false));
   const std::string result = training.work_dir() + "/" + ended.result_dir();
   const bool merged = Exists(result + "/model.safetensors");
 
@@ -136,7 +149,7 @@ TEST_P(PlacedPartTraining, ItsCheckpointAnswersAsItsResultWhichTrainsOn) {
   RecordingSink on_sink;
   const internal::Ended end = RunAttempt(on, &on_sink);
   ASSERT_EQ(end.end().outcome(), v1::AttemptEnd::SUCCEEDED) << end.ShortDebugString();
-  EXPECT_LT(on_sink.Series("loss").begin()->second, sink.Series("loss").begin()->second);
+  EXPECT_LT(MeanLoss(on_sink, false), MeanLoss(sink, false));
 
   on = ToyTraining(result, dataset_, absl::StrCat("output: MERGED ", phases));
   on.set_base_dir(model_);
@@ -165,11 +178,17 @@ TEST_P(PlacedPartWriting, TrainsWritesAndScores) {
   RecordingSink sink;
   const internal::Ended ended = RunAttempt(training, &sink);
   ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
-  for (const char* work :
-       {"generate { prompt_column: \"prompt\" max_new_tokens: 6 }",
-        "score { prompt_column: \"prompt\" completion_column: \"completion\" }"}) {
+  std::vector<std::string> works = {
+      "generate { prompt_column: \"prompt\" max_new_tokens: 6 }",
+      "score { prompt_column: \"prompt\" completion_column: \"completion\" }"};
+  if (!encodes) works.push_back("embed { text_column: \"text\" }");
+  for (const std::string& work : works) {
     internal::Run prediction =
-        ToyPrediction(training.work_dir() + "/" + ended.result_dir(), texts, work);
+        ToyPrediction(training.work_dir() + "/" + ended.result_dir(), texts, "");
+    ASSERT_TRUE(google::protobuf::TextFormat::MergeFromString(
+        work + " dataset: \"dataset\"",
+        prediction.mutable_assignment()->mutable_spec()->mutable_prediction()))
+        << work;
     prediction.set_base_dir(model);
     const internal::Ended end = RunAttempt(prediction, &sink);
     ASSERT_EQ(end.end().outcome(), v1::AttemptEnd::SUCCEEDED) << end.ShortDebugString();

@@ -148,6 +148,38 @@ TEST(PeftConfig, WhatIsWrittenIsReadAgain) {
   EXPECT_EQ(json::parse(text)["fan_in_fan_out"], true);
 }
 
+TEST(PeftConfig, PromptsAndPrefixes) {
+  for (const char* type : {"PROMPT_TUNING", "PREFIX_TUNING"}) {
+    // The least that PEFT writes, and what it may write besides.
+    const json config = {{"peft_type", type},
+                         {"num_virtual_tokens", 7},
+                         {"token_dim", 48},
+                         {"modules_to_save", {"score"}}};
+    const auto part = ParsePeftConfig(config.dump());
+    ASSERT_TRUE(part.ok()) << part.status();
+    EXPECT_EQ(part->has_prompt_tuning(), std::string(type) == "PROMPT_TUNING");
+    const auto again = ParsePeftConfig(PeftConfigJson(*part, {.token_dim = 48, .stacks = 1}));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->prompt_tuning().virtual_tokens() + again->prefix_tuning().virtual_tokens(), 7);
+    for (const auto& [field, value] : std::map<std::string, json>{{"num_virtual_tokens", nullptr},
+                                                                  {"num_virtual_tokens", 0},
+                                                                  {"target_modules", {"q_proj"}},
+                                                                  {"of_the_future", 3}}) {
+      json changed = config;
+      changed[field] = value;
+      EXPECT_THAT(std::string(ParsePeftConfig(changed.dump()).status().message()),
+                  HasSubstr(field));
+    }
+  }
+  for (const char* type : {"P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"}) {
+    EXPECT_THAT(
+        std::string(ParsePeftConfig(json{{"peft_type", type}, {"num_virtual_tokens", 7}}.dump())
+                        .status()
+                        .message()),
+        AllOf(HasSubstr(type), HasSubstr("not supported")));
+  }
+}
+
 TEST(PeftConfig, Ia3) {
   const json config = {{"peft_type", "IA3"},
                        {"target_modules", {"k_proj", "down_proj"}},

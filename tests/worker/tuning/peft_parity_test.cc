@@ -86,14 +86,17 @@ Tensor LossOf(Model& model, const FixtureBatch& batch, const RunContext& context
   for (size_t s = 0; s + 1 < rows.cu_seqlens.size(); ++s) {
     const int32_t begin = batch.packed.cu_seqlens[s], end = batch.packed.cu_seqlens[s + 1];
     labels.push_back(at::full({model.added().virtual_tokens - 1}, -100, torch::kInt64));
-    labels.push_back(batch.packed.token_ids.slice(0, begin, begin + 1));
+    // Where a beginning counts nothing, the first token does not either.
+    const Tensor first = batch.labels.slice(0, begin, begin + 1);
+    labels.push_back(
+        at::where(first == -100, first, batch.packed.token_ids.slice(0, begin, begin + 1)));
     labels.push_back(batch.labels.slice(0, begin, end));
   }
   const OutputLayer output = model.output_layer();
-  const double units = batch.loss_units + static_cast<double>(rows.cu_seqlens.size() - 1);
+  const Tensor all = at::cat(labels);
   return LinearCrossEntropySum(Path::kKernels, model.OutputStates(rows, Tensor(), context),
-                               output.weight, output.bias, at::cat(labels)) /
-         units;
+                               output.weight, output.bias, all) /
+         (all != -100).sum().item<double>();
 }
 
 class PeftParity : public ::testing::TestWithParam<PeftCase> {
