@@ -25,7 +25,7 @@ namespace {
 constexpr int kPlanFormatVersion = 1;
 // Steps tried in a phase, and CPU time that they may take: a tenth of what all of them would take,
 // within bounds.
-constexpr int64_t kFewestSteps = 3, kMostSteps = 16;
+constexpr int64_t kFewestSteps = 3, kMostSteps = 64;
 constexpr double kShareOfSteps = 0.1, kLeastSeconds = 1.5, kMostSeconds = 20;
 // CPU time for an evaluation, and for the text that it generates, the first time; later on a batch.
 constexpr double kEvaluationSeconds = 3;
