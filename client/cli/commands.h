@@ -80,7 +80,11 @@ struct SubmitOptions {
   bool validate_only = false;
   bool watch = false;
 };
+// What they ask for, with ids in the place of names.
+absl::StatusOr<v1::JobSpec> SpecOf(const Session& session, const SubmitOptions& options);
 ExitCode RunSubmit(const Session& session, const SubmitOptions& options);
+// Submits a plan of that training, waits for it and shows what it says.
+ExitCode RunPlan(const Session& session, const SubmitOptions& options);
 
 ExitCode RunWatch(const Session& session, const std::string& job);
 

@@ -13,6 +13,7 @@
 #include "client/cli/thaw_view.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
+#include "common/spec/planned_training.h"
 #include "common/spec/spec_json.h"
 
 namespace thaw {
@@ -80,8 +81,8 @@ void ShowJob(const v1::Job& job) {
       Print("incident   %s\n", Printable(job.failure().incident()).c_str());
     }
   }
-  if (job.resolved_spec().has_training()) {
-    Print("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
+  if (const v1::Training* training = TrainingOf(job.resolved_spec())) {
+    Print("%s\n", ProgramTable(*training).c_str());
   }
   Print("spec       %s", SpecToJson(job.resolved_spec()).c_str());
 }

@@ -157,11 +157,9 @@ Examples:
   thaw dataset import pairs.jsonl --task seq2seq --source_column de --target_column en)");
 }
 
-void AddSubmit(CLI::App* root, CommandLine* line) {
+// What `thaw submit` and `thaw plan` take alike.
+void AddSpecOptions(CLI::App* app, CommandLine* line) {
   SubmitOptions* options = &line->submit;
-  CLI::App* app =
-      AddCommand(root, line, "submit", "submit a job: a JSON file, or a program written here",
-                 [options](const Session& session) { return RunSubmit(session, *options); });
   app->add_option("file", options->spec_file, "JobSpec as JSON; models and datasets by id or name");
   app->add_option("--model", options->model, "model, result or job to start from, by id or name");
   app->add_option("--data", options->data, "dataset to train on, by id or name");
@@ -209,6 +207,28 @@ void AddSubmit(CLI::App* root, CommandLine* line) {
   app->add_option("--label", line->labels, "key=value, for filters; may be repeated");
   app->add_option("--request_id", options->request_id,
                   "the same id with the same job submits once");
+}
+
+void AddPlan(CLI::App* root, CommandLine* line) {
+  SubmitOptions* options = &line->submit;
+  CLI::App* app =
+      AddCommand(root, line, "plan", "what a training would take: tokens, steps, memory, time",
+                 [options](const Session& session) { return RunPlan(session, *options); });
+  AddSpecOptions(app, line);
+  app->footer(R"(
+A worker reads the data and tries a few steps of every phase; nothing is trained.
+
+Examples:
+  thaw plan --model minilm --data reviews --method gradual
+  thaw plan job.json)");
+}
+
+void AddSubmit(CLI::App* root, CommandLine* line) {
+  SubmitOptions* options = &line->submit;
+  CLI::App* app =
+      AddCommand(root, line, "submit", "submit a job: a JSON file, or a program written here",
+                 [options](const Session& session) { return RunSubmit(session, *options); });
+  AddSpecOptions(app, line);
   app->add_flag("--validate_only", options->validate_only,
                 "check and resolve only; submit nothing");
   app->add_flag("--watch", options->watch, "stay and watch it to its end");
@@ -473,6 +493,7 @@ int Main(int argc, char** argv) {
   AddArtifactCommands(&app, &line, v1::Artifact::DATASET);
   AddArtifactCommands(&app, &line, v1::Artifact::RESULT);
   AddSubmit(&app, &line);
+  AddPlan(&app, &line);
   AddJobCommands(&app, &line);
   AddUseCommands(&app, &line);
   AddCompletion(&app, &line);

@@ -10,6 +10,7 @@
 #include "client/cli/task_names.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "common/spec/planned_training.h"
 #include "common/spec/preset_program.h"
 #include "common/spec/spec.h"
 #include "common/spec/spec_json.h"
@@ -40,8 +41,7 @@ absl::Status ReplaceDataset(const Session& session, std::string* reference) {
 
 absl::Status ReplaceNames(const Session& session, v1::JobSpec* spec) {
   THAW_RETURN_IF_ERROR(ReplaceModel(session, spec->mutable_base_model()));
-  if (spec->has_training()) {
-    v1::Training* training = spec->mutable_training();
+  if (v1::Training* training = TrainingOf(spec)) {
     THAW_RETURN_IF_ERROR(ReplaceDataset(session, training->mutable_dataset()));
     THAW_RETURN_IF_ERROR(ReplaceModel(session, training->mutable_tokenizer()));
     if (!training->has_validation_dataset()) return absl::OkStatus();
@@ -193,17 +193,22 @@ absl::Status ApplyOptions(const Session& session, const SubmitOptions& options, 
     }
     spec->mutable_resources()->set_device_kind(kind);
   }
-  if (spec->has_training()) return ApplyTrainingOptions(session, options, spec->mutable_training());
-  return absl::OkStatus();
+  v1::Training* training = TrainingOf(spec);
+  return training == nullptr ? absl::OkStatus() : ApplyTrainingOptions(session, options, training);
 }
 
 }  // namespace
 
-ExitCode RunSubmit(const Session& session, const SubmitOptions& options) {
+absl::StatusOr<v1::JobSpec> SpecOf(const Session& session, const SubmitOptions& options) {
   THAW_ASSIGN_OR_RETURN(v1::JobSpec spec, options.spec_file.empty() ? WriteSpec(session, options)
                                                                     : ReadSpec(options));
   THAW_RETURN_IF_ERROR(ApplyOptions(session, options, &spec));
   THAW_RETURN_IF_ERROR(ReplaceNames(session, &spec));
+  return spec;
+}
+
+ExitCode RunSubmit(const Session& session, const SubmitOptions& options) {
+  THAW_ASSIGN_OR_RETURN(const v1::JobSpec spec, SpecOf(session, options));
   v1::CreateJobRequest request;
   *request.mutable_spec() = spec;
   request.set_request_id(options.request_id);
@@ -212,8 +217,8 @@ ExitCode RunSubmit(const Session& session, const SubmitOptions& options) {
   if (session.json) {
     if (!options.watch || options.validate_only) Print("%s\n", JsonLine(job).c_str());
   } else {
-    if (job.resolved_spec().has_training()) {
-      Print("%s\n", ProgramTable(job.resolved_spec().training()).c_str());
+    if (const v1::Training* training = TrainingOf(job.resolved_spec())) {
+      Print("%s\n", ProgramTable(*training).c_str());
     }
     if (options.validate_only) {
       Print("%s\nvalid; nothing was submitted\n", SpecToJson(job.resolved_spec()).c_str());

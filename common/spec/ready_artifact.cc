@@ -40,7 +40,8 @@ std::optional<v1::Artifact> ModelOfJob(const SpecContext& context, v1::Predictio
   }
   const ModelJob& job = found->second;
   if (!job.resolved_spec.has_training()) {
-    return refuse("is a prediction, which leaves no model; give the id of a training or a model");
+    return refuse(absl::StrCat(job.resolved_spec.has_plan() ? "is a plan" : "is a prediction",
+                               ", which leaves no model; give the id of a training or a model"));
   }
   if (!job.result.empty()) {
     prediction->set_model(job.result);

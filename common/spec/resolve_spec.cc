@@ -2,6 +2,7 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,7 @@
 #include "common/base/edit_distance.h"
 #include "common/spec/added_part_kind.h"
 #include "common/spec/model_abilities.h"
+#include "common/spec/planned_training.h"
 #include "common/spec/ready_artifact.h"
 #include "common/spec/spec.h"
 #include "common/spec/spec_defaults.h"
@@ -349,6 +351,11 @@ void CheckPrediction(const v1::Prediction& prediction, const v1::Artifact* model
 bool IsJobId(absl::string_view id) { return absl::StartsWith(id, "job-"); }
 
 std::vector<SpecReference> ReferencesOf(const v1::JobSpec& spec) {
+  if (spec.has_plan()) {
+    std::vector<SpecReference> references = ReferencesOf(WithTraining(spec));
+    for (SpecReference& reference : references) reference.field = FieldOfPlan(reference.field);
+    return references;
+  }
   const v1::Training& training = spec.training();
   const v1::Prediction& prediction = spec.prediction();
   std::vector<SpecReference> references = {
@@ -369,6 +376,11 @@ std::vector<SpecReference> ReferencesOf(const v1::JobSpec& spec) {
 }
 
 absl::StatusOr<v1::JobSpec> ResolveSpec(const v1::JobSpec& spec, const SpecContext& context) {
+  if (spec.has_plan()) {
+    absl::StatusOr<v1::JobSpec> resolved = ResolveSpec(WithTraining(spec), context);
+    if (!resolved.ok()) return StatusOfPlan(resolved.status());
+    return WithPlan(*std::move(resolved));
+  }
   SpecProblems problems;
   ValidateWholeSpec(spec, &problems);
   v1::JobSpec known = spec;

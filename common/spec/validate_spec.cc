@@ -67,6 +67,12 @@ void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems) {
       }
       ValidateTraining("spec.training", spec.training(), problems);
       break;
+    case v1::JobSpec::kPlan:
+      if (spec.base_model().empty()) {
+        problems->Add("spec.base_model", "is empty; give the id of the model to plan for");
+      }
+      ValidateTraining("spec.plan.training", spec.plan().training(), problems);
+      break;
     case v1::JobSpec::kPrediction:
       if (!spec.base_model().empty()) {
         problems->Add("spec.base_model",
@@ -77,7 +83,7 @@ void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems) {
       ValidatePrediction("spec.prediction", spec.prediction(), problems);
       break;
     case v1::JobSpec::WORK_NOT_SET:
-      problems->Add("spec.work", "is not set; give training or prediction");
+      problems->Add("spec.work", "is not set; give training, prediction or plan");
       break;
   }
   ValidateResources(spec.resources(), problems);

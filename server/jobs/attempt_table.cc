@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/spec/planned_training.h"
 #include "server/jobs/artifact_table.h"
 #include "server/jobs/held_artifacts.h"
 #include "server/jobs/job_row.h"
@@ -194,17 +195,18 @@ absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string
   }
   v1::JobSpec& spec = specs.resolved_spec;
   v1::Assignment assignment;
-  const bool training = spec.has_training();
-  const std::string& dataset = training ? spec.training().dataset() : spec.prediction().dataset();
+  const v1::Training* training = TrainingOf(spec);
+  const std::string& dataset =
+      training != nullptr ? training->dataset() : spec.prediction().dataset();
   if (!TrainingBehindOf(spec).empty()) {
     THAW_RETURN_IF_ERROR(LoadTrainingBehind(reader, spec.prediction(), &assignment));
   } else {
-    THAW_RETURN_IF_ERROR(LoadInput(reader, training ? spec.base_model() : spec.prediction().model(),
-                                   assignment.mutable_model()));
-  }
-  if (!spec.training().tokenizer().empty()) {
     THAW_RETURN_IF_ERROR(
-        LoadInput(reader, spec.training().tokenizer(), assignment.mutable_tokenizer()));
+        LoadInput(reader, training != nullptr ? spec.base_model() : spec.prediction().model(),
+                  assignment.mutable_model()));
+  }
+  if (training != nullptr && !training->tokenizer().empty()) {
+    THAW_RETURN_IF_ERROR(LoadInput(reader, training->tokenizer(), assignment.mutable_tokenizer()));
   }
   if (!assignment.model().base_model().empty()) {
     THAW_RETURN_IF_ERROR(
@@ -216,9 +218,9 @@ absl::StatusOr<v1::Assignment> BuildAssignment(Reader& reader, const std::string
   if (!dataset.empty()) {
     THAW_RETURN_IF_ERROR(LoadInput(reader, dataset, assignment.mutable_dataset()));
   }
-  if (training && !spec.training().validation_dataset().empty()) {
-    THAW_RETURN_IF_ERROR(LoadInput(reader, spec.training().validation_dataset(),
-                                   assignment.mutable_validation_dataset()));
+  if (training != nullptr && !training->validation_dataset().empty()) {
+    THAW_RETURN_IF_ERROR(
+        LoadInput(reader, training->validation_dataset(), assignment.mutable_validation_dataset()));
   }
   if (!row.checkpoint.empty()) {
     THAW_RETURN_IF_ERROR(LoadInput(reader, row.checkpoint, assignment.mutable_checkpoint()));

@@ -114,6 +114,18 @@ def main():
         assert compared["same"] and compared["compared"]["steering and ends by the clock"], compared
         print(f"ok steering: stopped after step {whole_path.get(services, job).progress.step}, made again the same")
 
+        path = services.directory / "planned.json"
+        path.write_text(json.dumps({"base_model": "minilm", "training": {**lora["training"], "dataset": "sentences"}}))
+        plan = json.loads(services.thaw("plan", path, "--json").stdout.splitlines()[-1])
+        metrics = whole_path.get(services, adapter_job).result_metrics
+        assert int(plan["steps"]) == metrics["steps"] and plan["cpu_seconds"] > 0, (plan, metrics)
+        assert int(plan["phases"][0]["trainable_parameters"]) == metrics["trainable_parameters"], (plan, metrics)
+        assert int(plan["peak_memory_bytes"]) > 1 << 20, plan
+        newest = json.loads(services.thaw("list", "--limit", 1, "--json").stdout.splitlines()[0])["id"]
+        refused = services.thaw("predict", "--model", newest, "text", check=False)
+        assert refused.returncode != 0 and "no model" in refused.stderr, refused
+        print("ok plan: the steps and trainable numbers of the training; it is no model")
+
 
 if __name__ == "__main__":
     main()

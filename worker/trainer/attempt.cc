@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "worker/training/failure.h"
+#include "worker/training/plan_run.h"
 #include "worker/training/prediction_run.h"
 
 namespace thaw {
@@ -59,6 +60,8 @@ internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& co
       return RunTraining(run, context);
     case v1::JobSpec::kPrediction:
       return RunPrediction(run, context, warm);
+    case v1::JobSpec::kPlan:
+      return RunPlan(run, context);
     case v1::JobSpec::WORK_NOT_SET:
       break;
   }

@@ -8,16 +8,11 @@
 namespace thaw {
 
 std::string DescribeRows(const std::string& what, const TokenizedDataset& rows) {
-  LengthHistogram lengths;
-  int64_t loss_units = 0;
-  for (int64_t row = 0; row < rows.rows(); ++row) {
-    lengths.Add(rows.size(row));
-    loss_units += rows.loss_units(row);
-  }
+  const v1::PlannedRows counted = CountRows(rows);
+  const v1::Percentiles& length = counted.length();
   std::string line = absl::StrFormat(
       "%s rows: half up to %d tokens, 90 %% up to %d, 99 %% up to %d, the longest %d", what,
-      lengths.Percentile(0.5), lengths.Percentile(0.9), lengths.Percentile(0.99),
-      lengths.greatest());
+      length.p50(), length.p90(), length.p99(), length.max());
   const auto add = [&](int64_t count, const char* did) {
     if (count > 0) absl::StrAppend(&line, "; ", count, " ", did);
   };
@@ -26,11 +21,38 @@ std::string DescribeRows(const std::string& what, const TokenizedDataset& rows) 
   add(rows.dropped_rows, "left out as too long");
   add(rows.skipped_rows, "left out without a token to learn from");
   if (!rows.answers.empty() || !rows.targets.empty()) {
-    absl::StrAppend(&line, absl::StrFormat("; %d tokens carry loss, %.1f %%", loss_units,
-                                           100.0 * static_cast<double>(loss_units) /
+    absl::StrAppend(&line, absl::StrFormat("; %d tokens carry loss, %.1f %%", counted.loss_units(),
+                                           100.0 * static_cast<double>(counted.loss_units()) /
                                                static_cast<double>(rows.tokens())));
   }
   return line;
+}
+
+v1::PlannedRows CountRows(const TokenizedDataset& rows) {
+  LengthHistogram lengths;
+  v1::PlannedRows counted;
+  int64_t loss_units = 0, pieces = 0;
+  for (int64_t row = 0; row < rows.rows(); ++row) {
+    lengths.Add(rows.size(row));
+    loss_units += rows.loss_units(row);
+    // The pieces of a text lie side by side and have its line.
+    const bool after = row > 0 && rows.lines[row - 1] == rows.lines[row];
+    const bool before = row + 1 < rows.rows() && rows.lines[row + 1] == rows.lines[row];
+    if (after || before) ++pieces;
+  }
+  counted.set_rows(rows.rows());
+  counted.set_tokens(rows.tokens());
+  counted.set_loss_units(loss_units);
+  counted.set_truncated_rows(rows.truncated_rows);
+  if (rows.split_texts > 0) counted.set_split_rows(pieces);
+  counted.set_dropped_rows(rows.dropped_rows);
+  counted.set_skipped_rows(rows.skipped_rows);
+  v1::Percentiles* length = counted.mutable_length();
+  length->set_p50(lengths.Percentile(0.5));
+  length->set_p90(lengths.Percentile(0.9));
+  length->set_p99(lengths.Percentile(0.99));
+  length->set_max(lengths.greatest());
+  return counted;
 }
 
 void WarnOfRows(const TrainingInputs& inputs, Reporter* reporter) {

@@ -224,13 +224,18 @@ absl::Status TrainingLoop::Evaluate() {
   return absl::OkStatus();
 }
 
+GenerationOptions TrainingLoop::AnswerGeneration() const {
+  const int32_t divisor = std::max(run_.assignment().micro_step_divisor(), 1);
+  GenerationOptions options = inputs_.answers;
+  options.prompt_tokens = TokensPerMicroStep();
+  options.most_rows = std::max<int64_t>(options.most_rows / divisor, 1);
+  options.cache_bytes /= divisor;
+  return options;
+}
+
 absl::StatusOr<bool> TrainingLoop::MatchAnswers(EvaluationFigures* figures) {
   if (inputs_.validation.expected.empty()) return true;
-  const int32_t divisor = std::max(run_.assignment().micro_step_divisor(), 1);
-  AnswerOptions options{.generation = inputs_.answers};
-  options.generation.prompt_tokens = TokensPerMicroStep();
-  options.generation.most_rows = std::max<int64_t>(options.generation.most_rows / divisor, 1);
-  options.generation.cache_bytes /= divisor;
+  AnswerOptions options{.generation = AnswerGeneration()};
   options.go_on = [this](int64_t) {
     reporter_.Beat();
     return !context_.control->ShouldEnd();

@@ -47,6 +47,8 @@ class TrainingLoop {
   int64_t step() const { return program_ ? program_->state().step() : 0; }
 
  private:
+  friend class PlanRun;  // which takes the loop's turns one by one, a few of each kind
+
   // training_setup.cc
   absl::Status Prepare();
   absl::Status RestoreCheckpoint();
@@ -72,6 +74,7 @@ class TrainingLoop {
   absl::Status Evaluate();
   // Adds what is asked for of the metrics that take text to be generated; false when told to end.
   absl::StatusOr<bool> MatchAnswers(EvaluationFigures* figures);
+  GenerationOptions AnswerGeneration() const;
   absl::Status EndPhase();
   // Handles what was asked for and what is due; an end ends the attempt.
   absl::StatusOr<std::optional<internal::Ended>> Boundary();

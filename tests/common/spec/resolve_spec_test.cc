@@ -1,6 +1,7 @@
 #include <functional>
 
 #include "common/base/status.h"
+#include "common/spec/planned_training.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "tests/common/spec/spec_examples.h"
@@ -230,6 +231,47 @@ TEST(ReferencesOfTest, ListsWhatIsNamed) {
   for (const SpecReference& reference : ReferencesOf(spec)) ids.push_back(reference.id);
   EXPECT_THAT(ids, testing::ElementsAre("model-1", "dataset-1", "dataset-2"));
   EXPECT_EQ(ReferencesOf(PredictionExample()).size(), 1u);
+}
+
+TEST(ReferencesOfTest, APlanNamesWhatItsTrainingNames) {
+  v1::JobSpec spec = TrainingExample();
+  const std::vector<SpecReference> training = ReferencesOf(spec);
+  const std::vector<SpecReference> plan = ReferencesOf(WithPlan(spec));
+  ASSERT_EQ(plan.size(), training.size());
+  EXPECT_EQ(plan[0].field, "spec.base_model");
+  EXPECT_EQ(plan[1].field, "spec.plan.training.dataset");
+  for (size_t i = 0; i < plan.size(); ++i) EXPECT_EQ(plan[i].id, training[i].id);
+}
+
+TEST(ResolveSpecTest, APlanIsResolvedAsItsTraining) {
+  const auto training = ResolveSpec(TrainingExample(), ContextExample());
+  const auto plan = ResolveSpec(WithPlan(TrainingExample()), ContextExample());
+  ASSERT_TRUE(training.ok() && plan.ok()) << training.status() << plan.status();
+  EXPECT_TRUE(plan->has_plan());
+  EXPECT_EQ(CanonicalBytes(WithTraining(*plan)), CanonicalBytes(*training));
+}
+
+TEST(ResolveSpecTest, AWrongFieldOfAPlanIsNamedWithItsPath) {
+  const auto refuse = [](const std::string& field,
+                         const std::function<void(v1::JobSpec*)>& change) {
+    v1::JobSpec spec = TrainingExample();
+    change(&spec);
+    spec = WithPlan(spec);
+    const auto violations = ViolationsOf(ResolveSpec(spec, ContextExample()).status());
+    ASSERT_EQ(violations.size(), 1u) << field;
+    EXPECT_EQ(violations[0].field, field);
+  };
+  refuse("spec.base_model", [](auto* s) { s->clear_base_model(); });
+  refuse("spec.plan.training.max_length",
+         [](auto* s) { s->mutable_training()->set_max_length(513); });
+  refuse("spec.plan.training.dataset", [](auto* s) { s->mutable_training()->set_dataset("none"); });
+  refuse("spec.plan.training.phases[1].selector.last_blocks", [](auto* s) {
+    s->mutable_training()->mutable_phases(1)->mutable_selector()->set_last_blocks(7);
+  });
+  v1::JobSpec spec = TrainingExample();
+  spec.mutable_training()->set_max_grad_norm(-1);
+  EXPECT_EQ(ViolationsOf(ValidateSpec(WithPlan(spec))).at(0).field,
+            "spec.plan.training.max_grad_norm");
 }
 
 TEST(CanonicalBytesTest, DoNotDependOnTheOrderOfLabels) {

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/id.h"
 #include "common/base/status.h"
+#include "common/spec/planned_training.h"
 #include "gtest/gtest.h"
 #include "tests/testing/store_fixture.h"
 
@@ -74,6 +75,25 @@ TEST_F(AttemptTable, AnAssignmentSaysWhoseJobItIsAndSinceWhen) {
   EXPECT_EQ(assignment->owner(), job.owner());
   EXPECT_GT(assignment->create_time().seconds(), 0);
   EXPECT_EQ(assignment->create_time().SerializeAsString(), job.create_time().SerializeAsString());
+}
+
+TEST_F(AttemptTable, APlanIsGivenTheInputsOfItsTraining) {
+  NewJob plan = StoreFixture::Submission();
+  plan.spec.mutable_training()->set_tokenizer("model-1");
+  plan.spec.mutable_training()->set_validation_dataset("dataset-1");
+  plan.spec = WithPlan(plan.spec);
+  plan.resolved_spec = plan.spec;
+  const auto job = fixture_.store().Write([&](Transaction& t) { return CreateJob(t, plan); });
+  ASSERT_TRUE(job.ok()) << job.status();
+  const auto assignment = fixture_.store().Write([&](Transaction& t) {
+    return BeginAttempt(t, job->id(), RandomId(), "w", v1::Resources::CPU);
+  });
+  ASSERT_TRUE(assignment.ok()) << assignment.status();
+  EXPECT_TRUE(assignment->spec().has_plan());
+  EXPECT_EQ(assignment->model().id(), "model-1");
+  EXPECT_EQ(assignment->tokenizer().id(), "model-1");
+  EXPECT_EQ(assignment->dataset().id(), "dataset-1");
+  EXPECT_EQ(assignment->validation_dataset().id(), "dataset-1");
 }
 
 TEST_F(AttemptTable, OneLiveAttemptAtATime) {

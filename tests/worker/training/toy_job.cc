@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/json.h"
+#include "worker/training/plan_run.h"
 #include "worker/training/prediction_run.h"
 
 namespace thaw {
@@ -277,8 +278,9 @@ internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink, Contro
                            const Clock& clock) {
   const AttemptContext context{
       .sink = sink, .control = control, .clock = &clock, .point_interval_seconds = 0};
-  return run.assignment().spec().has_training() ? RunTraining(run, context)
-                                                : RunPrediction(run, context);
+  const v1::JobSpec& spec = run.assignment().spec();
+  if (spec.has_plan()) return RunPlan(run, context);
+  return spec.has_training() ? RunTraining(run, context) : RunPrediction(run, context);
 }
 
 internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink) {

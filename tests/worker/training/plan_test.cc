@@ -1,0 +1,135 @@
+// What a plan says beside what the training then does.
+#include <gmock/gmock.h>
+#include <google/protobuf/util/json_util.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "common/base/files.h"
+#include "common/spec/planned_training.h"
+#include "tests/worker/training/toy_job.h"
+#include "thaw/v1/plan.pb.h"
+#include "worker/training/plan_steps.h"
+
+namespace thaw {
+namespace {
+
+internal::Run PlanOf(internal::Run run) {
+  v1::JobSpec* spec = run.mutable_assignment()->mutable_spec();
+  *spec = WithPlan(*spec);
+  run.set_work_dir(FreshDirectory("plan"));
+  EXPECT_TRUE(MakeDirectories(run.work_dir()).ok());
+  return run;
+}
+
+v1::PlanReport ReportOf(const internal::Run& run) {
+  const auto json = ReadFile(run.work_dir() + "/result/plan.json");
+  EXPECT_TRUE(json.ok()) << json.status();
+  v1::PlanReport report;
+  EXPECT_TRUE(google::protobuf::util::JsonStringToMessage(json.value_or("{}"), &report).ok());
+  return report;
+}
+
+constexpr char kProgram[] = R"(
+  validation_fraction: 0.2 max_length: 8 evaluation { every_epochs: 0.5 keep_best: true }
+  batch { examples_per_step: 8 tokens_per_micro_step: 64 } checkpoint { every_steps: 5 }
+  phases { name: "head" selector { head_only: true } learning_rate: 0.01 epochs: 1 }
+  phases { name: "all" selector { everything: true } learning_rate: 0.001 steps: 17 restore_best: true
+           optimizer_state: RESET })";
+
+TEST(PlanTest, SaysWhatTheTrainingThenDoes) {
+  const internal::Run training =
+      ToyTraining(MakeToyModel(FreshDirectory("model"), 0.1),
+                  MakeToyDataset(FreshDirectory("dataset"), 100, 5), kProgram);
+  const internal::Run plan = PlanOf(training);
+  RecordingSink planned, trained;
+  const internal::Ended ended = RunAttempt(plan, &planned);
+  ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+  const internal::Ended real = RunAttempt(training, &trained);
+  ASSERT_EQ(real.end().outcome(), v1::AttemptEnd::SUCCEEDED) << real.ShortDebugString();
+
+  const v1::PlanReport report = ReportOf(plan);
+  EXPECT_EQ(report.format_version(), 1);
+  EXPECT_EQ(report.training().rows() + report.validation().rows(), 100);
+  EXPECT_EQ(report.training().loss_units(), report.training().rows());
+  EXPECT_LE(report.training().length().max(), 8);
+  EXPECT_EQ(report.steps(), real.metrics().at("steps"));
+  ASSERT_EQ(report.phases_size(), 2);
+  ASSERT_EQ(trained.Phases().size(), 2u);
+  int64_t tokens = 0;
+  for (int i = 0; i < 2; ++i) {
+    const v1::PlannedPhase& phase = report.phases(i);
+    const v1::PhaseStart began = trained.Phases()[static_cast<size_t>(i)];
+    EXPECT_EQ(phase.name(), began.name());
+    EXPECT_EQ(phase.steps(), began.steps());
+    EXPECT_EQ(phase.trainable_parameters(), began.trainable_parameters());
+    EXPECT_EQ(report.parameters(), began.total_parameters());
+    EXPECT_GT(phase.cpu_seconds(), 0);
+    EXPECT_GT(phase.peak_memory_bytes(), 0);
+    EXPECT_LE(phase.peak_memory_bytes(), report.peak_memory_bytes());
+    tokens += phase.tokens();
+  }
+  EXPECT_EQ(tokens, real.metrics().at("tokens"));
+  EXPECT_EQ(ended.metrics().at("rows"), report.training().rows());
+  EXPECT_EQ(ended.metrics().at("truncated_rows"), report.training().truncated_rows());
+}
+
+TEST(PlanTest, LeavesNothingButItsReportAndTellsNothingOfATraining) {
+  const internal::Run plan =
+      PlanOf(ToyTraining(MakeToyModel(FreshDirectory("model"), 0.1),
+                         MakeToyDataset(FreshDirectory("dataset"), 100, 5), kProgram));
+  RecordingSink sink;
+  ASSERT_EQ(RunAttempt(plan, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(plan.work_dir())) {
+    if (entry.is_regular_file()) files.push_back(entry.path().filename());
+  }
+  EXPECT_THAT(files, ::testing::ElementsAre("plan.json"));
+  EXPECT_TRUE(sink.checkpoints.empty());
+  EXPECT_TRUE(sink.Phases().empty());
+  EXPECT_TRUE(sink.Series("loss").empty());
+}
+
+TEST(PlanTest, FailsAsTheTrainingWould) {
+  const internal::Run plan = PlanOf(ToyTraining(
+      MakeToyModel(FreshDirectory("model"), 0), MakeToyDataset(FreshDirectory("dataset"), 50, 5),
+      R"(phases { selector { name_pattern: "nothing.*" } learning_rate: 0.1 steps: 1 })"));
+  RecordingSink sink;
+  const internal::Ended ended = RunAttempt(plan, &sink);
+  ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::FAILED);
+  EXPECT_EQ(ended.end().failure().blame(), v1::Failure::USER);
+  EXPECT_THAT(ended.end().failure().message(),
+              ::testing::HasSubstr("spec.plan.training.phases[0]"));
+}
+
+TEST(PlanTest, EndsWhenTold) {
+  const internal::Run plan =
+      PlanOf(ToyTraining(MakeToyModel(FreshDirectory("model"), 0),
+                         MakeToyDataset(FreshDirectory("dataset"), 50, 5), kProgram));
+  for (const auto& [ask, outcome] : {std::pair(&Control::RequestPause, v1::AttemptEnd::PAUSED),
+                                     std::pair(&Control::RequestStop, v1::AttemptEnd::STOPPED)}) {
+    Control control;
+    (control.*ask)();
+    RecordingSink sink;
+    EXPECT_EQ(RunAttempt(plan, &sink, &control).end().outcome(), outcome);
+  }
+}
+
+TEST(PlanTest, ASampleTakesTheMiddleOfEachPart) {
+  std::vector<PhaseSteps::Step> steps;
+  for (int64_t i = 0; i < 10; ++i) {
+    steps.push_back(
+        {.cursor = {.epoch = 0, .position = (i * 7) % 10}, .work = static_cast<double>(i)});
+  }
+  const auto works = [&](int64_t count) {
+    std::vector<double> found;
+    for (const PhaseSteps::Step& step : Sample(steps, count)) found.push_back(step.work);
+    return found;
+  };
+  EXPECT_THAT(works(2), ::testing::UnorderedElementsAre(2, 7));
+  EXPECT_THAT(works(5), ::testing::UnorderedElementsAre(1, 3, 5, 7, 9));
+  EXPECT_EQ(works(20).size(), 10u);
+}
+
+}  // namespace
+}  // namespace thaw
