@@ -125,7 +125,16 @@ void ActivationCache::Hold(const std::vector<int64_t>& rows, const Rows& compute
     entry.values = room;
     entries_[rows[i]] = entry;
     ++figures_.held_rows;
+    figures_.held_bytes += (floats + other_floats) * kFloatBytes;
   }
+}
+
+int64_t ActivationCache::ExpectedBytes() const {
+  if (figures_.held_rows == 0) return 0;
+  const double all = static_cast<double>(figures_.held_bytes) /
+                     static_cast<double>(figures_.held_rows) *
+                     static_cast<double>(dataset_->rows());
+  return static_cast<int64_t>(std::min(all, static_cast<double>(max_bytes_)));
 }
 
 float* ActivationCache::Room(int64_t floats) {

@@ -22,6 +22,7 @@ class ActivationCache {
   // What it holds and did.
   struct Figures {
     int64_t held_rows = 0;
+    int64_t held_bytes = 0;
     int64_t bytes = 0;     // taken, its own tables included; never more than max_bytes
     int64_t found = 0;     // rows asked for that were held
     int64_t computed = 0;  // those that were not
@@ -32,7 +33,11 @@ class ActivationCache {
 
   // Groups below it are what `compute` of RowsOf is to run.
   int boundary() const { return boundary_; }
+  int64_t rows() const { return dataset_->rows(); }
   const Figures& figures() const { return figures_; }
+  // Bytes that all rows would take if the ones held are like the others, but never more than it
+  // may.
+  int64_t ExpectedBytes() const;
 
   // What flows into the group at the boundary for `batch`, which is of the dataset. `compute` is
   // called at most once, with those of the batch's sequences that are not held, without autograd.

@@ -1,6 +1,7 @@
 #include "worker/training/plan_run.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "google/protobuf/util/json_util.h"
 #include "thaw/v1/plan.pb.h"
 #include "worker/training/failure.h"
+#include "worker/training/features.h"
 #include "worker/training/generated_answers.h"
 #include "worker/training/plan_steps.h"
 #include "worker/training/process_usage.h"
@@ -27,8 +29,8 @@ constexpr int kPlanFormatVersion = 1;
 // within bounds.
 constexpr int64_t kFewestSteps = 3, kMostSteps = 64;
 constexpr double kShareOfSteps = 0.1, kLeastSeconds = 1.5, kMostSeconds = 20;
-// CPU time for an evaluation, and for the text that it generates, the first time; later on a batch.
-constexpr double kEvaluationSeconds = 3;
+// CPU time for an evaluation, and for the text that it generates; in later phases for the former.
+constexpr double kEvaluationSeconds = 3, kLaterEvaluationSeconds = 0.75;
 
 }  // namespace
 
@@ -76,6 +78,14 @@ static Spent& operator+=(Spent& sum, const Spent& spent) {
   return sum;
 }
 
+// Of the rows of a dataset that end up in its cache.
+static double HeldShare(const ActivationCache& cache) {
+  const ActivationCache::Figures& figures = cache.figures();
+  const double of_rows = static_cast<double>(figures.held_bytes) /
+                         static_cast<double>(figures.held_rows) * static_cast<double>(cache.rows());
+  return std::min(static_cast<double>(cache.ExpectedBytes()) / of_rows, 1.0);
+}
+
 // Used by the training thread alone.
 class PlanRun {
  public:
@@ -96,8 +106,18 @@ class PlanRun {
   // What all steps take, where the largest micro-step has taken `largest` for so much work.
   absl::StatusOr<Spent> TrySteps(const PhaseSteps& steps, const Spent& largest,
                                  double largest_work);
-  // What one evaluation takes.
+  // What the sampled steps take; `clock_share`: seconds by the clock for one of CPU time, of the
+  // step that was disturbed least.
+  absl::StatusOr<Spent> TrySample(const std::vector<PhaseSteps::Step>& sample, double* clock_share);
+  // What a phase takes that ends by convergence, without the solver.
+  Spent TryFeatures();
+  // What so many evaluations take.
+  absl::StatusOr<Spent> TryEvaluations(int64_t count);
   absl::StatusOr<Spent> TryEvaluation();
+  // What `pass` takes, which reads all rows, the longest first: of one that takes longer than
+  // `most` seconds of CPU time by its beginning. `pass` is given what to ask before each batch.
+  using GoOn = std::function<bool(int64_t rows_done)>;
+  Spent TryPass(const TokenizedDataset& rows, double most, const std::function<void(GoOn)>& pass);
   absl::StatusOr<double> TryAnswers();  // the factor from what was done to all
   absl::Status TryResult();
   absl::StatusOr<internal::Ended> WriteReport();
@@ -120,9 +140,9 @@ class PlanRun {
   TrainingLoop loop_;
   v1::PlanReport report_;
   std::optional<internal::Ended> end_;
-  bool peaks_apart_ = true;  // each phase's can be told
-  int64_t epoch_ = 0;        // that the next phase begins with
-  std::optional<Spent> evaluation_;
+  bool peaks_apart_ = true;       // each phase's can be told
+  int64_t epoch_ = 0;             // that the next phase begins with
+  std::optional<Spent> answers_;  // what the text of one evaluation takes
 };
 
 absl::StatusOr<internal::Ended> PlanRun::Run() {
@@ -161,7 +181,9 @@ absl::Status PlanRun::PlanPhase(int number) {
   const int64_t steps = asked.has_wall_time() ? 0 : loop_.program_->phase_length().steps;
   const int64_t in_epoch = loop_.plan_->StepsInEpoch(0);
   const RowWork rows = WorkOf(loop_.inputs_.training);
-  const PhaseSteps found = StepsOfPhase(*loop_.plan_, rows, epoch_, steps, in_epoch);
+  // One that converges reads the rows once.
+  const int64_t read = asked.has_convergence() ? in_epoch : steps;
+  const PhaseSteps found = StepsOfPhase(*loop_.plan_, rows, epoch_, read, in_epoch);
   const PhaseTurns turns = TurnsOfPhase(*loop_.program_, report_.steps(), steps,
                                         loop_.training_.checkpoint().every_steps());
   v1::PlannedPhase* phase = report_.add_phases();
@@ -170,16 +192,33 @@ absl::Status PlanRun::PlanPhase(int number) {
   phase->set_tokens(found.tokens);
   phase->set_trainable_parameters(loop_.CountNumbers(loop_.trainables_->names()));
 
-  begin = Now();
-  THAW_ASSIGN_OR_RETURN(const double largest_work, TryLargest(found));
-  const Spent largest = Since(begin);
-  if (loop_.inputs_.validation.rows() > 0) {
-    THAW_ASSIGN_OR_RETURN(const Spent evaluation, TryEvaluation());
-    all += evaluation * static_cast<double>(turns.evaluations);
+  Spent trained;
+  if (asked.has_convergence()) {
+    trained = TryFeatures();
+  } else {
+    begin = Now();
+    THAW_ASSIGN_OR_RETURN(const double largest_work, TryLargest(found));
+    const Spent largest = Since(begin);
+    THAW_ASSIGN_OR_RETURN(trained, TrySteps(found, largest, largest_work));
   }
-  THAW_ASSIGN_OR_RETURN(const Spent trained, TrySteps(found, largest, largest_work));
   if (end_) return absl::OkStatus();
+  if (loop_.inputs_.validation.rows() > 0) {
+    THAW_ASSIGN_OR_RETURN(const Spent evaluations, TryEvaluations(turns.evaluations));
+    all += evaluations;
+  }
   all += trained;
+  // Beside what the sample has left in memory.
+  int64_t to_be_held = 0;
+  for (const ActivationCache* cache :
+       {loop_.frozen_part_->training(), loop_.frozen_part_->validation()}) {
+    if (cache == nullptr || cache->figures().held_rows == 0) continue;
+    phase->set_cached(true);
+    to_be_held += cache->ExpectedBytes() - cache->figures().held_bytes;
+  }
+  if (asked.has_convergence()) {
+    // The matrix in fp32, and what the solver makes of it in fp64.
+    to_be_held += loop_.inputs_.training.rows() * loop_.model_->hidden_size() * (4 + 2 * 8);
+  }
   begin = Now();
   THAW_RETURN_IF_ERROR(loop_.EndPhase());
   all += Since(begin) * static_cast<double>(turns.checkpoints);
@@ -191,13 +230,13 @@ absl::Status PlanRun::PlanPhase(int number) {
   }
   phase->set_cpu_seconds(all.cpu);
   phase->set_seconds(all.clock);
-  phase->set_peak_memory_bytes(Peak());
+  phase->set_peak_memory_bytes(Peak() + to_be_held);
   report_.set_steps(report_.steps() + steps);
   report_.set_cpu_seconds(report_.cpu_seconds() + all.cpu);
   report_.set_seconds(report_.seconds() + all.clock);
   report_.set_peak_memory_bytes(std::max(report_.peak_memory_bytes(), phase->peak_memory_bytes()));
   // Every phase sees whole passes.
-  epoch_ += std::max<int64_t>((steps + in_epoch - 1) / in_epoch, 1);
+  epoch_ += std::max<int64_t>((read + in_epoch - 1) / in_epoch, 1);
   return absl::OkStatus();
 }
 
@@ -232,10 +271,37 @@ absl::StatusOr<Spent> PlanRun::TrySteps(const PhaseSteps& steps, const Spent& la
   const auto count = static_cast<int64_t>(std::clamp(budget / std::max(step_seconds, 1e-6),
                                                      static_cast<double>(kFewestSteps),
                                                      static_cast<double>(kMostSteps)));
+  const std::vector<PhaseSteps::Step> sample = Sample(steps.first_pass, std::min(count, most));
+  double clock_share = 0;
+  THAW_ASSIGN_OR_RETURN(const Spent sum, TrySample(sample, &clock_share));
+  if (end_) return Spent();
   double tried = 0;
+  for (const PhaseSteps::Step& step : sample) tried += step.work;
+  // With no steps it is the sample's own time.
+  if (steps.work == 0) return sum;
+  const double first_work = std::min(first_pass, steps.work);
+  Spent all = sum * (first_work / tried);
+  Spent later = sum;
+  if (const ActivationCache* cache = loop_.frozen_part_->training();
+      steps.work > first_work && cache != nullptr && cache->figures().held_rows > 0) {
+    THAW_ASSIGN_OR_RETURN(later, TrySample(sample, &clock_share));
+    if (end_) return Spent();
+    const double held = HeldShare(*cache);
+    later = later * held;
+    later += sum * (1 - held);
+  }
+  all += later * ((steps.work - first_work) / tried);
+  // The first time costs more: weights are read from the disk, memory is asked for.
+  const double extra = largest.cpu - sum.cpu / tried * largest_work;
+  if (extra > 0) all += Spent{extra, extra * clock_share};
+  return all;
+}
+
+absl::StatusOr<Spent> PlanRun::TrySample(const std::vector<PhaseSteps::Step>& sample,
+                                         double* clock_share) {
   Spent sum;
-  double clock_share = -1;  // of the sample that was disturbed least
-  for (const PhaseSteps::Step& step : Sample(steps.first_pass, std::min(count, most))) {
+  double least = -1;
+  for (const PhaseSteps::Step& step : sample) {
     THAW_RETURN_IF_ERROR(Boundary());
     if (end_) return Spent();
     loop_.cursor_ = step.cursor;
@@ -244,67 +310,89 @@ absl::StatusOr<Spent> PlanRun::TrySteps(const PhaseSteps& steps, const Spent& la
     THAW_RETURN_IF_ERROR(loop_.TrainStep());
     const Spent spent = Since(begin);
     sum += spent;
-    tried += step.work;
     const double share = spent.clock / std::max(spent.cpu, 1e-9);
-    clock_share = clock_share < 0 ? share : std::min(clock_share, share);
+    least = least < 0 ? share : std::min(least, share);
   }
-  sum.clock = sum.cpu * clock_share;
-  // With no steps it is the sample's own time.
-  const double factor = steps.work > 0 ? steps.work / tried : 1;
-  Spent all = sum * factor;
-  // The first time costs more: weights are read from the disk, memory is asked for.
-  const double extra = largest.cpu - sum.cpu / tried * largest_work;
-  if (extra > 0) all += Spent{extra, extra * clock_share};
+  *clock_share = least;
+  sum.clock = sum.cpu * least;
+  return sum;
+}
+
+Spent PlanRun::TryPass(const TokenizedDataset& rows, double most,
+                       const std::function<void(GoOn)>& pass) {
+  const RowWork works = WorkOf(rows);
+  std::vector<double> work;
+  for (int64_t row = 0; row < rows.rows(); ++row) work.push_back(works.Of(row));
+  std::sort(work.rbegin(), work.rend());
+  const Spent begin = Now();
+  double factor = 1;
+  std::optional<Spent> beginning;
+  pass([&](int64_t rows_done) {
+    loop_.reporter_.Beat();
+    const Spent spent = Since(begin);
+    if (rows_done == 0 || spent.cpu < most) return true;
+    double done = 0;
+    for (int64_t row = 0; row < rows_done; ++row) done += work[static_cast<size_t>(row)];
+    factor = works.OfAll() / done;
+    beginning = spent;
+    return false;
+  });
+  return (beginning ? *beginning : Since(begin)) * factor;
+}
+
+Spent PlanRun::TryFeatures() {
+  return TryPass(loop_.inputs_.training, kMostSeconds, [this](const GoOn& go_on) {
+    AllFeatures(loop_.model_.get(), loop_.inputs_.training, loop_.TokensPerMicroStep(), go_on);
+  });
+}
+
+absl::StatusOr<Spent> PlanRun::TryEvaluations(int64_t count) {
+  THAW_ASSIGN_OR_RETURN(Spent all, TryEvaluation());
+  if (count <= 1) return all * static_cast<double>(count);
+  Spent later = all;
+  if (const ActivationCache* cache = loop_.frozen_part_->validation();
+      cache != nullptr && cache->figures().held_rows > 0) {
+    const double held = HeldShare(*cache);
+    THAW_ASSIGN_OR_RETURN(const Spent again, TryEvaluation());
+    later = again * held;
+    later += all * (1 - held);
+  }
+  all += later * static_cast<double>(count - 1);
   return all;
 }
 
 absl::StatusOr<Spent> PlanRun::TryEvaluation() {
   const TokenizedDataset& rows = loop_.inputs_.validation;
-  const bool first = !evaluation_.has_value();
-  const RowWork works = WorkOf(rows);
-  // Evaluations take the longest rows first.
-  std::vector<double> work;
-  for (int64_t row = 0; row < rows.rows(); ++row) work.push_back(works.Of(row));
-  std::sort(work.rbegin(), work.rend());
-  double factor = 1;
-  Spent spent;
-  const Spent begin = Now();
-  const auto figures = loop_.task_->Evaluate(
-      loop_.model_.get(), rows, loop_.TokensPerMicroStep(), [&](int64_t rows_done) {
-        loop_.reporter_.Beat();
-        spent = Since(begin);
-        if (rows_done == 0 || (first && spent.cpu < kEvaluationSeconds)) return true;
-        double done = 0;
-        for (int64_t row = 0; row < rows_done; ++row) done += work[static_cast<size_t>(row)];
-        factor = works.OfAll() / done;
-        return false;
-      });
-  if (figures) spent = Since(begin);
-  Spent all = spent * factor;
+  const double most = report_.phases_size() > 1 ? kLaterEvaluationSeconds : kEvaluationSeconds;
+  Spent all = TryPass(rows, most, [&](const GoOn& go_on) {
+    loop_.task_->Evaluate(loop_.model_.get(), rows, loop_.TokensPerMicroStep(),
+                          loop_.frozen_part_->validation(), go_on);
+  });
   if (!rows.expected.empty()) {
-    const Spent answers_begin = Now();
-    THAW_ASSIGN_OR_RETURN(const double whole, TryAnswers());
-    all += Since(answers_begin) * whole;
+    if (!answers_) {
+      const Spent begin = Now();
+      THAW_ASSIGN_OR_RETURN(const double whole, TryAnswers());
+      answers_ = Since(begin) * whole;
+    }
+    all += *answers_;
   }
   if (loop_.program_->needs_best()) {
-    const Spent best_begin = Now();
+    const Spent begin = Now();
     loop_.changed_->KeepBest();
-    all += Since(best_begin);
+    all += Since(begin);
   }
-  if (first) evaluation_ = all;
-  return *evaluation_;
+  return all;
 }
 
 absl::StatusOr<double> PlanRun::TryAnswers() {
   const TokenizedDataset& rows = loop_.inputs_.validation;
-  const bool first = !evaluation_.has_value();
   AnswerOptions options{.generation = loop_.AnswerGeneration()};
   const double begin = CpuSeconds();
   int64_t turns = 0, done = 0;
   options.go_on = [&](int64_t rows_done) {
     loop_.reporter_.Beat();
     done = rows_done;
-    return ++turns <= 2 || (first && CpuSeconds() - begin < kEvaluationSeconds);
+    return ++turns <= 2 || CpuSeconds() - begin < kEvaluationSeconds;
   };
   THAW_ASSIGN_OR_RETURN(
       const std::optional<AnswerFigures> found,
