@@ -6,7 +6,6 @@
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output.h"
-#include "common/base/clean_text.h"
 #include "common/base/status.h"
 #include "common/spec/planned_training.h"
 #include "google/protobuf/util/json_util.h"
@@ -58,16 +57,17 @@ void PrintPlan(const v1::PlanReport& report) {
   PrintRows("validation", report.validation());
   Print("%-11s %s numbers\n\n", "model", FormatCount(report.parameters()).c_str());
   std::vector<std::vector<std::string>> rows = {
-      {">phase", "name", ">trains", ">steps", ">tokens", ">memory", ">CPU time", ">time"}};
+      {">phase", "name", ">trains", ">steps", ">tokens", ">memory", ">CPU time", ">time", "cache"}};
   for (const v1::PlannedPhase& phase : report.phases()) {
-    rows.push_back({absl::StrCat(rows.size()), phase.name(),
+    rows.push_back({absl::StrCat(rows.size()), Printable(phase.name()),
                     FormatCount(phase.trainable_parameters()), FormatCount(phase.steps()),
                     FormatCount(phase.tokens()), FormatBytes(phase.peak_memory_bytes()),
-                    FormatDuration(phase.cpu_seconds()), FormatDuration(phase.seconds())});
+                    FormatDuration(phase.cpu_seconds()), FormatDuration(phase.seconds()),
+                    phase.cached() ? "kept" : ""});
   }
   rows.push_back({"", "all, with start and result", "", FormatCount(report.steps()), "",
                   FormatBytes(report.peak_memory_bytes()), FormatDuration(report.cpu_seconds()),
-                  FormatDuration(report.seconds())});
+                  FormatDuration(report.seconds()), ""});
   Print("%s\n", Table(rows).c_str());
 }
 
@@ -82,6 +82,7 @@ ExitCode RunPlan(const Session& session, const SubmitOptions& options) {
   *request.mutable_spec() = WithPlan(std::move(spec));
   request.set_request_id(options.request_id);
   THAW_ASSIGN_OR_RETURN(const v1::Job job, session.client->jobs().CreateJob(request));
+  if (!session.json) session.console->Line(absl::StrCat(job.id(), " plans"));
   const absl::StatusOr<v1::Job> ended = AwaitJob(session, job.id());
   if (absl::IsCancelled(ended.status())) return kExitInterrupted;
   THAW_RETURN_IF_ERROR(ended.status());

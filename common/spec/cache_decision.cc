@@ -107,6 +107,10 @@ CacheDecision DecideCache(const v1::Training& training, const v1::Phase& phase,
   if (!MayKeepActivations(model_type, phase, facts.frozen_blocks.value_or(1), &decision.why)) {
     return decision;
   }
+  if (phase.has_convergence()) {
+    decision.why = "no: a phase that ends by convergence reads the rows once";
+    return decision;
+  }
   const std::optional<double> passes = Passes(training, phase, facts.rows);
   const bool again = !passes || *passes > 1;
   const double evaluations =

@@ -191,7 +191,6 @@ void CheckAddedPart(const v1::Training& training, const v1::Artifact& model,
   }
 }
 
-// `asked`: before the defaults.
 // What the result can hold depends on what the base model is.
 void CheckOutput(const v1::Training& training, const v1::Artifact& model, SpecProblems* problems) {
   const auto refuse = [&](absl::string_view why) {
@@ -237,6 +236,7 @@ void CheckPooledHead(const v1::PooledHead& head, const v1::Artifact& model,
   }
 }
 
+// `asked`: before the defaults.
 void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const SpecContext& context,
                    SpecProblems* problems) {
   const v1::Training& training = spec.training();

@@ -64,7 +64,11 @@ Rows ActivationCache::RowsOf(const PackedBatch& batch,
     return computed;
   }
   Rows computed;
-  if (!missing.empty()) computed = compute(Pack(*dataset_, missing));
+  if (!missing.empty()) {
+    computed = compute(Pack(*dataset_, missing));
+    computed.data = computed.data.contiguous();
+    if (computed.other.defined()) computed.other = computed.other.contiguous();
+  }
 
   Stream data(width_), other(other_width_);
   size_t next = 0;  // of `missing`

@@ -123,11 +123,16 @@ torch::Tensor LossStates(Model* model, const PackedBatch& batch, const TrainedGr
 }
 
 bool ComputesRowsAlike(Model* model, const TokenizedDataset& dataset, int boundary) {
-  constexpr int64_t kTried = 4;
+  // As many as a micro-step has: products of other sizes could be cut in another way.
+  constexpr int64_t kTokens = 2048, kTried = 4;
   std::vector<int64_t> tried;
-  for (int64_t row = 0; row < std::min(dataset.rows(), kTried); ++row) tried.push_back(row);
+  int64_t tokens = 0;
+  for (int64_t row = 0; row < dataset.rows() && tokens < kTokens; ++row) {
+    tried.push_back(row);
+    tokens += dataset.size(row);
+  }
   const Rows all = FrozenRows(model, Pack(dataset, tried), boundary);
-  for (size_t i = 0; i < tried.size(); ++i) {
+  for (size_t i = 0; i < std::min<size_t>(tried.size(), kTried); ++i) {
     const Rows alone = FrozenRows(model, Pack(dataset, {&tried[i], 1}), boundary);
     const auto part = [i](const torch::Tensor& data, const std::vector<int32_t>& bounds) {
       return data.defined() ? data.slice(0, bounds[i], bounds[i + 1]) : data;

@@ -186,8 +186,10 @@ LinearOptimum FindLinearOptimum(const LinearProblem& problem, const LinearWeight
     iteration.update_norm = std::sqrt((at.weight - before.weight).square().sum().item<double>() +
                                       (at.bias - before.bias).square().sum().item<double>());
     idle = iteration.update_norm > 0 ? 0 : idle + 1;
-    found.converged = iteration.greatest_gradient <= problem.tolerance || idle >= kIdleIterations;
-    if (!after(iteration) || found.converged) break;
+    const bool stalled = idle >= kIdleIterations;
+    // As near as fp64 gets, unless the line search has only failed.
+    found.converged = iteration.greatest_gradient <= problem.tolerance * (stalled ? 100 : 1);
+    if (!after(iteration) || found.converged || stalled) break;
   }
   return found;
 }

@@ -120,6 +120,7 @@ class PlanRun {
   Spent TryPass(const TokenizedDataset& rows, double most, const std::function<void(GoOn)>& pass);
   absl::StatusOr<double> TryAnswers();  // the factor from what was done to all
   absl::Status TryResult();
+  void PlanExport();  // of features with the result
   absl::StatusOr<internal::Ended> WriteReport();
   // OK unless the attempt has to end: then end_ says how, or the status that it failed.
   absl::Status Boundary();
@@ -184,8 +185,10 @@ absl::Status PlanRun::PlanPhase(int number) {
   // One that converges reads the rows once.
   const int64_t read = asked.has_convergence() ? in_epoch : steps;
   const PhaseSteps found = StepsOfPhase(*loop_.plan_, rows, epoch_, read, in_epoch);
-  const PhaseTurns turns = TurnsOfPhase(*loop_.program_, report_.steps(), steps,
-                                        loop_.training_.checkpoint().every_steps());
+  // All iterations of one that converges are one turn of the loop.
+  const PhaseTurns turns =
+      TurnsOfPhase(*loop_.program_, report_.steps(), asked.has_convergence() ? 1 : steps,
+                   loop_.training_.checkpoint().every_steps());
   v1::PlannedPhase* phase = report_.add_phases();
   phase->set_name(asked.name());
   phase->set_steps(steps);
@@ -216,8 +219,8 @@ absl::Status PlanRun::PlanPhase(int number) {
     to_be_held += cache->ExpectedBytes() - cache->figures().held_bytes;
   }
   if (asked.has_convergence()) {
-    // The matrix in fp32, and what the solver makes of it in fp64.
-    to_be_held += loop_.inputs_.training.rows() * loop_.model_->hidden_size() * (4 + 2 * 8);
+    // Beside the matrix itself what the solver makes of it in fp64.
+    to_be_held += loop_.inputs_.training.rows() * loop_.model_->hidden_size() * 2 * 8;
   }
   begin = Now();
   THAW_RETURN_IF_ERROR(loop_.EndPhase());
@@ -406,9 +409,22 @@ absl::StatusOr<double> PlanRun::TryAnswers() {
          static_cast<double>(turns);
 }
 
+void PlanRun::PlanExport() {
+  const TokenizedDataset &training = loop_.inputs_.training, &validation = loop_.inputs_.validation;
+  const Spent features =
+      TryFeatures() * (1 + WorkOf(validation).OfAll() / WorkOf(training).OfAll());
+  report_.set_cpu_seconds(report_.cpu_seconds() + features.cpu);
+  report_.set_seconds(report_.seconds() + features.clock);
+  // The vectors, and the file that they are written as.
+  const int64_t bytes = 2 * int64_t{sizeof(float)} * loop_.model_->hidden_size() *
+                        (training.rows() + validation.rows());
+  report_.set_peak_memory_bytes(std::max(report_.peak_memory_bytes(), Peak() + bytes));
+}
+
 absl::Status PlanRun::TryResult() {
   THAW_RETURN_IF_ERROR(Boundary());
   if (end_) return absl::OkStatus();
+  if (loop_.training_.pooled_head().export_features()) PlanExport();
   const Spent begin = Now();
   loop_.moments_.clear();
   if (loop_.KeepsBest() && loop_.changed_->has_best()) {

@@ -82,7 +82,10 @@ class TrainingLoop {
 
   // training_steering.cc
   absl::Status Steer();  // at a boundary: what is due of replay and steerings
+  // Of what the checkpoint has done, but its attempt has not been heard of.
+  void TellOfBefore();
   void TellSteering(const v1::SteeringRecord& done, bool effect);
+  void Tell(v1::SteeringRecord done);
   absl::Status EndOfTime();  // max_runtime is over
 
   // training_loop.cc

@@ -1,6 +1,9 @@
 // What is done to a training while it runs: by its user, by the replay of another run, by the
 // clock.
+#include <iterator>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -16,6 +19,7 @@ absl::Status TrainingLoop::Steer() {
     TellSteering(done, program_->Replay());
     if (due->action().has_checkpoint()) THAW_RETURN_IF_ERROR(Checkpoint());
   }
+  TellOfBefore();
   // One after the other: what an attempt before this one has done after a step that is still to
   // come is done first.
   while (true) {
@@ -34,6 +38,30 @@ absl::Status TrainingLoop::Steer() {
   return absl::OkStatus();
 }
 
+void TrainingLoop::TellOfBefore() {
+  const internal::ProgramState& state = program_->state();
+  const auto end = steerings_.upper_bound(state.steering());
+  std::vector<v1::SteeringRecord> untold;
+  int noted = state.steered_size();
+  // The newest are untold: from the last to the first each finds its own note.
+  for (auto it = end; it != steerings_.begin();) {
+    const v1::SteeringRecord& record = std::prev(it)->second;
+    --it;
+    if (record.applied()) continue;
+    const std::string action = record.action().SerializeAsString();
+    untold.push_back(record);
+    untold.back().set_step(step());
+    for (int i = noted - 1; i >= 0; --i) {
+      if (state.steered(i).action().SerializeAsString() != action) continue;
+      untold.back().set_step(state.steered(i).step());
+      noted = i;
+      break;
+    }
+  }
+  steerings_.erase(steerings_.begin(), end);
+  for (auto record = untold.rbegin(); record != untold.rend(); ++record) Tell(*record);
+}
+
 void TrainingLoop::TellSteering(const v1::SteeringRecord& done, bool effect) {
   if (!effect) {
     reporter_.Warn("PHASE_NOT_EXTENDED",
@@ -41,11 +69,15 @@ void TrainingLoop::TellSteering(const v1::SteeringRecord& done, bool effect) {
                                 " ends by the clock or at its optimum and cannot be made longer: "
                                 "it goes on as it was"));
   }
+  v1::SteeringRecord told = done;
+  told.set_step(step());
+  Tell(std::move(told));
+}
+
+void TrainingLoop::Tell(v1::SteeringRecord done) {
+  done.set_applied(true);
   v1::Event event;
-  v1::SteeringRecord* told = event.mutable_steering_applied();
-  *told = done;
-  told->set_applied(true);
-  told->set_step(step());
+  *event.mutable_steering_applied() = std::move(done);
   reporter_.Emit(std::move(event));
 }
 

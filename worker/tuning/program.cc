@@ -114,8 +114,12 @@ void Program::StepDone() {
   state_.set_step(state_.step() + 1);
   state_.set_phase_step(state_.phase_step() + 1);
   state_.set_evaluated(false);
-  // Another run's clock has decided where the phase ends, as long as there is more to replay.
-  const bool by_clock = state_.replayed() == training_->replay_size();
+  // Another run's clock has decided where the phase ends, as long as there is an end to replay.
+  bool by_clock = true;
+  for (int i = state_.replayed(); i < training_->replay_size(); ++i) {
+    const v1::Steering& action = training_->replay(i).action();
+    by_clock = by_clock && !action.has_next_phase() && !action.has_stop();
+  }
   if (phase().has_wall_time() && by_clock && !state_.out_of_time() &&
       state_.phase_seconds() >= Seconds(phase().wall_time())) {
     state_.set_out_of_time(true);

@@ -62,6 +62,8 @@ TEST(CacheDecision, KeepsWhatIsAllowedAndPays) {
       {"phases { plateau { max_epochs: 9 } }", "bert", 6, true, true, true,
        "kept: blocks 0 to 5 are frozen for as many passes over the rows as it takes; at most 1024 "
        "MiB"},
+      {"phases { convergence {} }", "bert", 6, true, false, false,
+       "no: a phase that ends by convergence reads the rows once"},
       {"phases { epochs: 3 }", "bert", std::nullopt, true, false, false,
        "perhaps: if the weights show that blocks are frozen below what trains, kept for 3 passes "
        "over the rows; at most 1024 MiB"}};

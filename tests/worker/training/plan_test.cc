@@ -10,6 +10,7 @@
 #include "tests/worker/training/toy_job.h"
 #include "thaw/v1/plan.pb.h"
 #include "worker/training/plan_steps.h"
+#include "worker/tuning/program.h"
 
 namespace thaw {
 namespace {
@@ -100,6 +101,48 @@ TEST(PlanTest, FailsAsTheTrainingWould) {
   EXPECT_EQ(ended.end().failure().blame(), v1::Failure::USER);
   EXPECT_THAT(ended.end().failure().message(),
               ::testing::HasSubstr("spec.plan.training.phases[0]"));
+}
+
+TEST(PlanTest, SaysWhatIsKeptFromPassToPass) {
+  const std::string model = MakeToyModel(FreshDirectory("model"), 0);
+  const std::string dataset = MakeToyDataset(FreshDirectory("dataset"), 100, 5);
+  constexpr char kPhases[] = R"(
+    validation_fraction: 0.2
+    phases { name: "head" selector { head_only: true } learning_rate: 0.01 epochs: 3 }
+    phases { name: "all" selector { everything: true } learning_rate: 0.001 epochs: 2 })";
+  for (const auto& [use, kept] : {std::pair("AUTO", true), std::pair("OFF", false)}) {
+    const internal::Run plan = PlanOf(ToyTraining(
+        model, dataset, std::string(kPhases) + "activation_cache { use: " + use + " }"));
+    RecordingSink sink;
+    ASSERT_EQ(RunAttempt(plan, &sink).end().outcome(), v1::AttemptEnd::SUCCEEDED);
+    const v1::PlanReport report = ReportOf(plan);
+    EXPECT_EQ(report.phases(0).cached(), kept) << use;
+    EXPECT_FALSE(report.phases(1).cached()) << use;
+  }
+}
+
+TEST(PlanTest, APhaseThatConvergesIsOneTurn) {
+  v1::Training training;
+  v1::Phase* phase = training.add_phases();
+  phase->mutable_selector()->set_head_only(true);
+  phase->mutable_convergence()->set_max_iterations(500);
+  Program program(training, {.in_epoch = 10, .to_loss_units = {}}, true);
+  program.PhaseEntered(0);
+  const PhaseTurns turns = TurnsOfPhase(program, 0, 1, 200);
+  EXPECT_EQ(turns.evaluations, 1);
+  EXPECT_EQ(turns.checkpoints, 1);
+
+  const internal::Run plan = PlanOf(ToyTraining(
+      MakeToyModel(FreshDirectory("model"), 0), MakeToyDataset(FreshDirectory("dataset"), 100, 5),
+      R"(validation_fraction: 0.2 pooled_head { export_features: true }
+         phases { selector { head_only: true } convergence { max_iterations: 40 } })"));
+  RecordingSink sink;
+  const internal::Ended ended = RunAttempt(plan, &sink);
+  ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+  const v1::PlanReport report = ReportOf(plan);
+  EXPECT_EQ(report.phases(0).steps(), 40);
+  EXPECT_EQ(report.phases(0).tokens(), report.training().tokens());
+  EXPECT_FALSE(report.phases(0).cached());
 }
 
 TEST(PlanTest, EndsWhenTold) {

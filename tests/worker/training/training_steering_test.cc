@@ -281,6 +281,32 @@ TEST_F(TrainingSteeringTest, AResumeGivesTheSameBits) {
             << ", mismatches " << mismatches << std::endl;
 }
 
+// The attempt before was lost between its checkpoint and its report.
+TEST_F(TrainingSteeringTest, WhatACheckpointHoldsButNobodyHeardOfIsTold) {
+  const internal::Run dense_run = Job(kProgram, 1);
+  RecordingSink dense;
+  Run(dense_run, EveryAction(), &dense);
+  const std::vector<v1::SteeringRecord> applied = Applied(dense);
+  internal::Run run = Job(kProgram);
+  run.set_checkpoint_dir(dense_run.work_dir() + "/" + dense.checkpoints.back().dir());
+  for (v1::SteeringRecord record : applied) {
+    record.set_applied(false);
+    record.clear_step();
+    *run.mutable_assignment()->add_steerings() = record;
+  }
+  RecordingSink resumed;
+  Run(run, {}, &resumed);
+  const std::vector<v1::SteeringRecord> told = Applied(resumed);
+  ASSERT_EQ(told.size(), applied.size());
+  for (size_t i = 0; i < told.size(); ++i) {
+    EXPECT_EQ(told[i].number(), applied[i].number());
+    EXPECT_TRUE(told[i].applied());
+    // A checkpoint is not noted: any step does.
+    if (told[i].action().has_checkpoint()) continue;
+    EXPECT_EQ(told[i].step(), applied[i].step()) << told[i].ShortDebugString();
+  }
+}
+
 // A replay that is killed goes on as well.
 TEST_F(TrainingSteeringTest, AResumedReplayGivesTheSameBits) {
   const internal::Run first_run = Job(kByClock);
