@@ -3,6 +3,7 @@
 Both keep everything in one directory, so that a recipe that was interrupted goes on when it is started again: jobs are
 submitted under request ids, and the server answers a repeated one with the job that it already has.
 """
+import hashlib
 import json
 import os
 import pathlib
@@ -99,11 +100,12 @@ class Service:
 
     def submit(self, spec, name):
         """Id of the job; the same name and spec give the same job."""
-        spec = {"display_name": name, **spec}
+        text = json.dumps({"display_name": name, **spec}, indent=1)
         path = self.home / "specs" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(spec, indent=1) + "\n")
-        return self.thaw("submit", path, "--request_id", name)[-1]["id"]
+        path.write_text(text + "\n")
+        digest = hashlib.sha1(text.encode()).hexdigest()[:12]
+        return self.thaw("submit", path, "--request_id", f"{name}, {digest}")[-1]["id"]
 
     def job(self, job):
         return self.thaw("get", job)[-1]

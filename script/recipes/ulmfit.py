@@ -63,7 +63,7 @@ class Rates:
 
 
 AWD_LSTM = Rates("awd-lstm", 3, 1e-3, 1e-2, 1e-3, 1e-4, 1, 6)
-MINILM = Rates("minilm", 6, 1e-4, 1e-3, 5e-3, 1e-4, 0.5, 3)
+MINILM = Rates("minilm", 6, 1e-4, 1e-3, 5e-3, 1e-4, 0.5, 2)
 
 
 def at_once(rates, discriminative=False):
