@@ -111,20 +111,19 @@ class Service:
         return self.thaw("get", job)[-1]
 
     def ended(self, jobs):
-        """Yields (key, job) of {key: job id} as they end; a failed one ends the recipe."""
-        waiting = dict(jobs)
-        while waiting:
-            for key, id_ in list(waiting.items()):
+        """Yields (key, job) of {key: job id} as they end, and takes them out; more may be put in meanwhile. A failed one ends
+        the recipe."""
+        while jobs:
+            for key, id_ in list(jobs.items()):
                 job = self.job(id_)
                 if job["state"] in UNFINISHED:
                     continue
                 if job["state"] != "SUCCEEDED":
                     failure = job.get("failure", {}).get("message") or job.get("state_reason")
                     sys.exit(f"{job.get('display_name', id_)} ({id_}) {job['state']}: {failure}")
-                del waiting[key]
+                del jobs[key]
                 yield key, job
-            if waiting:
-                time.sleep(1)
+            time.sleep(1)
 
     def fetch(self, job, directory):
         self.thaw("fetch", job, "--to", directory)

@@ -126,11 +126,17 @@ def language_model_job(base, dataset, validation, phases, seed):
 
 
 def classifier_job(base, phases, seed, optimizer=None):
-    """The result holds the last weights, not the best ones: nothing is chosen by the sentences that it is measured on."""
+    """Without validation, so that nothing is chosen by the sentences that the result is measured on."""
     return {"base_model": base, "training": {
-        "dataset": "labelled", "validation_dataset": "validation", "text_classification": {}, "phases": phases,
+        "dataset": "labelled", "validation_fraction": 0, "text_classification": {}, "phases": phases,
         "optimizer": optimizer or {}, "batch": {"examples_per_step": 32, "tokens_per_micro_step": 4096}, "max_length": 96,
-        "seed": seed, "evaluation": {"every_epochs": 1000, "keep_best": False}}}
+        "seed": seed}}
+
+
+def measurement(model, *others):
+    """The labels of the sentences kept back by one classifier, or by the mean of several."""
+    return {"prediction": {"model": model, "dataset": "validation", "max_length": 96,
+                           "classify": {"average_with": list(others)}}}
 
 
 def run(*command, **more):
@@ -177,14 +183,26 @@ class Recipe:
     def result(self, row, seed):
         return self.results.of(row, seed)["result"]
 
+    def unknown(self, specs):
+        """Submits those of {(row, seed): spec} that the results lack."""
+        return {(row, seed): self.service.submit(spec, f"{row}, seed {seed}")
+                for (row, seed), spec in specs.items() if not self.results.has(row, seed)}
+
     def all_of(self, specs):
-        """Runs {(row, seed): spec} but for what the results have."""
-        jobs = {}
-        for (row, seed), spec in specs.items():
-            if not self.results.has(row, seed):
-                jobs[row, seed] = self.service.submit(spec, f"{row}, seed {seed}".replace("/", " "))
-        for (row, seed), job in self.service.ended(jobs):
+        for (row, seed), job in self.service.ended(self.unknown(specs)):
             self.results.keep(row, seed, {"result": job["result"], **job["result_metrics"]})
+
+    def classify(self, specs):
+        """Trains classifiers and measures each."""
+        trained, jobs = {}, self.unknown(specs)
+        for key, job in self.service.ended(jobs):
+            if key not in trained:
+                trained[key] = job
+                jobs[key] = self.service.submit({**measurement(job["result"]), "priority": 1}, "{}, seed {}, measured".format(*key))
+                continue
+            figures = {name: job["result_metrics"][name] for name in ("accuracy", "macro_f1", "loss")}
+            training = {name: trained[key]["result_metrics"][name] for name in ("steps", "tokens", "seconds")}
+            self.results.keep(*key, {"result": trained[key]["result"], **figures, **training})
 
     def pretrain(self, direction):
         self.all_of({(f"pretraining, {direction}", 1): language_model_job(
@@ -217,17 +235,15 @@ class Recipe:
         self.pretrain("backward")
         self.all_of(self.tune("backward", (BEST_TUNING,), seed))
         forward, backward = f"classifier {BEST}", "classifier, backward"
-        self.all_of({(backward, seed): classifier_job(self.result(f"lm {BEST_TUNING}, backward", seed),
-                                                      freez(AWD_LSTM, True, True), seed, OPTIMIZER)})
-        self.all_of({("classifier, both", seed): {"prediction": {
-            "model": self.result(forward, seed), "dataset": "validation", "max_length": 96,
-            "classify": {"average_with": [self.result(backward, seed)]}}}})
+        self.classify({(backward, seed): classifier_job(self.result(f"lm {BEST_TUNING}, backward", seed),
+                                                        freez(AWD_LSTM, True, True), seed, OPTIMIZER)})
+        self.all_of({("classifier, both", seed): measurement(self.result(forward, seed), self.result(backward, seed))})
 
     def run(self):
         self.pretrain("forward")
         for seed in self.seeds:
             self.all_of(self.tune("forward", TUNINGS, seed))
-            self.all_of(self.rows_of(seed))
+            self.classify(self.rows_of(seed))
             if self.wanted("classifier, both"):
                 self.both(seed)
 
