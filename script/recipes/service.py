@@ -15,6 +15,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPENDENCIES = pathlib.Path(os.environ.get("THAW_DEPS", pathlib.Path.home() / ".cache" / "thaw"))
 BINARIES = ROOT / "build" / "bin"
+NOT_REACHED = 3  # the command's exit code
 UNFINISHED = ("QUEUED", "STARTING", "RUNNING", "PAUSING", "PAUSED", "CANCELLING")
 
 
@@ -87,7 +88,10 @@ class Service:
         """The objects that the command prints with --json."""
         command = [BINARIES / "thaw", *map(str, arguments), "--json", "--server", self.address, "--token_file",
                    self.home / "data" / "access_token"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        for _ in range(10):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != NOT_REACHED:  # on a machine with other work a connection may take too long
+                break
         if done.returncode:
             sys.exit(f"thaw {' '.join(map(str, arguments))}: {done.stderr.strip()}")
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -120,7 +124,7 @@ class Service:
                     continue
                 if job["state"] != "SUCCEEDED":
                     failure = job.get("failure", {}).get("message") or job.get("state_reason")
-                    sys.exit(f"{job.get('display_name', id_)} ({id_}) {job['state']}: {failure}")
+                    sys.exit(f"{job['spec'].get('display_name')} ({id_}) {job['state']}: {failure}")
                 del jobs[key]
                 yield key, job
             time.sleep(1)
