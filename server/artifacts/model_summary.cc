@@ -214,11 +214,20 @@ absl::StatusOr<v1::ModelSummary> SummarizeModel(const std::string& directory,
   summary.set_chat_template(HasChatTemplate(directory, artifact));
   THAW_RETURN_IF_ERROR(ReadHead(*config, &summary));
   int64_t parameters = 0, header_bytes = kMaxHeaderBytes;
+  bool weights = false;
   for (const v1::File& file : artifact.files()) {
     if (!absl::EndsWith(file.path(), ".safetensors") || file.path() == kFeaturesFile) continue;
+    weights = true;
     THAW_ASSIGN_OR_RETURN(const int64_t count,
                           CountParameters(directory, file.path(), &header_bytes));
     parameters += count;
+  }
+  // Of its configuration alone a trainer draws all weights.
+  if (!weights && summary.model_type() != "awd_lstm") {
+    return InvalidField("files",
+                        absl::StrCat("of a model of type ", CleanText(summary.model_type(), 80),
+                                     " hold no .safetensors: save the weights as safetensors "
+                                     "(save_pretrained(..., safe_serialization=True))"));
   }
   summary.set_parameters(parameters);
   return summary;

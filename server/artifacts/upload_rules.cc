@@ -89,11 +89,6 @@ bool HasFile(const v1::CreateUploadRequest& request, absl::string_view suffix, b
   });
 }
 
-bool HasPickle(const v1::CreateUploadRequest& request) {
-  return std::any_of(request.files().begin(), request.files().end(),
-                     [](const v1::File& file) { return IsPickle(file.path()); });
-}
-
 void CheckModelFiles(const v1::CreateUploadRequest& request,
                      std::vector<FieldViolation>* violations) {
   const bool adapter = HasFile(request, "adapter_config.json", true);
@@ -111,12 +106,6 @@ void CheckModelFiles(const v1::CreateUploadRequest& request,
   if (delta) need(kDeltaWeightsFile, "upload the whole directory of the result");
   if (adapter && delta) {
     violations->push_back({"files", "hold both adapter_config.json and delta.json: give one"});
-  }
-  // A pickled file has its own complaint, with the same remedy.
-  if (!adapter && !delta && !HasFile(request, ".safetensors", false) && !HasPickle(request)) {
-    violations->push_back({"files",
-                           "hold no .safetensors: save the weights as safetensors "
-                           "(save_pretrained(..., safe_serialization=True))"});
   }
   const bool builds_on = adapter || delta;
   if (builds_on == request.base_model().empty()) {

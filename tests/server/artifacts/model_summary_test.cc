@@ -171,6 +171,19 @@ TEST(SummarizeModel, SeesChatTemplates) {
   EXPECT_TRUE(Summarize(files)->chat_template());
 }
 
+TEST(SummarizeModel, OnlyAwdLstmIsAModelWithoutWeights) {
+  FileContents files = TinyModel();
+  files.erase("model.safetensors");
+  const absl::Status status = Summarize(files).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("of type bert hold no .safetensors"));
+  files["config.json"] = R"({"model_type":"awd_lstm","num_hidden_layers":3,"hidden_size":8})";
+  const auto summary = Summarize(files);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->parameters(), 0);
+  EXPECT_EQ(summary->blocks(), 3);
+}
+
 TEST(SummarizeModel, RefusesHostileConfigs) {
   CheckRefused("config.json", Config(R"("hidden_size":9)"), "no JSON");
   CheckRefused("config.json", std::string(1 << 21, ' '), "1 MiB");
