@@ -67,6 +67,8 @@ def run(trainer_pb2, artifact_pb2, spec, dataset, artifact):
         frame = trainer_pb2.FromTrainer.FromString(ours.recv(struct.unpack("<I", header)[0], socket.MSG_WAITALL))
         now, high = used(trainer.pid)
         cpu, peak = now, max(peak, high)
+        if frame.WhichOneof("frame") == "checkpoint_ready":
+            shutil.rmtree(pathlib.Path(work) / frame.checkpoint_ready.dir)
         if frame.WhichOneof("frame") == "ended":
             ended = frame.ended
     ours.close()
