@@ -254,6 +254,25 @@ TEST(AddPart, RefusesWhatItCannotDoByName) {
               HasSubstr("different values"));
 }
 
+TEST(AddPart, WhatIsKeptBesideIsWholeModulesThatThePartLeavesAlone) {
+  ModelFixture fixture("llama", std::nullopt);
+  Model* const model = fixture.model.get();
+  ASSERT_TRUE(
+      AddPart(PartOf(R"(lora { rank: 4 alpha: 8 target_modules: "q_proj" })"), 7, model).ok());
+  const std::string changed = "model.layers.0.self_attn.q_proj.weight";
+  const absl::Status refused = KeepBeside("phases[0].selector", {changed}, model);
+  EXPECT_THAT(std::string(refused.message()),
+              ::testing::AllOf(HasSubstr("phases[0].selector"), HasSubstr(changed),
+                               HasSubstr("give output MERGED")));
+  EXPECT_TRUE(KeepBeside("phases[0].selector",
+                         {"model.layers.0.self_attn.q_proj.lora_A.weight",
+                          "model.layers.1.mlp.up_proj.weight"},
+                         model)
+                  .ok());
+  EXPECT_THAT(NamesWhere(*model, &Parameter::kept_beside),
+              ElementsAre("model.layers.1.mlp.up_proj.weight"));
+}
+
 TEST(AddPart, ATiedOutputCannotBeNamedApart) {
   ModelVariant variant;
   variant.fixture = "gpt2";
