@@ -98,7 +98,7 @@ Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
 }
 
 Tensor LinearCrossEntropySum(Path path, const Tensor& states, const Tensor& weight,
-                             const Tensor& bias, const Tensor& labels) {
+                             const Tensor& bias, const Tensor& labels, const Tensor&) {
   if (path == Path::kReference) {
     return reference::LinearCrossEntropySum(states, weight, bias, labels);
   }
@@ -108,7 +108,7 @@ Tensor LinearCrossEntropySum(Path path, const Tensor& states, const Tensor& weig
 }
 
 Tensor LinearLogProbabilities(Path path, const Tensor& states, const Tensor& weight,
-                              const Tensor& bias, const Tensor& labels) {
+                              const Tensor& bias, const Tensor& labels, const Tensor&) {
   const torch::NoGradGuard no_grad;
   if (path == Path::kReference) {
     return reference::LinearLogProbabilities(states, weight, bias, labels);

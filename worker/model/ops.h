@@ -6,6 +6,10 @@
 //
 // Results are the same bits from run to run. They do not depend on the number of threads, but for
 // what oneDNN's GEMM does: it may split sums by thread.
+//
+// Rows may be bf16: then matrices are multiplied in bf16 (by a weight's `half`), and everything
+// else is computed in fp32 and rounded when it is stored. Sums of residuals stay fp32, parameters
+// and their gradients are fp32 always.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +33,7 @@ struct Norm {
   torch::Tensor weight;
   torch::Tensor bias;  // kLayer only: kRms has none
   double epsilon = 1e-5;
+  torch::ScalarType type = torch::kFloat;  // of the normed rows: kFloat or kBFloat16
 };
 torch::Tensor Normalise(Path path, const torch::Tensor& x, const Norm& norm);
 // Over each head's `weight.size(0)` numbers of x [rows, heads * head_dim].
@@ -58,6 +63,7 @@ torch::Tensor Residual(Path path, const torch::Tensor& x, const torch::Tensor& b
 struct EmbeddingInputs {
   torch::Tensor ids, positions, types;  // int64 [rows]; types may be undefined (all 0)
   int64_t padding_id = -1;              // whose row of `word` gets no gradient
+  torch::ScalarType type = torch::kFloat;  // of the rows that EmbeddingNorm gives
 };
 // dropout(LayerNorm(word[ids] + position[positions] + type[types])). `position` and `type` may be
 // undefined.
@@ -80,11 +86,15 @@ struct LowRank {
   // Where defined, [out]: each row of weight + scale up down has this length instead of its own,
   // which gets no gradient (DoRA, arXiv 2402.09353, section 4.3).
   torch::Tensor magnitude = {};
+  torch::Tensor down_half = {}, up_half = {};  // as WeightAndBias::half
 };
 struct WeightAndBias {
   torch::Tensor weight;
   torch::Tensor bias = {};   // may be undefined
   bool input_major = false;  // weight is [in, out]
+  // The weight rounded to bf16, which rows in bf16 are multiplied by; needed for those alone. The
+  // gradient is the weight's.
+  torch::Tensor half = {};
   // Of an added part, all undefined where there is none. The scales are of x [in] and of the result
   // with its bias [out].
   LowRank low_rank = {};
@@ -163,12 +173,14 @@ torch::Tensor CrossEntropySum(const torch::Tensor& logits, const torch::Tensor& 
 // rows go in chunks, forward and backward.
 torch::Tensor LinearCrossEntropySum(Path path, const torch::Tensor& states,
                                     const torch::Tensor& weight, const torch::Tensor& bias,
-                                    const torch::Tensor& labels);
+                                    const torch::Tensor& labels,
+                                    const torch::Tensor& half = {});
 // log softmax(states weightᵀ + bias)[label] of each row, fp32 [rows]; no autograd; likewise in
 // chunks.
 torch::Tensor LinearLogProbabilities(Path path, const torch::Tensor& states,
                                      const torch::Tensor& weight, const torch::Tensor& bias,
-                                     const torch::Tensor& labels);
+                                     const torch::Tensor& labels,
+                                     const torch::Tensor& half = {});
 // Sum of (logits - targets)² over all elements; targets fp32, same shape.
 torch::Tensor SquaredErrorSum(const torch::Tensor& logits, const torch::Tensor& targets);
 // Sum over all elements of the binary cross-entropy of sigmoid(logits) against targets in [0, 1].
