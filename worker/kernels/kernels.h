@@ -178,6 +178,11 @@ struct KernelTable {
   void (*skinny_matmul)(WeightLayout layout, int64_t rows, int64_t in, int64_t out, const float* x,
                         const float* weight, const float* bias, float* y);
   void (*attention_decode)(const DecodeShape& shape, const float* q, float* out);
+
+  // y[i] = table[code i] * scales[i / block], the n codes being two to a byte, the first of them in
+  // its upper half; `block` is even, and the table has 16 numbers.
+  void (*nf4_expand)(int64_t n, int64_t block, const uint8_t* codes, const float* table,
+                     const float* scales, float* y);
 };
 
 // nullptr if this processor cannot run it.

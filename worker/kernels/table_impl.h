@@ -6,6 +6,7 @@
 #include "worker/kernels/decode_impl.h"
 #include "worker/kernels/embedding_impl.h"
 #include "worker/kernels/loss_impl.h"
+#include "worker/kernels/nf4_impl.h"
 #include "worker/kernels/rotary_impl.h"
 #include "worker/kernels/skinny_matmul_impl.h"
 #include "worker/kernels/sum_norm_impl.h"
@@ -32,7 +33,8 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .scatter_add = ScatterAdd,
           .cross_entropy = CrossEntropy,
           .skinny_matmul = SkinnyMatmul,
-          .attention_decode = AttentionDecode};
+          .attention_decode = AttentionDecode,
+          .nf4_expand = Nf4Expand};
 }
 
 }  // namespace
