@@ -6,6 +6,8 @@
 #include "torch/csrc/autograd/custom_function.h"
 #include "torch/types.h"
 #include "worker/kernels/kernels.h"
+#include "worker/model/nf4.h"
+#include "worker/model/rounded_table.h"
 #include "worker/model/rows_alike.h"
 
 namespace at::native {
@@ -63,15 +65,25 @@ inline WeightGradient WeightGradientOf(bool wanted, const torch::Tensor& weight)
   return {at::empty_like(weight, at::MemoryFormat::Contiguous), false};
 }
 
-// The weight as [in, out], whichever way it lies.
+// The weight's numbers as [in, out], whichever way it lies, for the next operation.
 inline torch::Tensor InputMajor(const torch::Tensor& weight, bool input_major) {
-  return input_major ? weight : weight.t();
+  const torch::Tensor dense = DenseForNow(weight);
+  return input_major ? dense : dense.t();
 }
 
 // result = x weightᵀ (+ bias, where it is given).
-inline void Project(const torch::Tensor& x, const torch::Tensor& weight, bool input_major,
+inline void Project(const torch::Tensor& x, const torch::Tensor& any_weight, bool input_major,
                     const torch::Tensor& bias, const torch::Tensor& result) {
   constexpr int64_t kFewRows = 32;  // up to here reading the weight takes most of the time
+  if (IsRoundedTable(x, any_weight)) {
+    OverRoundedTable(any_weight, [&](int64_t first, const torch::Tensor& rows) {
+      const torch::Tensor part = at::empty({x.size(0), rows.size(0)}, x.options());
+      Project(x, rows, false, Given(bias) ? bias.narrow(0, first, rows.size(0)) : bias, part);
+      result.narrow(1, first, rows.size(0)).copy_(part);
+    });
+    return;
+  }
+  const torch::Tensor weight = DenseForNow(any_weight);
   if (x.size(0) <= kFewRows && !RowsAlike::on() && x.is_contiguous() && weight.is_contiguous()) {
     Kernels().skinny_matmul(input_major ? WeightLayout::kInOut : WeightLayout::kOutIn, x.size(0),
                             x.size(1), result.size(1), Floats(x), Floats(weight), Floats(bias),
@@ -83,6 +95,18 @@ inline void Project(const torch::Tensor& x, const torch::Tensor& weight, bool in
     Kernels().bias_dropout(result.size(0), result.size(1), Floats(result), Floats(bias),
                            DropoutSite());
   }
+}
+
+// d_x (+)= d weight.
+inline void ProjectBack(const torch::Tensor& d, const torch::Tensor& weight, bool input_major,
+                        const torch::Tensor& d_x, bool accumulate = false) {
+  if (IsRoundedTable(d, weight)) {
+    OverRoundedTable(weight, [&](int64_t first, const torch::Tensor& rows) {
+      Gemm(d.narrow(1, first, rows.size(0)).contiguous(), rows, d_x, accumulate || first > 0);
+    });
+    return;
+  }
+  Gemm(d, InputMajor(weight, input_major).t(), d_x, accumulate);
 }
 
 // d_weight (+)= what x [rows, in] and d [rows, out] give, in the weight's own layout.

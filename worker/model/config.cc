@@ -122,6 +122,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
     THAW_ASSIGN_OR_RETURN(config.pooled, ParsePooledHead(*pooled));
     config.head = HeadKind::kClassifier;
   }
+  if (const json* quantised = fields.Find(kQuantisationField)) {
+    THAW_ASSIGN_OR_RETURN(config.nf4, ParseQuantisation(*quantised));
+  }
   config.labels = ReadLabels(fields);
   config.problem = ReadProblem(fields, config.labels.size());
   family->read(fields, &config);

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 #include "worker/model/pooled_head.h"
+#include "worker/model/quantisation.h"
 
 namespace thaw {
 
@@ -49,6 +50,9 @@ struct ModelConfig {
   HeadKind head = HeadKind::kNone;
   // The classifier stands on pooled hidden states instead of being the family's own.
   std::optional<PooledHeadConfig> pooled;
+  // Linear layers are in NF4: in the files, or made so while they are loaded.
+  std::optional<Nf4Config> nf4;
+  bool quantises = false;  // the latter; not of the file, a run asks for it
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.
   std::vector<std::string> labels;
   ProblemType problem = ProblemType::kSingleLabel;

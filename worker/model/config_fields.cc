@@ -151,11 +151,6 @@ void ConfigFields::Ignore(std::initializer_list<const char*> fields) {
 }
 
 void ConfigFields::RefuseUnread() {
-  if (Find("quantization_config") != nullptr) {
-    Fail("quantization_config",
-         "quantized weights are not supported: give the model in fp32, fp16 "
-         "or bf16");
-  }
   for (const auto& [field, value] : source_.items()) {
     if (read_.count(field) > 0 || IsHarmless(field) || IsEmpty(value)) continue;
     Fail(field,

@@ -109,11 +109,29 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
   }
 };
 
+// A table in bf16 is not trained: of its rows those that are read become fp32, one for each id.
+struct RowsInFp32 {
+  Tensor word;
+  EmbeddingInputs inputs;
+};
+RowsInFp32 ReadRounded(const EmbeddingInputs& inputs, const Tensor& word) {
+  RowsInFp32 read = {word.index_select(0, inputs.ids).to(torch::kFloat32), inputs};
+  read.inputs.ids = at::arange(inputs.ids.size(0), inputs.ids.options());
+  read.inputs.padding_id = -1;
+  return read;
+}
+bool IsRounded(const Tensor& word) { return word.scalar_type() == torch::kBFloat16; }
+
 }  // namespace
 
 Tensor EmbeddingNorm(Path path, const EmbeddingInputs& inputs, const Tensor& word,
                      const Tensor& position, const Tensor& type, const Tensor& gamma,
                      const Tensor& beta, double epsilon, const DropoutSite& dropout) {
+  if (IsRounded(word)) {
+    const RowsInFp32 read = ReadRounded(inputs, word);
+    return EmbeddingNorm(path, read.inputs, read.word, position, type, gamma, beta, epsilon,
+                         dropout);
+  }
   if (path == Path::kReference) {
     return reference::EmbeddingNorm(inputs, word, position, type, gamma, beta, epsilon, dropout);
   }
@@ -123,6 +141,10 @@ Tensor EmbeddingNorm(Path path, const EmbeddingInputs& inputs, const Tensor& wor
 
 Tensor Embedding(Path path, const EmbeddingInputs& inputs, const Tensor& word,
                  const Tensor& position, const DropoutSite& dropout) {
+  if (IsRounded(word)) {
+    const RowsInFp32 read = ReadRounded(inputs, word);
+    return Embedding(path, read.inputs, read.word, position, dropout);
+  }
   if (path == Path::kReference) return reference::Embedding(inputs, word, position, dropout);
   return Apply<EmbeddingFunction>(word, OrEmpty(position), inputs, dropout);
 }

@@ -205,7 +205,7 @@ Tensor ScaleColumns(Path path, const Tensor& x, const Tensor& scale) {
 
 Tensor RowLengths(const Tensor& weight, bool input_major, const LowRank& change) {
   const torch::NoGradGuard no_grad;
-  const Tensor rows = input_major ? weight.t() : weight;
+  const Tensor rows = InputMajor(weight, !input_major);
   return (rows + at::matmul(change.up, change.down) * change.scale).square().sum(1).sqrt();
 }
 

@@ -66,7 +66,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
       loss += Kernels().cross_entropy(rows, classes, Floats(logits),
                                       own_labels.data_ptr<int64_t>() + first,
                                       wants_any ? Floats(logits) : nullptr, nullptr, nullptr);
-      if (d_x.defined()) Gemm(logits, weight, d_x.narrow(0, first, rows));
+      if (d_x.defined()) ProjectBack(logits, weight, false, d_x.narrow(0, first, rows));
       if (wants_weight) Gemm(logits.t(), chunk, d_weight, true);
       if (wants_bias) d_bias.add_(BiasGradient(true, logits));
     }

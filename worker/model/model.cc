@@ -9,6 +9,7 @@
 #include "common/base/status.h"
 #include "common/delta/delta.h"
 #include "worker/model/family.h"
+#include "worker/model/nf4_files.h"
 #include "worker/model/packed_rows.h"
 #include "worker/model/tensor_view.h"
 
@@ -161,8 +162,15 @@ const Parameter* Model::AddPart(const std::string& name, int group, torch::Tenso
   return parameters_.Add(std::move(parameter));
 }
 
+void Model::Dequantise() {
+  parameters_.Decompress();
+  config_.nf4.reset();
+  config_.source.erase(kQuantisationField);
+}
+
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
-                                                 const std::optional<HeadSpec>& head) {
+                                                 const std::optional<HeadSpec>& head,
+                                                 const LoadOptions& options) {
   if (head && head->kind == HeadKind::kClassifier) {
     if (head->labels.empty()) return InvalidField("labels", "a head needs a label");
     std::set<std::string> seen;
@@ -183,6 +191,15 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
     return absl::InvalidArgumentError(
         absl::StrCat(directory, ": model_type \"", config->model_type, "\" has no classifier"));
   }
+  if (options.nf4 && config->carries_state) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(directory, ": model_type \"", config->model_type, "\" is not for NF4"));
+  }
+  if (options.nf4 && !config->nf4) {
+    config->quantises = true;
+    config->nf4.emplace();
+    config->source[kQuantisationField] = QuantisationJson(*config->nf4, {});
+  }
   std::optional<HeadSpec> wanted = head;
   if (wanted && wanted->kind == HeadKind::kClassifier && !wanted->pooled) {
     wanted->pooled = config->pooled;
@@ -202,6 +219,7 @@ namespace {
 // A model's tensors as files have them; those that were changed are kept alive by `kept`.
 struct TensorsToSave {
   std::vector<TensorForDelta> tensors;
+  std::vector<std::string> dense;  // layers whose matrices are not in NF4
   std::vector<torch::Tensor> kept;
   bool changed = false;  // something is not as it was in the files
 };
@@ -214,6 +232,17 @@ TensorsToSave TensorsOf(const Model& model) {
     const bool has_source = source.file != nullptr;
     TensorForDelta one;
     const std::string name = model.keeps_layout() && has_source ? source.name : parameter.name;
+    if (const Nf4Matrix* matrix = Nf4Of(parameter.tensor)) {
+      for (TensorToWrite& part : Nf4ToWrite(name, *matrix, &all.kept)) {
+        const std::string base =
+            has_source ? source.info->name + part.name.substr(name.size()) : "";
+        all.tensors.push_back({std::move(part), base});
+      }
+      continue;
+    }
+    if (parameter.tensor.dim() == 2 && parameter.kind != ParameterKind::kEmbedding) {
+      all.dense.push_back(name.substr(0, name.rfind('.')));
+    }
     if (parameter.as_loaded()) {
       one.tensor = {name, source.info->type, source.info->shape, source.file->Data(*source.info)};
     } else {
@@ -232,9 +261,17 @@ TensorsToSave TensorsOf(const Model& model) {
 }
 
 // What was trained is fp32, and loading must not round it.
-absl::Status SaveConfig(const Model& model, bool changed, const std::string& directory) {
-  return WriteFileAtomically(directory + "/config.json",
-                             ResultConfigJson(model.config(), changed ? "float32" : ""));
+absl::Status SaveConfig(const Model& model, const TensorsToSave& saved,
+                        const std::string& directory) {
+  const std::string element_type = saved.changed ? "float32" : "";
+  ModelConfig config = model.config();
+  if (config.nf4) {
+    // By default transformers would look for more layers in 4 bits, or for fewer.
+    nlohmann::json& others = config.source[kQuantisationField]["llm_int8_skip_modules"];
+    others = saved.dense;
+    others.push_back("lm_head");
+  }
+  return WriteFileAtomically(directory + "/config.json", ResultConfigJson(config, element_type));
 }
 
 }  // namespace
@@ -244,14 +281,14 @@ absl::Status SaveModel(const Model& model, const std::string& directory) {
   std::vector<TensorToWrite> tensors;
   for (TensorForDelta& one : all.tensors) tensors.push_back(std::move(one.tensor));
   THAW_RETURN_IF_ERROR(WriteSafetensors(directory + "/model.safetensors", std::move(tensors)));
-  return SaveConfig(model, all.changed, directory);
+  return SaveConfig(model, all, directory);
 }
 
 absl::Status SaveDelta(const Model& model, const std::string& base_directory,
                        const std::string& base_digest, const std::string& directory) {
   const TensorsToSave all = TensorsOf(model);
   THAW_RETURN_IF_ERROR(WriteDelta(directory, base_digest, base_directory, all.tensors));
-  return SaveConfig(model, all.changed, directory);
+  return SaveConfig(model, all, directory);
 }
 
 }  // namespace thaw

@@ -172,6 +172,9 @@ class Model {
   };
   virtual KeyShape PrefixShape() const { return {}; }
   const ModelConfig& config() const { return config_; }
+  // What is in 4 bits, or in bf16 beside such, becomes fp32 from now on, in memory and in what is
+  // saved.
+  void Dequantise();
   // The head is the one that the directory holds, so that saving gives back its files' names.
   bool keeps_layout() const { return keeps_layout_; }
   // What a user should know about the loading: a freshly drawn pooler, ignored tensors.
@@ -218,13 +221,22 @@ class Model {
   std::vector<std::string> warnings_;
 };
 
+struct LoadOptions {
+  // The linear layers of attention and feed-forward layers become NF4, tables of tokens bf16, one
+  // by one, so that the model is never in memory in fp32. Changes nothing of a directory that is
+  // in NF4 already. INVALID_ARGUMENT for a family that cannot.
+  bool nf4 = false;
+};
+
 // Loads config.json and *.safetensors (one file, or shards with an index) of a Hugging Face
 // directory. Tensors stay mapped from the file, read-only (writing to one is a fault), unless they
-// are misaligned or not fp32, which are copied; nothing requires grad. Without `head` the model
-// gets the head that the directory holds (config().head). Errors name file, tensor or option:
-// among them tensors that are missing, that the architecture does not know, or of another shape.
+// are misaligned or neither fp32 nor NF4, which are copied; nothing requires grad. Without `head`
+// the model gets the head that the directory holds (config().head). Errors name file, tensor or
+// option: among them tensors that are missing, that the architecture does not know, or of another
+// shape.
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
-                                                 const std::optional<HeadSpec>& head);
+                                                 const std::optional<HeadSpec>& head,
+                                                 const LoadOptions& options = {});
 
 // Writes config.json and model.safetensors as transformers' class for the head expects them into
 // `directory`, which exists; each file appears whole or not at all. Tensors that were never

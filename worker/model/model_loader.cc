@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status.h"
+#include "worker/model/family.h"
 #include "worker/model/fresh_tensor.h"
+#include "worker/model/nf4_files.h"
 
 namespace thaw {
 namespace {
@@ -63,7 +65,42 @@ void ModelLoader::StartGroup(std::string name) {
 
 const Parameter* ModelLoader::Tensor(const std::string& name, const std::vector<int64_t>& shape) {
   if (!status_.ok()) return nullptr;
-  absl::StatusOr<TensorSource> source = weights_->Take(name, shape);
+  const Parameter* parameter = Take(name, weights_->Take(name, shape));
+  if (parameter != nullptr && model_->config_.quantises && IsTokenTable(*parameter)) {
+    model_->parameters_.Compress(parameter, parameter->tensor.to(torch::kBFloat16));
+  }
+  return parameter;
+}
+
+bool ModelLoader::IsTokenTable(const Parameter& parameter) const {
+  if (parameter.tensor.dim() != 2) return false;
+  for (const char* table : FindFamily(model_->config_.model_type)->token_tables) {
+    if (parameter.name == table || absl::EndsWith(parameter.name, absl::StrCat(".", table))) {
+      return true;
+    }
+  }
+  return false;
+}
+
+const Parameter* ModelLoader::Matrix(const std::string& name, const std::vector<int64_t>& shape,
+                                     bool input_major) {
+  if (!status_.ok()) return nullptr;
+  Parameters& parameters = model_->parameters_;
+  if (model_->config_.nf4 && HoldsNf4(*weights_, name)) {
+    const Parameter* parameter = Take(name, TakeNf4(weights_, name, shape, input_major));
+    if (parameter != nullptr) parameters.MarkCompressed(parameter);
+    return parameter;
+  }
+  const Parameter* parameter = Tensor(name, shape);
+  const bool of_block = kind_ == ParameterKind::kAttention || kind_ == ParameterKind::kFeedForward;
+  if (parameter == nullptr || !of_block || !model_->config_.quantises) return parameter;
+  parameters.Compress(
+      parameter, Nf4Tensor(std::make_shared<const Nf4Matrix>(
+                     QuantiseNf4(parameter->tensor, input_major, model_->config_.nf4->nested))));
+  return parameter;
+}
+
+const Parameter* ModelLoader::Take(const std::string& name, absl::StatusOr<TensorSource> source) {
   if (!source.ok()) {
     status_ = source.status();
     return nullptr;
@@ -90,7 +127,7 @@ const Parameter* ModelLoader::WithoutDecay(const Parameter* parameter) {
 
 WeightPair ModelLoader::Linear(const std::string& scope, int64_t out, int64_t in, bool bias) {
   WeightPair pair;
-  pair.weight = Tensor(scope + ".weight", {out, in});
+  pair.weight = Matrix(scope + ".weight", {out, in}, /*input_major=*/false);
   if (bias) pair.bias = AsBias(Tensor(scope + ".bias", {out}));
   return AsLinear(scope, pair);
 }
@@ -104,7 +141,7 @@ WeightPair ModelLoader::AsLinear(const std::string& scope, WeightPair pair, bool
 
 WeightPair ModelLoader::InputMajorLinear(const std::string& scope, int64_t in, int64_t out) {
   WeightPair pair;
-  pair.weight = Tensor(scope + ".weight", {in, out});
+  pair.weight = Matrix(scope + ".weight", {in, out}, /*input_major=*/true);
   pair.bias = AsBias(Tensor(scope + ".bias", {out}));
   return AsLinear(scope, pair, /*input_major=*/true);
 }
@@ -188,7 +225,7 @@ const Parameter* ModelLoader::TiedOutput(const std::string& name, const Paramete
       status_ = own.status();
       return nullptr;
     }
-    if (!at::equal(own->loaded, word->tensor)) {
+    if (!at::equal(own->loaded.to(word->tensor.scalar_type()), word->tensor)) {
       const bool bias = word->bias;
       const Parameter* output = Tensor(name, shape);
       return bias ? AsBias(output) : output;
@@ -217,7 +254,7 @@ void ModelLoader::Copy(const std::string& name, const Parameter* parameter) {
   absl::StatusOr<TensorSource> copy = weights_->Take(name, parameter->tensor.sizes().vec());
   if (!copy.ok()) {
     status_ = copy.status();
-  } else if (!at::equal(copy->loaded, parameter->tensor)) {
+  } else if (!at::equal(copy->loaded.to(parameter->tensor.scalar_type()), parameter->tensor)) {
     status_ = absl::InvalidArgumentError(
         absl::StrCat(copy->file->path(), ": tensor \"", name, "\": expected the values of \"",
                      parameter->name, "\", which the model shares, found others"));

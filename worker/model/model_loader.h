@@ -95,6 +95,12 @@ class ModelLoader {
 
  private:
   int group() const { return static_cast<int>(model_->groups_.size()) - 1; }
+  const Parameter* Take(const std::string& name, absl::StatusOr<TensorSource> source);
+  // A linear layer's weight, which may be in NF4.
+  const Parameter* Matrix(const std::string& name, const std::vector<int64_t>& shape,
+                          bool input_major);
+  // A table with a row for each token, which is rounded to bf16 where layers are quantised.
+  bool IsTokenTable(const Parameter& parameter) const;
   // Takes what never runs below a pooled head out of the groups, then adds its tensors.
   void EndInPooledHead();
   void AddPooledLayer(int index, int64_t out, int64_t in, const Parameter* pair[2]);

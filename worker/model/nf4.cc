@@ -39,10 +39,11 @@ const Tensor& DynamicMap() {
     std::vector<float> values = {0, 1};
     for (int decade = 0; decade < 7; ++decade) {
       const int parts = 1 << decade;
-      const float step = (1.0f - 0.1f) / static_cast<float>(parts);
+      // One rounding each, and none in between, as torch.linspace has it.
+      const double step = (1.0f - 0.1f) / static_cast<float>(parts);
       const auto bound = [&](int i) {
-        return i < (parts + 1) / 2 ? 0.1f + step * static_cast<float>(i)
-                                   : 1.0f - step * static_cast<float>(parts - i);
+        return static_cast<float>(i < (parts + 1) / 2 ? double{0.1f} + step * i
+                                                      : 1 - step * (parts - i));
       };
       const auto unit = static_cast<float>(std::pow(10.0, decade - 6));
       for (int i = 0; i < parts; ++i) {
@@ -202,18 +203,49 @@ Tensor Dequantised(const Nf4Matrix& matrix) {
   return InItsLayout(matrix, rows).contiguous();
 }
 
-Tensor Multiplied(const Tensor& weight, const Nf4Matrix* quantised) {
-  if (quantised == nullptr) return weight;
+namespace {
+
+struct CarriedMatrix : c10::BackendMeta {
+  explicit CarriedMatrix(std::shared_ptr<const Nf4Matrix> carried) : matrix(std::move(carried)) {}
+  const std::shared_ptr<const Nf4Matrix> matrix;
+};
+
+}  // namespace
+
+Tensor Nf4Tensor(std::shared_ptr<const Nf4Matrix> matrix) {
+  const auto shape = matrix->input_major ? std::vector<int64_t>{matrix->columns, matrix->rows}
+                                         : std::vector<int64_t>{matrix->rows, matrix->columns};
+  const Tensor tensor = at::empty(shape, torch::TensorOptions(torch::kFloat32).device(at::kMeta));
+  tensor.unsafeGetTensorImpl()->set_backend_meta(
+      c10::make_intrusive<CarriedMatrix>(std::move(matrix)));
+  return tensor;
+}
+
+const Nf4Matrix* Nf4Of(const Tensor& weight) {
+  if (!weight.defined() || !weight.is_meta()) return nullptr;
+  const auto* const carried =
+      dynamic_cast<const CarriedMatrix*>(weight.unsafeGetTensorImpl()->get_backend_meta());
+  return carried == nullptr ? nullptr : carried->matrix.get();
+}
+
+Tensor Dense(const Tensor& weight) {
+  const Nf4Matrix* const matrix = Nf4Of(weight);
+  return matrix == nullptr ? weight : Dequantised(*matrix);
+}
+
+Tensor DenseForNow(const Tensor& weight) {
+  const Nf4Matrix* const matrix = Nf4Of(weight);
+  if (matrix == nullptr) return weight;
   const torch::NoGradGuard no_grad;
   thread_local Tensor numbers, scales;
   const auto at_least = [](Tensor& buffer, int64_t size) {
     if (!buffer.defined() || buffer.numel() < size) buffer = at::empty({size}, torch::kFloat32);
   };
-  at_least(numbers, quantised->numbers());
-  at_least(scales, quantised->blocks());
-  Expand(*quantised, scales, numbers.data_ptr<float>());
-  return InItsLayout(*quantised, numbers.narrow(0, 0, quantised->numbers())
-                                     .view({quantised->rows, quantised->columns}));
+  at_least(numbers, matrix->numbers());
+  at_least(scales, matrix->blocks());
+  Expand(*matrix, scales, numbers.data_ptr<float>());
+  return InItsLayout(*matrix,
+                     numbers.narrow(0, 0, matrix->numbers()).view({matrix->rows, matrix->columns}));
 }
 
 }  // namespace thaw

@@ -6,12 +6,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
+#include "worker/model/nf4.h"
 
 namespace thaw {
 
 bool Parameter::as_loaded() const {
   if (source.file == nullptr || tensor.is_same(source.loaded)) return source.file != nullptr;
   const torch::Tensor& loaded = source.loaded;
+  if (!loaded.defined()) return false;
   if (!tensor.is_cpu() || !tensor.is_contiguous() || !loaded.is_contiguous() ||
       tensor.scalar_type() != loaded.scalar_type() || tensor.sizes() != loaded.sizes()) {
     return false;
@@ -29,6 +31,23 @@ const Parameter* Parameters::Add(Parameter parameter) {
 const Parameter* Parameters::Find(absl::string_view name) const {
   const auto it = index_.find(std::string(name));
   return it == index_.end() ? nullptr : &all_[it->second];
+}
+
+void Parameters::Compress(const Parameter* parameter, torch::Tensor tensor) {
+  Parameter& own = all_[index_.at(parameter->name)];
+  own.tensor = std::move(tensor);
+  own.source.loaded = torch::Tensor();
+  own.compressed = true;
+  if (own.source.file != nullptr) own.source.file->Forget(*own.source.info);
+}
+
+void Parameters::Decompress() {
+  for (Parameter& parameter : all_) {
+    if (!parameter.compressed) continue;
+    parameter.tensor = Dense(parameter.tensor).to(torch::kFloat32);
+    parameter.source.loaded = torch::Tensor();
+    parameter.compressed = false;
+  }
 }
 
 void Parameters::SetGroup(absl::string_view name, int group) {

@@ -20,7 +20,8 @@ struct TensorSource {
   std::shared_ptr<const SafetensorsFile> file;
   const TensorInfo* info = nullptr;  // its element type there
   std::string name;                  // as the directory's files have it
-  torch::Tensor loaded;              // what was made of it: fp32
+  // What was made of it: fp32, or a stand-in for NF4 (nf4.h); undefined where it was compressed.
+  torch::Tensor loaded;
 };
 
 // What a parameter is in its model.
@@ -44,7 +45,9 @@ struct Parameter {
   bool kept_beside = false;   // trained by some phase, so that an adapter must hold it too
   bool decays = true;         // weight decay acts on it, unless it is a bias or a norm
   bool buffer = false;        // learnt without a gradient: a batch norm's running mean
-  torch::Tensor tensor;       // what layers read, each time anew
+  // In 4 bits (`tensor` stands in for an Nf4Matrix), or a table in bf16 beside such: never trained.
+  bool compressed = false;
+  torch::Tensor tensor;  // what layers read, each time anew
   TensorSource source;
   std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers
 
@@ -71,6 +74,15 @@ class Parameters {
   // Puts `tensor` in the place of the named one: the tuning layer's views into its flat buffers,
   // say. NOT_FOUND for an unknown name, INVALID_ARGUMENT for another shape or element type.
   absl::Status SetTensor(absl::string_view name, torch::Tensor tensor);
+
+  // While a model is loaded: `tensor`, in another form, stands for the parameter from now on.
+  void Compress(const Parameter* parameter, torch::Tensor tensor);
+  // While a model is loaded: its files have the parameter compressed.
+  void MarkCompressed(const Parameter* parameter) {
+    all_[index_.at(parameter->name)].compressed = true;
+  }
+  // What is compressed becomes fp32.
+  void Decompress();
 
   // While a model is loaded: weight decay leaves the parameter alone.
   void KeepFromDecay(const Parameter* parameter) {

@@ -1,5 +1,6 @@
 #include "worker/model/reference_ops.h"
 
+#include "worker/model/nf4.h"
 #include "worker/model/packed_rows.h"
 
 namespace thaw::reference {
@@ -145,8 +146,8 @@ Tensor Residual(const Tensor& x, const Tensor& bias, const Tensor& residual,
 }
 
 Tensor Linear(const Tensor& x, const WeightAndBias& parameters) {
-  return at::linear(x, parameters.input_major ? parameters.weight.t() : parameters.weight,
-                    parameters.bias);
+  const Tensor weight = Dense(parameters.weight).to(x.scalar_type());
+  return at::linear(x, parameters.input_major ? weight.t() : weight, parameters.bias);
 }
 
 Tensor Activate(ActivationKind activation, const Tensor& x) {
@@ -183,7 +184,8 @@ Tensor GatedMlp(ActivationKind activation, const Tensor& x, const WeightAndBias&
 
 Tensor LinearCrossEntropySum(const Tensor& states, const Tensor& weight, const Tensor& bias,
                              const Tensor& labels) {
-  const Tensor log_probabilities = at::log_softmax(at::linear(states, weight, bias), 1);
+  const Tensor log_probabilities =
+      at::log_softmax(at::linear(states, weight.to(states.scalar_type()), bias), 1);
   const Tensor counts = at::ne(labels, -100);
   const Tensor picked = log_probabilities.gather(1, at::where(counts, labels, 0).unsqueeze(1));
   return -(picked.squeeze(1) * counts.to(picked.dtype())).sum();
@@ -194,7 +196,8 @@ Tensor LinearLogProbabilities(const Tensor& states, const Tensor& weight, const 
   constexpr int64_t kChunk = 256;  // rows
   std::vector<Tensor> results;
   for (int64_t first = 0; first < states.size(0); first += kChunk) {
-    const Tensor logits = at::linear(states.slice(0, first, first + kChunk), weight, bias);
+    const Tensor logits =
+        at::linear(states.slice(0, first, first + kChunk), weight.to(states.scalar_type()), bias);
     const Tensor own = logits.gather(1, labels.slice(0, first, first + kChunk).unsqueeze(1));
     results.push_back(own.squeeze(1) - at::logsumexp(logits, {1}));
   }

@@ -40,6 +40,8 @@ class Weights {
   Weights() = default;  // none
 
   bool Has(const std::string& name) const { return found_.count(name) > 0; }
+  // Of a tensor that is there.
+  const TensorInfo* Info(const std::string& name) const { return found_.at(name).info; }
 
   // fp32 of exactly `shape`: over the mapping where the file allows it, else a copy. Errors name
   // file, tensor, expected and found.

@@ -180,6 +180,7 @@ absl::Status MergePart(Model* model) {
         "the added part is no change of weights, so nothing can be merged: give output ADAPTER");
   }
   const torch::NoGradGuard no_grad;
+  model->Dequantise();
   for (LinearLayer& linear : model->linears()) {
     if (!linear.added) continue;
     THAW_RETURN_IF_ERROR(MergeInto(&linear, &model->parameters()));

@@ -15,6 +15,14 @@ absl::StatusOr<PhaseParameters> ParametersOf(absl::string_view field, const v1::
   PhaseParameters result;
   THAW_ASSIGN_OR_RETURN(result.names, SelectParameters(absl::StrCat(field, ".selector"),
                                                        phase.selector(), groups, parameters));
+  for (const std::string& name : result.names) {
+    if (!parameters.Find(name)->compressed) continue;
+    return InvalidField(absl::StrCat(field, ".selector"),
+                        absl::StrCat("{", phase.selector().ShortDebugString(), "} trains ", name,
+                                     ", which base_weights NF4 (or the base model itself) keeps in "
+                                     "fewer bits, frozen: train an added part, leave it out by "
+                                     "and_not, or give base_weights AS_LOADED"));
+  }
   const std::vector<double> rates = PeakRates(phase, static_cast<int>(groups.size()));
   std::map<std::string, size_t> places;
   for (const std::string& name : result.names) {

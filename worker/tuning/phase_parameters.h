@@ -24,7 +24,8 @@ struct PhaseParameters {
 
 // Of `phase`, which is `field` of a resolved spec: what its selector chooses, at the rates of the
 // groups (PeakRates) or, where one of rate_overrides chooses a parameter, at the last such one's.
-// INVALID_ARGUMENT as SelectParameters, and for an override that chooses nothing that trains.
+// INVALID_ARGUMENT as SelectParameters, for what is compressed and so cannot be trained, and for an
+// override that chooses nothing that trains.
 absl::StatusOr<PhaseParameters> ParametersOf(absl::string_view field, const v1::Phase& phase,
                                              std::span<const Group> groups,
                                              const Parameters& parameters);

@@ -73,7 +73,7 @@ absl::Status AddPrompt(const v1::PromptTuning& prompt, uint64_t seed, std::span<
     const Tensor words = WordTable(*model);
     const Tensor ids = IdsToBeginWith(text, rows, words.size(0), seed);
     CheckIds(ids, words.size(0), "token id of added_part.prompt_tuning.initial_text");
-    first = GatherRows(words, ids.to(words.device())).clone();
+    first = GatherRows(words, ids.to(words.device())).to(torch::kFloat32).clone();
   }
   model->added().prompt = model->AddPart(kPromptName, 0, first);
   return MarkBeside("added_part.prompt_tuning.modules_to_save", prompt.modules_to_save(), model);

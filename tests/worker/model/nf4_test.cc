@@ -14,7 +14,8 @@ using torch::Tensor;
 class Nf4Test : public testing::Test {
  protected:
   Nf4Test()
-      : file_(SafetensorsFile::Open(FixtureDirectory("../nf4") + "/matrices.safetensors").value()) {}
+      : file_(SafetensorsFile::Open(FixtureDirectory("../nf4") + "/matrices.safetensors").value()) {
+  }
 
   Tensor Recorded(const std::string& name) const {
     const TensorInfo* info = file_->Find(name);
@@ -73,8 +74,25 @@ TEST_F(Nf4Test, AMatrixThatIsInputMajorIsStoredTransposed) {
   const Nf4Matrix turned = QuantiseNf4(weight.t().contiguous(), true);
   EXPECT_TRUE(at::equal(straight.codes, turned.codes));
   EXPECT_TRUE(at::equal(Dequantised(turned), Dequantised(straight).t()));
-  EXPECT_TRUE(at::equal(Multiplied({}, &turned), Dequantised(turned)));
-  EXPECT_TRUE(at::equal(Multiplied({}, &straight), Dequantised(straight)));
+}
+
+TEST_F(Nf4Test, AStandInCarriesItsMatrixAndNothingElseComputesWithIt) {
+  const Tensor weight = Recorded("plain");
+  for (const bool input_major : {false, true}) {
+    const auto matrix = std::make_shared<const Nf4Matrix>(QuantiseNf4(weight, input_major));
+    const Tensor stand_in = Nf4Tensor(matrix);
+    EXPECT_EQ(stand_in.sizes(), weight.sizes());
+    EXPECT_EQ(stand_in.scalar_type(), torch::kFloat32);
+    EXPECT_EQ(Nf4Of(stand_in), matrix.get());
+    EXPECT_EQ(Nf4Of(stand_in.detach()), matrix.get());
+    EXPECT_TRUE(at::equal(DenseForNow(stand_in), Dequantised(*matrix)));
+    EXPECT_TRUE(at::equal(Dense(stand_in), Dequantised(*matrix)));
+    EXPECT_THROW(at::mm(weight, stand_in.t()), c10::Error);
+    EXPECT_THROW(stand_in.data_ptr<float>()[0] = 1, c10::Error);
+  }
+  EXPECT_EQ(Nf4Of(weight), nullptr);
+  EXPECT_EQ(Nf4Of(weight.to(at::kMeta)), nullptr);
+  EXPECT_TRUE(Dense(weight).is_same(weight));
 }
 
 // A matrix of numbers that are what codes stand for is given back as it is.
