@@ -71,6 +71,7 @@ struct SubmitOptions {
   int batch = 0;
   int max_length = 0;
   int64_t seed = -1;
+  std::string base_weights;
   std::string metric;
   std::string name;
   int priority = 0;

@@ -191,6 +191,8 @@ void AddSpecOptions(CLI::App* app, CommandLine* line) {
       ->check(AboveZero());
   app->add_option("--seed", options->seed, "of data order, dropout and fresh weights")
       ->check(NotNegative());
+  app->add_option("--base_weights", options->base_weights,
+                  "as_loaded (default), or nf4: frozen layers in 4 bits");
   app->add_option("--validation", options->validation, "dataset to evaluate on, by id or name");
   app->add_option("--validation_fraction", options->validation_fraction,
                   "share of the dataset kept back for evaluation")

@@ -170,6 +170,15 @@ absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& o
         session.client->artifacts().Find(v1::Artifact::DATASET, options.validation));
     training->set_validation_dataset(validation.id());
   }
+  if (!options.base_weights.empty()) {
+    v1::Training::BaseWeights weights = v1::Training::BASE_WEIGHTS_UNSPECIFIED;
+    if (!v1::Training::BaseWeights_Parse(absl::AsciiStrToUpper(options.base_weights), &weights) ||
+        weights == v1::Training::BASE_WEIGHTS_UNSPECIFIED) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--base_weights \"", options.base_weights, "\" is not known; give as_loaded or nf4"));
+    }
+    training->set_base_weights(weights);
+  }
   if (!options.metric.empty()) {
     v1::Evaluation::Metric metric;
     if (!v1::Evaluation::Metric_Parse(absl::AsciiStrToUpper(options.metric), &metric)) {

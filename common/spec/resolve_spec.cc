@@ -10,6 +10,7 @@
 #include "common/base/clean_text.h"
 #include "common/base/edit_distance.h"
 #include "common/spec/added_part_kind.h"
+#include "common/spec/base_weights.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/planned_training.h"
 #include "common/spec/ready_artifact.h"
@@ -250,6 +251,7 @@ void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const Spe
       CheckMaxLength("spec.training.max_length", training.max_length(), *model, problems);
       CheckAddedPart(training, *model, problems);
       CheckOutput(training, *model, problems);
+      CheckBaseWeights(training, *model, problems);
       if (training.has_pooled_head()) {
         CheckPooledHead(training.pooled_head(), *model, problems);
       }

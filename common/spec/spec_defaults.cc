@@ -174,12 +174,17 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
     training->set_max_length(
         WithinPositions(kDefaultMaxLength, model, VirtualTokens(training->added_part())));
   }
+  if (training->base_weights() == v1::Training::BASE_WEIGHTS_UNSPECIFIED) {
+    training->set_base_weights(v1::Training::AS_LOADED);
+  }
   if (training->output() == v1::Training::OUTPUT_UNSPECIFIED) {
     const bool adapts =
         training->has_added_part() || (model != nullptr && model->form() == v1::Artifact::ADAPTER);
-    training->set_output(adapts                                     ? v1::Training::ADAPTER
-                         : ChangesPooledHeadAlone(*training, model) ? v1::Training::DELTA
-                                                                    : v1::Training::FULL);
+    const bool in_nf4 = training->base_weights() == v1::Training::NF4;
+    training->set_output(adapts ? v1::Training::ADAPTER
+                         : ChangesPooledHeadAlone(*training, model) && !in_nf4
+                             ? v1::Training::DELTA
+                             : v1::Training::FULL);
   }
   SetDefault(training, &v1::Training::has_seed, &v1::Training::set_seed, uint64_t{42});
   SetDefault(training, &v1::Training::has_max_grad_norm, &v1::Training::set_max_grad_norm, 1.0);

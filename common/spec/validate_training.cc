@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/spec/base_weights.h"
 #include "common/spec/spec_problems.h"
 
 namespace thaw {
@@ -125,6 +126,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
                          int64_t{10'000'000'000'000});
   ValidateRows(field, training, problems);
   ValidateAddedPart(field, training, problems);
+  ValidateBaseWeights(field, training, problems);
   ValidatePooledHead(field, training, problems);
   ValidateProgram(field, training, problems);
   ValidateOptimizer(at("optimizer"), training.optimizer(), problems);

@@ -261,6 +261,8 @@ TEST_F(CliTasksTest, FlagsOfOtherTasksAreRefused) {
       {{"predict", "--model", "bert", "--pooling", "sum", "x"}, "give mean, cls, last or max"},
       {{"predict", "--model", "gpt2", "--embed", "--score", "x"}, "give one of --embed"},
       {{"predict", "--model", "gpt2", "--weights", "first", "x"}, "give last or best"},
+      {{"submit", "--model", "bert", "--data", "reviews", "--base_weights", "int8"},
+       "give as_loaded or nf4"},
       {{"submit", "--model", "bert", "--data", "reviews", "--per_document"}, "--task lm"}};
   for (const auto& [arguments, says] : cases) {
     const ProgramRun run = Thaw(arguments);

@@ -50,8 +50,8 @@ Nf4Matrix QuantiseNf4(const torch::Tensor& weight, bool input_major, bool nested
 torch::Tensor Dequantised(const Nf4Matrix& matrix);
 
 // What stands for the matrix where a layer's weight is expected: a tensor on the meta device, fp32
-// and of the weight's shape, that carries it along. Nothing but the operations of ops.h computes
-// with one: everything else throws.
+// and of the weight's shape, that carries it along. Only the operations of ops.h compute with one:
+// elsewhere it throws, or what comes out has no numbers either.
 torch::Tensor Nf4Tensor(std::shared_ptr<const Nf4Matrix> matrix);
 // What `weight` carries; nullptr for any other tensor.
 const Nf4Matrix* Nf4Of(const torch::Tensor& weight);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/files.h"
 #include "common/base/status.h"
+#include "common/spec/planned_training.h"
 #include "worker/text/tokenizer.h"
 #include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
@@ -16,12 +17,14 @@ namespace thaw {
 namespace {
 
 // What the adapter was trained with, where it says so.
-absl::StatusOr<std::optional<HeadSpec>> HeadOfAdapter(const std::string& directory) {
+absl::StatusOr<std::optional<HeadSpec>> HeadOfAdapter(const std::string& directory,
+                                                      LoadOptions* options) {
   const std::string path = directory + "/config.json";
   if (!Exists(path)) return std::nullopt;
   THAW_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 1 << 20));
   absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
   if (!config.ok()) return Annotate(config.status(), directory);
+  options->nf4 |= config->nf4.has_value();
   if (config->head == HeadKind::kNone) return std::nullopt;
   HeadSpec head;
   head.kind = config->head;
@@ -31,16 +34,26 @@ absl::StatusOr<std::optional<HeadSpec>> HeadOfAdapter(const std::string& directo
   return head;
 }
 
+// Of the training, or of the one that a checkpoint is of.
+bool AsksForNf4(const v1::Assignment& assignment) {
+  const v1::Training* training = assignment.has_training_behind()
+                                     ? &assignment.training_behind().spec().training()
+                                     : TrainingOf(assignment.spec());
+  return training != nullptr && training->base_weights() == v1::Training::NF4;
+}
+
 }  // namespace
 
 absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::string& directory,
                                       const std::optional<HeadSpec>& head) {
   RunModel loaded;
+  LoadOptions options;
+  options.nf4 = AsksForNf4(run.assignment());
   if (!IsAdapter(run.model_dir())) {
-    THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
+    THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head, options));
     return loaded;
   }
-  THAW_ASSIGN_OR_RETURN(const std::optional<HeadSpec> own, HeadOfAdapter(run.model_dir()));
+  THAW_ASSIGN_OR_RETURN(const std::optional<HeadSpec> own, HeadOfAdapter(run.model_dir(), &options));
   if (head && own && (head->kind != own->kind || head->labels != own->labels)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the adapter was trained with another head, or with the labels ",
@@ -60,7 +73,7 @@ absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::strin
                           "one, or begin with its base model");
     }
   }
-  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, chosen));
+  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, chosen, options));
   THAW_ASSIGN_OR_RETURN(loaded.part, LoadAdapter(run.model_dir(), loaded.model.get()));
   return loaded;
 }

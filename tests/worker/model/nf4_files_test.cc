@@ -13,18 +13,18 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 using torch::Tensor;
-using Tensors = std::map<std::string, Tensor>;
+using TensorsByFileName = std::map<std::string, Tensor>;
 
 constexpr char kLayer[] = "model.layers.1.mlp.up_proj.weight";
 const std::string kState = std::string(kLayer) + ".quant_state.bitsandbytes__nf4";
 
 // tests/data/nf4/llama with its tensors and config.json changed; gives what loading it says.
 std::string Loading(
-    const std::function<void(Tensors&)>& change,
+    const std::function<void(TensorsByFileName&)>& change,
     const std::function<void(json&)>& configure = [](json&) {}) {
   const std::string from = FixtureDirectory("../nf4/llama"), to = NewTestDirectory();
   const auto file = SafetensorsFile::Open(from + "/model.safetensors").value();
-  Tensors tensors;
+  TensorsByFileName tensors;
   for (const TensorInfo& tensor : file->tensors()) {
     tensors[tensor.name] = ViewTensor(file, tensor).clone();
   }
@@ -45,7 +45,7 @@ Tensor Bytes(const std::string& text) {
 }
 
 TEST(Nf4FilesTest, TensorsOfOtherShapesAndTypesAreRefused) {
-  EXPECT_EQ(Loading([](Tensors&) {}), "OK");
+  EXPECT_EQ(Loading([](TensorsByFileName&) {}), "OK");
   const std::string layer = kLayer;
   struct {
     std::string part;
@@ -72,7 +72,7 @@ TEST(Nf4FilesTest, TensorsOfOtherShapesAndTypesAreRefused) {
       {".extra", at::zeros({1}), "has no place for"},
   };
   for (const auto& [part, tensor, says] : cases) {
-    const std::string status = Loading([&](Tensors& tensors) {
+    const std::string status = Loading([&](TensorsByFileName& tensors) {
       if (tensor.defined()) {
         tensors[layer + part] = tensor;
       } else {
@@ -109,7 +109,7 @@ TEST(Nf4FilesTest, StatesThatSaySomethingElseAreRefused) {
       {{{"zero_point", 3}}, "zero_point"},
   };
   const auto loading = [&](const std::string& text) {
-    return Loading([&](Tensors& tensors) { tensors[kState] = Bytes(text); });
+    return Loading([&](TensorsByFileName& tensors) { tensors[kState] = Bytes(text); });
   };
   EXPECT_EQ(loading(right.dump()), "OK");
   for (const auto& [change, says] : cases) {
@@ -140,11 +140,11 @@ TEST(Nf4FilesTest, OtherQuantisationIsRefusedByName) {
   };
   for (const auto& [change, says] : cases) {
     const json& by_name = change;
-    EXPECT_THAT(Loading([](Tensors&) {}, [&](json& config) { config.update(by_name); }),
+    EXPECT_THAT(Loading([](TensorsByFileName&) {}, [&](json& config) { config.update(by_name); }),
                 HasSubstr("quantization_config." + says));
   }
   // In which type others compute, and which layers they leave out, does not matter.
-  EXPECT_EQ(Loading([](Tensors&) {},
+  EXPECT_EQ(Loading([](TensorsByFileName&) {},
                     [](json& config) {
                       config.update({{"bnb_4bit_compute_dtype", "bfloat16"},
                                      {"llm_int8_skip_modules", {"lm_head"}}});

@@ -1,4 +1,5 @@
 // Models whose linear layers are in NF4: as bitsandbytes has stored them, and made so in loading.
+#include "common/base/files.h"
 #include "gmock/gmock.h"
 #include "tests/worker/model/model_fixture.h"
 #include "worker/model/nf4.h"
@@ -126,8 +127,12 @@ TEST(Nf4ModelTest, TablesInBf16AreReadPartByPart) {
 }
 
 TEST(Nf4ModelTest, FamiliesThatCarryStateAreRefused) {
-  const absl::Status status =
-      LoadModel(FixtureDirectory("awd-lstm/lm"), std::nullopt, {.nf4 = true}).status();
+  const std::string directory = NewTestDirectory();
+  const char config[] =
+      R"({"model_type": "awd_lstm", "vocab_size": 9, "hidden_size": 4, "lstm_size": 6,
+          "num_hidden_layers": 2})";
+  ASSERT_TRUE(WriteFileAtomically(directory + "/config.json", config).ok());
+  const absl::Status status = LoadModel(directory, std::nullopt, {.nf4 = true}).status();
   EXPECT_THAT(status.ToString(), HasSubstr("not for NF4"));
 }
 

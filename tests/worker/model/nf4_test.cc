@@ -76,7 +76,7 @@ TEST_F(Nf4Test, AMatrixThatIsInputMajorIsStoredTransposed) {
   EXPECT_TRUE(at::equal(Dequantised(turned), Dequantised(straight).t()));
 }
 
-TEST_F(Nf4Test, AStandInCarriesItsMatrixAndNothingElseComputesWithIt) {
+TEST_F(Nf4Test, AStandInCarriesItsMatrixAndHasNoNumbers) {
   const Tensor weight = Recorded("plain");
   for (const bool input_major : {false, true}) {
     const auto matrix = std::make_shared<const Nf4Matrix>(QuantiseNf4(weight, input_major));
@@ -87,7 +87,7 @@ TEST_F(Nf4Test, AStandInCarriesItsMatrixAndNothingElseComputesWithIt) {
     EXPECT_EQ(Nf4Of(stand_in.detach()), matrix.get());
     EXPECT_TRUE(at::equal(DenseForNow(stand_in), Dequantised(*matrix)));
     EXPECT_TRUE(at::equal(Dense(stand_in), Dequantised(*matrix)));
-    EXPECT_THROW(at::mm(weight, stand_in.t()), c10::Error);
+    EXPECT_TRUE(at::mm(weight, stand_in.t()).is_meta());
     EXPECT_THROW(stand_in.data_ptr<float>()[0] = 1, c10::Error);
   }
   EXPECT_EQ(Nf4Of(weight), nullptr);
