@@ -1,5 +1,5 @@
 // What the CPU kernels reach on this machine, beside what its memory gives. Arguments: any of
-// read, attention, norm, matmul, decode, loss; none means all. THAW_BENCH_CLOCK=cpu takes the
+// read, attention, norm, matmul, decode, loss, nf4; none means all. THAW_BENCH_CLOCK=cpu takes the
 // processor's time instead of the wall's: with one thread, on a machine that others use as well.
 #include <omp.h>
 #include <time.h>
@@ -224,12 +224,28 @@ void Loss() {
   Print("cross-entropy 256x49152", seconds, double(rows * classes) * 8, "GB/s");
 }
 
+void Nf4() {
+  const std::vector<float> table(16, 0.5f);
+  for (const auto& [out, in] : {std::pair<int64_t, int64_t>{576, 576}, {1536, 576}, {4096, 4096}}) {
+    const int64_t n = out * in;
+    const std::vector<uint8_t> codes(static_cast<size_t>(n / 2), 0x5a);
+    const std::vector<float> scales(static_cast<size_t>(n / 64), 0.1f);
+    Matrix y(static_cast<size_t>(n));
+    const double seconds = Seconds([&] {
+      Kernels().nf4_expand(n, 64, codes.data(), table.data(), scales.data(), y.data());
+    });
+    Print("nf4 to fp32 " + std::to_string(out) + "x" + std::to_string(in), seconds,
+          double(n) * 4, "GB/s written");
+  }
+}
+
 int Main(int count, char** arguments) {
   const struct {
     const char* name;
     void (*run)();
   } parts[] = {{"read", Read},     {"attention", Attention}, {"norm", Elementwise},
-               {"matmul", Matmul}, {"decode", Decode},       {"loss", Loss}};
+               {"matmul", Matmul}, {"decode", Decode},       {"loss", Loss},
+               {"nf4", Nf4}};
   for (const auto& part : parts) {
     const bool asked = std::any_of(arguments + 1, arguments + count,
                                    [&](const char* a) { return std::strcmp(a, part.name) == 0; });

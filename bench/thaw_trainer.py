@@ -2,7 +2,8 @@
 """Runs thaw-trainer on the same work as peers/hf_trainer.py and prints the same JSON line.
 
   thaw_trainer.py --trainer BIN --stubs DIR --model DIR --data FILE.jsonl [--rows 320] [--batch 16] [--max_length 256]
-                  [--lora RANK] [--trains everything|head|last:N] [--epochs 1] [--cache auto|off]
+                  [--lora RANK] [--trains everything|head|last:N] [--base_weights as_loaded|nf4] [--epochs 1]
+                  [--cache auto|off]
 
 Speaks the trainer's frames itself (proto/thaw/internal/trainer.proto; DIR holds the generated Python messages), so that
 what is measured is the program as it ships. CPU time is the trainer's own, read when the first metric point after the
@@ -31,6 +32,7 @@ parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--warmup", type=int, default=2, help="steps that are not counted")
 parser.add_argument("--lora", type=int, default=0, help="train low-rank parts of this rank on all linear layers, not everything")
 parser.add_argument("--trains", default="everything", help="everything, head, or last:N for the head and the last N blocks")
+parser.add_argument("--base_weights", choices=("as_loaded", "nf4"), default="as_loaded")
 parser.add_argument("--epochs", type=float, default=1)
 parser.add_argument("--cache", choices=("auto", "off"), default="auto", help="the activation cache")
 args = parser.parse_args()
@@ -50,6 +52,11 @@ def cpu_seconds(pid):
 def peak_mib(pid):
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
         return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")), 0)
+
+
+def resident_mib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return {line.split(":")[0]: int(line.split()[1]) // 1024 for line in status if line.startswith("Rss")}
 
 
 def receive(connection):
@@ -89,10 +96,11 @@ training.evaluation.metric = 1
 training.evaluation.keep_best = False
 training.checkpoint.every_steps = 1_000_000
 phase = training.phases.add(name="full", learning_rate=5e-5, learning_rate_decay=1.0, epochs=args.epochs)
+training.base_weights = {"as_loaded": 1, "nf4": 2}[args.base_weights]
 training.activation_cache.use = {"auto": 1, "off": 2}[args.cache]
 if args.lora:
     training.added_part.lora.rank, training.added_part.lora.alpha = args.lora, 2 * args.lora
-    training.output = training.MERGED
+    training.output = training.MERGED if args.base_weights == "as_loaded" else training.ADAPTER
     phase.selector.kind = phase.selector.ADDED_PARTS
 elif args.trains == "head":
     phase.selector.head_only = True
@@ -112,10 +120,12 @@ trainer = subprocess.Popen([args.trainer, "--fd", str(theirs.fileno())], pass_fd
 theirs.close()
 payload = run.SerializeToString()
 ours.sendall(struct.pack("<I", len(payload)) + payload)
-start, end, losses, peak, kept = None, None, [], 0, None
+start, end, losses, peak, kept, loaded, resident = None, None, [], 0, None, None, None
 ended = None
 while (frame := receive(ours)) is not None:
     peak = max(peak, peak_mib(trainer.pid))
+    if frame.event.log_line.text.startswith("model loaded"):
+        loaded, resident = frame.event.log_line.text, resident_mib(trainer.pid)
     if frame.event.log_line.text.startswith("activation cache: holds"):
         kept = frame.event.log_line.text
     if frame.WhichOneof("frame") == "event" and frame.event.WhichOneof("kind") == "metric_points":
@@ -139,5 +149,5 @@ if ended is None or ended.end.outcome != worker_service_pb2.AttemptEnd.SUCCEEDED
     sys.exit(f"the trainer did not succeed: {ended}\n{trainer.stderr.read().decode()[-2000:]}")
 print(json.dumps({"who": "thaw", "steps": end[3] - start[3], "tokens": int(end[2] - start[2]),
                   "cpu_seconds": round(end[0] - start[0], 3), "wall_seconds": round(end[1] - start[1], 3),
-                  "peak_mib": peak, "first_loss": losses[0], "last_loss": losses[-1],
+                  "loaded": loaded, "resident_mib": resident, "peak_mib": peak, "losses": losses, "first_loss": losses[0], "last_loss": losses[-1],
                   "activation_cache": kept, "weights": weights}))

@@ -228,6 +228,11 @@ const Nf4Matrix* Nf4Of(const Tensor& weight) {
   return carried == nullptr ? nullptr : carried->matrix.get();
 }
 
+int64_t BytesHeld(const Tensor& tensor) {
+  const Nf4Matrix* const matrix = Nf4Of(tensor);
+  return matrix == nullptr ? static_cast<int64_t>(tensor.nbytes()) : matrix->bytes();
+}
+
 Tensor Dense(const Tensor& weight) {
   const Nf4Matrix* const matrix = Nf4Of(weight);
   return matrix == nullptr ? weight : Dequantised(*matrix);

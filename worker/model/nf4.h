@@ -56,6 +56,9 @@ torch::Tensor Nf4Tensor(std::shared_ptr<const Nf4Matrix> matrix);
 // What `weight` carries; nullptr for any other tensor.
 const Nf4Matrix* Nf4Of(const torch::Tensor& weight);
 
+// What the tensor takes in memory or maps of its file; a stand-in what its matrix takes.
+int64_t BytesHeld(const torch::Tensor& tensor);
+
 // `weight` itself or, where it carries a matrix, that one's numbers.
 torch::Tensor Dense(const torch::Tensor& weight);
 // The same without new memory: the numbers are there until the calling thread's next call, and may

@@ -10,6 +10,7 @@
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "common/spec/added_part_kind.h"
+#include "worker/model/nf4.h"
 #include "worker/training/model_directory.h"
 #include "worker/training/pooling.h"
 #include "worker/training/rows_report.h"
@@ -67,8 +68,11 @@ absl::Status TrainingLoop::Prepare() {
                                                                .pooled = PooledHeadOf(training_)}));
   model_ = std::move(loaded.model);
   part_ = std::move(loaded.part);
-  reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, in %.1f s",
+  int64_t bytes = 0;
+  for (const Parameter& parameter : model_->parameters().all()) bytes += BytesHeld(parameter.tensor);
+  reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, %.1f MiB, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
+                                static_cast<double>(bytes) / (1 << 20),
                                 reporter_.SecondsSinceStart() - read));
   if (training_.has_added_part()) {
     if (part_) {

@@ -32,5 +32,31 @@ TEST(BaseWeightsSpecTest, WhatIsWrongIsRefusedByField) {
   ExpectRefused(ValidateSpec(delta), "spec.training.output", "of which base_weights NF4 keeps none");
 }
 
+TEST(BaseWeightsSpecTest, AskForAModelAndAProgramThatLeaveThemFrozen) {
+  SpecContext context = ContextExample();
+  const auto resolved = ResolveSpec(InNf4(), context);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->training().base_weights(), v1::Training::NF4);
+  v1::JobSpec whole = InNf4();
+  whole.mutable_training()->mutable_phases(1)->mutable_selector()->set_everything(true);
+  ExpectRefused(ResolveSpec(whole, context).status(), "spec.training.base_weights",
+                "phase 2 trains everything");
+  context.artifacts["model-1"].mutable_model()->set_model_type("awd_lstm");
+  ExpectRefused(ResolveSpec(InNf4(), context).status(), "spec.training.base_weights", "awd_lstm");
+}
+
+// A pooled head alone is stored as a delta otherwise.
+TEST(BaseWeightsSpecTest, NeverMakeADeltaByDefault) {
+  for (const bool in_nf4 : {false, true}) {
+    v1::JobSpec spec = TrainingExample();
+    spec.mutable_training()->mutable_phases()->RemoveLast();
+    spec.mutable_training()->mutable_pooled_head();
+    if (in_nf4) spec.mutable_training()->set_base_weights(v1::Training::NF4);
+    const auto resolved = ResolveSpec(spec, ContextExample());
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    EXPECT_EQ(resolved->training().output(), in_nf4 ? v1::Training::FULL : v1::Training::DELTA);
+  }
+}
+
 }  // namespace
 }  // namespace thaw

@@ -91,7 +91,7 @@ TEST_F(TrainingTest, TellsPeopleWhatItDoes) {
           ContainsRegex("^training rows: half up to [0-9]+ tokens, 90 % up to [0-9]+, 99 % up to "
                         "2[0-9], the longest 2[0-9]$"),
           ContainsRegex("^validation rows: half up to [0-9]+ tokens, "),
-          ContainsRegex("^model loaded: [0-9]+ parameters in 5 groups, in [0-9.]+ s$"),
+          ContainsRegex("^model loaded: [0-9]+ parameters in 5 groups, [0-9.]+ MiB, in [0-9.]+ s$"),
           ContainsRegex(
               "^result written: the weights with the best metric, of optimizer step 4, in")));
 }
