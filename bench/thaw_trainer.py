@@ -3,7 +3,7 @@
 
   thaw_trainer.py --trainer BIN --stubs DIR --model DIR --data FILE.jsonl [--rows 320] [--batch 16] [--max_length 256]
                   [--lora RANK] [--trains everything|head|last:N] [--base_weights as_loaded|nf4] [--epochs 1]
-                  [--cache auto|off]
+                  [--cache auto|off] [--task classification|lm]
 
 Speaks the trainer's frames itself (proto/thaw/internal/trainer.proto; DIR holds the generated Python messages), so that
 what is measured is the program as it ships. CPU time is the trainer's own, read when the first metric point after the
@@ -33,6 +33,7 @@ parser.add_argument("--warmup", type=int, default=2, help="steps that are not co
 parser.add_argument("--lora", type=int, default=0, help="train low-rank parts of this rank on all linear layers, not everything")
 parser.add_argument("--trains", default="everything", help="everything, head, or last:N for the head and the last N blocks")
 parser.add_argument("--base_weights", choices=("as_loaded", "nf4"), default="as_loaded")
+parser.add_argument("--task", choices=("classification", "lm"), default="classification")
 parser.add_argument("--epochs", type=float, default=1)
 parser.add_argument("--cache", choices=("auto", "off"), default="auto", help="the activation cache")
 args = parser.parse_args()
@@ -82,8 +83,12 @@ assignment.dataset.dataset.labels.add(label="1", rows=1)
 assignment.dataset.kind = artifact_pb2.Artifact.DATASET
 training = assignment.spec.training
 training.validation_fraction = 0
-training.text_classification.text_column = "text"
-training.text_classification.label_column = "label"
+if args.task == "lm":
+    training.language_modeling.text_column = "text"
+    training.language_modeling.layout = training.language_modeling.PER_DOCUMENT
+else:
+    training.text_classification.text_column = "text"
+    training.text_classification.label_column = "label"
 training.batch.examples_per_step = args.batch
 training.batch.tokens_per_micro_step = 2048
 training.max_length = args.max_length
@@ -92,7 +97,7 @@ training.max_grad_norm = 1.0
 training.optimizer.beta1, training.optimizer.beta2 = 0.9, 0.999
 training.optimizer.epsilon, training.optimizer.weight_decay = 1e-8, 0.0
 training.evaluation.every_epochs = 1
-training.evaluation.metric = 1
+training.evaluation.metric = 3 if args.task == "lm" else 1
 training.evaluation.keep_best = False
 training.checkpoint.every_steps = 1_000_000
 phase = training.phases.add(name="full", learning_rate=5e-5, learning_rate_decay=1.0, epochs=args.epochs)

@@ -51,8 +51,10 @@ TEST(BaseWeightsSpecTest, NeverMakeADeltaByDefault) {
     v1::JobSpec spec = TrainingExample();
     spec.mutable_training()->mutable_phases()->RemoveLast();
     spec.mutable_training()->mutable_pooled_head();
+    SpecContext context = ContextExample();
+    context.artifacts["model-1"].mutable_model()->set_parameters(1000);
     if (in_nf4) spec.mutable_training()->set_base_weights(v1::Training::NF4);
-    const auto resolved = ResolveSpec(spec, ContextExample());
+    const auto resolved = ResolveSpec(spec, context);
     ASSERT_TRUE(resolved.ok()) << resolved.status();
     EXPECT_EQ(resolved->training().output(), in_nf4 ? v1::Training::FULL : v1::Training::DELTA);
   }

@@ -29,7 +29,7 @@ std::string LoraOf(const std::string& more) {
 // A model directory with the weights that a model in NF4 computes with, in fp32.
 std::string DequantisedDirectory(const std::string& from) {
   const std::string to = FreshDirectory("dequantised");
-  fs::copy(from, to, fs::copy_options::overwrite_existing);
+  fs::copy(from, to, fs::copy_options::overwrite_existing | fs::copy_options::recursive);
   const auto model = LoadModel(from, std::nullopt, {.nf4 = true}).value();
   model->Dequantise();
   EXPECT_TRUE(SaveModel(*model, to).ok());
