@@ -231,11 +231,10 @@ void Nf4() {
     const std::vector<uint8_t> codes(static_cast<size_t>(n / 2), 0x5a);
     const std::vector<float> scales(static_cast<size_t>(n / 64), 0.1f);
     Matrix y(static_cast<size_t>(n));
-    const double seconds = Seconds([&] {
-      Kernels().nf4_expand(n, 64, codes.data(), table.data(), scales.data(), y.data());
-    });
-    Print("nf4 to fp32 " + std::to_string(out) + "x" + std::to_string(in), seconds,
-          double(n) * 4, "GB/s written");
+    const double seconds = Seconds(
+        [&] { Kernels().nf4_expand(n, 64, codes.data(), table.data(), scales.data(), y.data()); });
+    Print("nf4 to fp32 " + std::to_string(out) + "x" + std::to_string(in), seconds, double(n) * 4,
+          "GB/s written");
   }
 }
 

@@ -174,8 +174,8 @@ absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& o
     v1::Training::BaseWeights weights = v1::Training::BASE_WEIGHTS_UNSPECIFIED;
     if (!v1::Training::BaseWeights_Parse(absl::AsciiStrToUpper(options.base_weights), &weights) ||
         weights == v1::Training::BASE_WEIGHTS_UNSPECIFIED) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--base_weights \"", options.base_weights, "\" is not known; give as_loaded or nf4"));
+      return absl::InvalidArgumentError(absl::StrCat("--base_weights \"", options.base_weights,
+                                                     "\" is not known; give as_loaded or nf4"));
     }
     training->set_base_weights(weights);
   }

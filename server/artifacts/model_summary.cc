@@ -151,6 +151,18 @@ bool HasChatTemplate(const std::string& directory, const v1::Artifact& artifact)
   return false;
 }
 
+// How many of the model's numbers the tensor holds. Of a matrix in 4 bits (docs/models.md) these
+// are its codes, two to a byte; its scales and tables count nothing.
+int64_t NumbersOf(const SafetensorsFile& file, const TensorInfo& tensor) {
+  constexpr absl::string_view kState = ".quant_state.bitsandbytes__nf4", kWeight = ".weight";
+  const int64_t elements = (tensor.end - tensor.begin) / ElementBytes(tensor.type);
+  if (file.Find(absl::StrCat(tensor.name, kState)) != nullptr) return 2 * elements;
+  const size_t weight = tensor.name.rfind(absl::StrCat(kWeight, "."));
+  if (weight == std::string::npos) return elements;
+  const std::string matrix = tensor.name.substr(0, weight + kWeight.size());
+  return file.Find(absl::StrCat(matrix, kState)) != nullptr ? 0 : elements;
+}
+
 // Reads the file strictly: what a trainer would refuse is refused here. `header_bytes` is what is
 // left for headers of all files together.
 absl::StatusOr<int64_t> CountParameters(const std::string& directory, const std::string& name,
@@ -168,7 +180,7 @@ absl::StatusOr<int64_t> CountParameters(const std::string& directory, const std:
   }
   int64_t total = 0;
   for (const TensorInfo& tensor : (*file)->tensors()) {
-    total += (tensor.end - tensor.begin) / ElementBytes(tensor.type);
+    total += NumbersOf(**file, tensor);
   }
   return total;
 }

@@ -114,10 +114,9 @@ TEST_F(CliTest, SteerRefusesWhatItCannotAskFor) {
 }
 
 TEST_F(CliTest, SubmitAsksForAPreset) {
-  const ProgramRun run =
-      Thaw({"submit", "--model", "minilm", "--data", "reviews", "--method", "gradual",
-            "--epochs_per_phase", "0.5", "--name", "first", "--seed", "7", "--label", "team=a",
-            "--base_weights", "nf4"});
+  const ProgramRun run = Thaw({"submit", "--model", "minilm", "--data", "reviews", "--method",
+                               "gradual", "--epochs_per_phase", "0.5", "--name", "first", "--seed",
+                               "7", "--label", "team=a", "--base_weights", "nf4"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("job-1  QUEUED"));
   ASSERT_EQ(server_.created().size(), 1u);

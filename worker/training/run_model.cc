@@ -53,7 +53,8 @@ absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::strin
     THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head, options));
     return loaded;
   }
-  THAW_ASSIGN_OR_RETURN(const std::optional<HeadSpec> own, HeadOfAdapter(run.model_dir(), &options));
+  THAW_ASSIGN_OR_RETURN(const std::optional<HeadSpec> own,
+                        HeadOfAdapter(run.model_dir(), &options));
   if (head && own && (head->kind != own->kind || head->labels != own->labels)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the adapter was trained with another head, or with the labels ",

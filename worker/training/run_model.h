@@ -19,8 +19,8 @@ struct RunModel {
 };
 
 // Loads it, from `directory` (ModelDirectory), with `head`, or with its own: an adapter's is what a
-// config.json beside it says, else the base's, and so is whether the base is held in NF4. INVALID_ARGUMENT for an adapter that was trained
-// with another head than `head`.
+// config.json beside it says, else the base's, and so is whether the base is held in NF4.
+// INVALID_ARGUMENT for an adapter that was trained with another head than `head`.
 absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::string& directory,
                                       const std::optional<HeadSpec>& head);
 

@@ -69,7 +69,8 @@ absl::Status TrainingLoop::Prepare() {
   model_ = std::move(loaded.model);
   part_ = std::move(loaded.part);
   int64_t bytes = 0;
-  for (const Parameter& parameter : model_->parameters().all()) bytes += BytesHeld(parameter.tensor);
+  for (const Parameter& parameter : model_->parameters().all())
+    bytes += BytesHeld(parameter.tensor);
   reporter_.Log(absl::StrFormat("model loaded: %d parameters in %d groups, %.1f MiB, in %.1f s",
                                 CountNumbers(AllNames(model_->groups())), model_->groups().size(),
                                 static_cast<double>(bytes) / (1 << 20),

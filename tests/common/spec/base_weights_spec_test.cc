@@ -29,7 +29,8 @@ TEST(BaseWeightsSpecTest, WhatIsWrongIsRefusedByField) {
   ExpectRefused(ValidateSpec(unknown), "spec.training.base_weights", "give AS_LOADED or NF4");
   v1::JobSpec delta = InNf4();
   delta.mutable_training()->set_output(v1::Training::DELTA);
-  ExpectRefused(ValidateSpec(delta), "spec.training.output", "of which base_weights NF4 keeps none");
+  ExpectRefused(ValidateSpec(delta), "spec.training.output",
+                "of which base_weights NF4 keeps none");
 }
 
 TEST(BaseWeightsSpecTest, AskForAModelAndAProgramThatLeaveThemFrozen) {

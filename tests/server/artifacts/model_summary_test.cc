@@ -46,6 +46,18 @@ TEST(SummarizeModel, SumsParametersOverFiles) {
   EXPECT_EQ(summary->labels_size(), 0);
 }
 
+TEST(SummarizeModel, CountsNumbersInFourBits) {
+  const std::string data = std::getenv("THAW_TEST_DATA");
+  v1::Artifact artifact;
+  for (const char* file : {"config.json", "model.safetensors"})
+    artifact.add_files()->set_path(file);
+  const auto in_fp32 = SummarizeModel(data + "/models/llama", artifact);
+  const auto in_nf4 = SummarizeModel(data + "/nf4/llama", artifact);
+  ASSERT_TRUE(in_fp32.ok() && in_nf4.ok()) << in_fp32.status() << in_nf4.status();
+  EXPECT_GT(in_fp32->parameters(), 70'000);
+  EXPECT_EQ(in_nf4->parameters(), in_fp32->parameters());
+}
+
 TEST(SummarizeModel, ReadsLabelsOfAClassifier) {
   FileContents files = TinyModel();
   files["config.json"] = Config(

@@ -166,11 +166,11 @@ TEST_F(Nf4Training, AdapterMergedModelAndCheckpointAnswerAlike) {
 // A head on frozen blocks: what is saved is in NF4, as bitsandbytes stores it, with the head in
 // fp32, and answers as it was trained; the probes of the receipt see to that.
 TEST_F(Nf4Training, FullResultsStayInNf4) {
-  const internal::Run run =
-      ToyTraining(model_, dataset_,
-                  absl::StrCat("phases { selector { head_only: true } learning_rate: 0.01 epochs: 1 "
-                               "} validation_fraction: 0 output: FULL ",
-                               kInNf4));
+  const internal::Run run = ToyTraining(
+      model_, dataset_,
+      absl::StrCat("phases { selector { head_only: true } learning_rate: 0.01 epochs: 1 "
+                   "} validation_fraction: 0 output: FULL ",
+                   kInNf4));
   RecordingSink sink;
   Succeeded(run, &sink);
   const auto result = LoadModel(run.work_dir() + "/result", std::nullopt).value();
