@@ -142,6 +142,7 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   if (training.has_max_grad_norm()) {
     problems->ExpectWithin(at("max_grad_norm"), training.max_grad_norm(), {0, 1e9});
   }
+  ExpectPrecision(at("precision"), training.precision(), problems);
   ValidateEvaluation(at("evaluation"), training, problems);
   ValidateReplay(at("replay"), training, problems);
   if (training.checkpoint().every_steps() != 0) {
