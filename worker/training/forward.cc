@@ -32,6 +32,7 @@ RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout,
 // it is a pooled head.
 Rows RunGroups(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                const DropoutKey& dropout, SequenceState* state, int begin, int end, Rows rows) {
+  model->parameters().RoundMatrices();
   const int head = model->blocks() + 1;
   const bool pools = model->config().pooled.has_value();
   if (begin == 0 && end > 0) {
