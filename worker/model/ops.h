@@ -61,8 +61,8 @@ torch::Tensor Residual(Path path, const torch::Tensor& x, const torch::Tensor& b
 // ---- Embeddings
 
 struct EmbeddingInputs {
-  torch::Tensor ids, positions, types;  // int64 [rows]; types may be undefined (all 0)
-  int64_t padding_id = -1;              // whose row of `word` gets no gradient
+  torch::Tensor ids, positions, types;     // int64 [rows]; types may be undefined (all 0)
+  int64_t padding_id = -1;                 // whose row of `word` gets no gradient
   torch::ScalarType type = torch::kFloat;  // of the rows that EmbeddingNorm gives
 };
 // dropout(LayerNorm(word[ids] + position[positions] + type[types])). `position` and `type` may be
@@ -173,14 +173,12 @@ torch::Tensor CrossEntropySum(const torch::Tensor& logits, const torch::Tensor& 
 // rows go in chunks, forward and backward.
 torch::Tensor LinearCrossEntropySum(Path path, const torch::Tensor& states,
                                     const torch::Tensor& weight, const torch::Tensor& bias,
-                                    const torch::Tensor& labels,
-                                    const torch::Tensor& half = {});
+                                    const torch::Tensor& labels, const torch::Tensor& half = {});
 // log softmax(states weightᵀ + bias)[label] of each row, fp32 [rows]; no autograd; likewise in
 // chunks.
 torch::Tensor LinearLogProbabilities(Path path, const torch::Tensor& states,
                                      const torch::Tensor& weight, const torch::Tensor& bias,
-                                     const torch::Tensor& labels,
-                                     const torch::Tensor& half = {});
+                                     const torch::Tensor& labels, const torch::Tensor& half = {});
 // Sum of (logits - targets)² over all elements; targets fp32, same shape.
 torch::Tensor SquaredErrorSum(const torch::Tensor& logits, const torch::Tensor& targets);
 // Sum over all elements of the binary cross-entropy of sigmoid(logits) against targets in [0, 1].
