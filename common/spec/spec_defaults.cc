@@ -176,6 +176,9 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
     training->set_long_rows(v1::Training::TRUNCATE);
   }
   FillPrecision(training);
+  if (training->recompute_activations() == v1::Training::RECOMPUTE_UNSPECIFIED) {
+    training->set_recompute_activations(v1::Training::AFTER_OUT_OF_MEMORY);
+  }
   if (training->max_length() == 0) {
     training->set_max_length(
         WithinPositions(kDefaultMaxLength, model, VirtualTokens(training->added_part())));

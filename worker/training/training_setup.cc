@@ -198,10 +198,17 @@ absl::StatusOr<PhaseParameters> TrainingLoop::PhaseParametersOf(int phase) const
                       model_->groups(), model_->parameters());
 }
 
+bool TrainingLoop::RecomputesActivations() const {
+  const v1::Training::Recompute when = training_.recompute_activations();
+  return when == v1::Training::ALWAYS ||
+         (when != v1::Training::NEVER && run_.assignment().micro_step_divisor() > 1);
+}
+
 absl::Status TrainingLoop::SetUpTrainables() {
   THAW_ASSIGN_OR_RETURN(parameters_, PhaseParametersOf(program_->state().phase()));
   const std::vector<std::string>& names = parameters_.names;
-  trained_groups_ = TrainedGroups(*model_, names, program_->phase().frozen_dropout());
+  trained_groups_ = TrainedGroups(*model_, names, program_->phase().frozen_dropout(),
+                                  RecomputesActivations());
   std::vector<std::string> changing = names;
   for (const Parameter& parameter : model_->parameters().all()) {
     // A batch norm's statistics, say: they change without an optimizer.
