@@ -39,8 +39,8 @@ struct Totals {
   int64_t syncs = 0;
   int64_t jobs = 0;
   int64_t points = 0;
-  int64_t refused = 0;             // calls that failed
-  std::vector<double> reports;     // seconds from sending a report to its answer
+  int64_t refused = 0;              // calls that failed
+  std::vector<double> reports;      // seconds from sending a report to its answer
   std::vector<double> turnarounds;  // ... an end to the next assignment
 };
 
@@ -159,8 +159,7 @@ int RunFleet(const FleetFlags& flags) {
   std::vector<std::unique_ptr<SimulatedWorker>> workers;
   for (int i = 0; i < flags.workers; ++i) {
     auto& stub = *stubs[static_cast<size_t>(i % flags.channels)];
-    workers.push_back(
-        std::make_unique<SimulatedWorker>(flags, i, tokens.worker, stub, totals));
+    workers.push_back(std::make_unique<SimulatedWorker>(flags, i, tokens.worker, stub, totals));
   }
   using Due = std::pair<Clock::time_point, SimulatedWorker*>;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
@@ -192,12 +191,13 @@ int RunFleet(const FleetFlags& flags) {
   bool ok = false;
   while (queue.Next(&tag, &ok)) {
   }
-  std::printf("%d workers on %d connections for %.1f s: %ld Syncs (%.0f/s), %ld jobs ended "
-              "(%.0f/s), %ld points; %ld failed; the client's CPU %.2f s, load %.1f\n",
-              flags.workers, flags.channels, seconds, static_cast<long>(totals.syncs),
-              static_cast<double>(totals.syncs) / seconds, static_cast<long>(totals.jobs),
-              static_cast<double>(totals.jobs) / seconds, static_cast<long>(totals.points),
-              static_cast<long>(totals.refused), CpuSeconds() - cpu, Load());
+  std::printf(
+      "%d workers on %d connections for %.1f s: %ld Syncs (%.0f/s), %ld jobs ended "
+      "(%.0f/s), %ld points; %ld failed; the client's CPU %.2f s, load %.1f\n",
+      flags.workers, flags.channels, seconds, static_cast<long>(totals.syncs),
+      static_cast<double>(totals.syncs) / seconds, static_cast<long>(totals.jobs),
+      static_cast<double>(totals.jobs) / seconds, static_cast<long>(totals.points),
+      static_cast<long>(totals.refused), CpuSeconds() - cpu, Load());
   PrintLatencies("  a report to its answer", std::move(totals.reports));
   PrintLatencies("  an end to the next assignment", std::move(totals.turnarounds));
   return totals.refused == 0 ? 0 : 1;

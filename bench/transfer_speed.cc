@@ -1,7 +1,7 @@
 // A large model up to a running thawd and down again over loopback, as a client does it: hashed
 // before it is sent, checked by the server before it is published, checked again when it is here.
-#include <cstdio>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <string>
 #include <vector>

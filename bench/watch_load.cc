@@ -185,14 +185,15 @@ int RunWatch(const WatchFlags& flags) {
     if (arrival.watchers != flags.watchers) Die("an event did not reach everybody within 10 s");
     since_sent.push_back(Seconds(arrival.last - sent).count());
     since_answered.push_back(Seconds(arrival.last - answered).count());
-    drain_until(Clock::now() + std::chrono::microseconds(
-                                   static_cast<int64_t>(flags.pause_seconds * 1e6)),
-                [] { return false; });
+    drain_until(
+        Clock::now() + std::chrono::microseconds(static_cast<int64_t>(flags.pause_seconds * 1e6)),
+        [] { return false; });
   }
-  std::printf("%d watchers on %d connections, %d events: the clients' CPU %.2f ms an event, "
-              "load %.1f\n",
-              flags.watchers, flags.channels, flags.events,
-              1000 * (CpuSeconds() - cpu) / flags.events, Load());
+  std::printf(
+      "%d watchers on %d connections, %d events: the clients' CPU %.2f ms an event, "
+      "load %.1f\n",
+      flags.watchers, flags.channels, flags.events, 1000 * (CpuSeconds() - cpu) / flags.events,
+      Load());
   PrintLatencies("  a report sent to the event at the last watcher", std::move(since_sent));
   PrintLatencies("  its commit answered to the event at the last watcher",
                  std::move(since_answered));
