@@ -2,10 +2,10 @@
 """Runs predictions on thaw-trainer, the same as peers/hf_predict.py, and prints the same JSON line.
 
   thaw_predict.py --task embed|generate --trainer BIN --stubs DIR --model DIR --data FILE.jsonl [--rows 2000]
-                  [--max_length 256] [--new_tokens 64] [--batch 8]
+                  [--max_length 256] [--new_tokens 64] [--batch 8] [--precision fp32|bf16]
 
 embed: mean pooling of every text, normalised. generate: greedy, --new_tokens after each of --batch prompts (the beginnings
-of the texts), fp32. First predictions warm the trainer up and are not counted; starting and loading are not either:
+of the texts). First predictions warm the trainer up and are not counted; starting and loading are not either:
 first_seconds has them, with one short prediction, which again_seconds has alone.
 """
 import argparse
@@ -29,11 +29,12 @@ parser.add_argument("--max_length", type=int, default=256)
 parser.add_argument("--new_tokens", type=int, default=64)
 parser.add_argument("--batch", type=int, default=8)
 parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
 parser.add_argument("--save", help="copy the result's file there")
 args = parser.parse_args()
 sys.path.insert(0, args.stubs)
 from thaw.internal import trainer_pb2  # noqa: E402  (found through --stubs)
-from thaw.v1 import worker_service_pb2  # noqa: E402
+from thaw.v1 import job_spec_pb2, worker_service_pb2  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PROMPT_CHARACTERS = 400
@@ -81,6 +82,7 @@ def predict(name, rows, new_tokens):
     prediction = assignment.spec.prediction
     prediction.dataset = "dataset"
     prediction.max_length = args.max_length
+    prediction.precision = job_spec_pb2.Precision.Value(args.precision.upper())
     if args.task == "embed":
         prediction.embed.text_column = "text"
         prediction.embed.normalize = True

@@ -3,7 +3,7 @@
 
   thaw_trainer.py --trainer BIN --stubs DIR --model DIR --data FILE.jsonl [--rows 320] [--batch 16] [--max_length 256]
                   [--lora RANK] [--trains everything|head|last:N] [--base_weights as_loaded|nf4] [--epochs 1]
-                  [--cache auto|off] [--task classification|lm]
+                  [--cache auto|off] [--task classification|lm] [--precision fp32|bf16]
 
 Speaks the trainer's frames itself (proto/thaw/internal/trainer.proto; DIR holds the generated Python messages), so that
 what is measured is the program as it ships. CPU time is the trainer's own, read when the first metric point after the
@@ -36,10 +36,11 @@ parser.add_argument("--base_weights", choices=("as_loaded", "nf4"), default="as_
 parser.add_argument("--task", choices=("classification", "lm"), default="classification")
 parser.add_argument("--epochs", type=float, default=1)
 parser.add_argument("--cache", choices=("auto", "off"), default="auto", help="the activation cache")
+parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
 args = parser.parse_args()
 sys.path.insert(0, args.stubs)
 from thaw.internal import trainer_pb2  # noqa: E402  (found through --stubs)
-from thaw.v1 import artifact_pb2, worker_service_pb2  # noqa: E402
+from thaw.v1 import artifact_pb2, job_spec_pb2, worker_service_pb2  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -93,6 +94,7 @@ training.batch.examples_per_step = args.batch
 training.batch.tokens_per_micro_step = 2048
 training.max_length = args.max_length
 training.seed = 42
+training.precision = job_spec_pb2.Precision.Value(args.precision.upper())
 training.max_grad_norm = 1.0
 training.optimizer.beta1, training.optimizer.beta2 = 0.9, 0.999
 training.optimizer.epsilon, training.optimizer.weight_decay = 1e-8, 0.0

@@ -170,6 +170,10 @@ absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& o
         session.client->artifacts().Find(v1::Artifact::DATASET, options.validation));
     training->set_validation_dataset(validation.id());
   }
+  if (!options.precision.empty()) {
+    THAW_ASSIGN_OR_RETURN(const v1::Precision precision, ParsePrecision(options.precision));
+    training->set_precision(precision);
+  }
   if (!options.base_weights.empty()) {
     v1::Training::BaseWeights weights = v1::Training::BASE_WEIGHTS_UNSPECIFIED;
     if (!v1::Training::BaseWeights_Parse(absl::AsciiStrToUpper(options.base_weights), &weights) ||

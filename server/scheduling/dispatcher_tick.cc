@@ -1,6 +1,7 @@
 // What time and new work bring: leases that run out, offers that nobody fetches, assignments,
 // answers.
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <utility>
 
@@ -55,16 +56,22 @@ bool Dispatcher::Impl::HasFreeSlot(int64_t now) const {
   });
 }
 
-int64_t Dispatcher::Impl::ScheduleGap(int64_t now) const {
-  constexpr int64_t kShortQueue = 500;
-  constexpr int64_t kMicrosPerJob = 10;  // several times what the scheduler takes
-  const auto queued = static_cast<int64_t>(queued_.size());
-  // Where nothing can start, a look only renews positions and reasons: a twentieth of one core will
-  // do for those.
-  if (!HasFreeSlot(now)) {
-    return std::max(InMicros(options_.queue_refresh_seconds), 5 * kMicrosPerJob * queued);
-  }
-  return queued < kShortQueue ? 0 : kMicrosPerJob * queued;
+int64_t Dispatcher::Impl::ScheduleGap() const {
+  // Several times what a run takes; nothing where it takes no time.
+  constexpr int64_t kWorkersPerMilli = 100;
+  constexpr int64_t kJobsPerMilli = 10'000;
+  const auto workers = static_cast<int64_t>(workers_.size());
+  const auto jobs = static_cast<int64_t>(queue_.size());
+  return (workers / kWorkersPerMilli + jobs / kJobsPerMilli) * 1'000;
+}
+
+int64_t Dispatcher::Impl::ViewGap() const {
+  // A twentieth of one core will do for what people read.
+  constexpr int64_t kWorkersPerMilli = 50;
+  constexpr int64_t kJobsPerMilli = 500;
+  const auto workers = static_cast<int64_t>(workers_.size());
+  const auto jobs = static_cast<int64_t>(queue_.size());
+  return (workers / kWorkersPerMilli + jobs / kJobsPerMilli) * 1'000;
 }
 
 void Dispatcher::Impl::ExpireLeases(int64_t now) {
@@ -72,7 +79,7 @@ void Dispatcher::Impl::ExpireLeases(int64_t now) {
     if (now < LeaseEnd(worker)) continue;
     if (worker.lease_stands) {
       worker.lease_stands = false;
-      reschedule_ = true;
+      Changed();
       if (!worker.attempts.empty()) ++leases_lost_;
     }
     for (const std::string& id : worker.attempts) {
@@ -131,10 +138,12 @@ void Dispatcher::Impl::ThinOldMetrics(int64_t now) {
       });
 }
 
-SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
+SchedulerInput Dispatcher::Impl::BuildInput(int64_t now) const {
   SchedulerInput input;
+  input.queue = &queue_;
   input.recent_use = recent_use_;
   input.hold = hold_;
+  input.now = now;
   std::map<std::string, size_t> index;
   for (const auto& [name, worker] : workers_) {
     if (!worker.seen || !worker.lease_stands) continue;
@@ -153,49 +162,50 @@ SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
     const auto found = index.find(given.worker);
     if (found != index.end()) input.workers[found->second].holds.push_back(given.hold);
   }
-  if (!with_jobs) return input;
-  input.jobs.reserve(queued_.size());
-  for (const auto& [id, job] : queued_) {
-    if (given_.count(id) != 0) continue;
-    QueuedJob& out = input.jobs.emplace_back();
-    out.id = id;
-    out.owner = job.view.owner;
-    out.priority = job.view.priority;
-    out.number = job.view.number;
-    out.resources = job.view.resources;
-    out.wait_seconds = static_cast<double>(std::max<int64_t>(0, job.not_before - now)) / 1e6;
-    out.wait_reason = job.view.reason;
-  }
   return input;
 }
 
 void Dispatcher::Impl::RunScheduler(int64_t now) {
   while (!backing_off_.empty() && backing_off_.begin()->first <= now) {
     backing_off_.erase(backing_off_.begin());
-    reschedule_ = true;
+    Changed();
   }
   if (!reschedule_) return;
-  if (scheduled_ != 0 && now - scheduled_ < ScheduleGap(now)) return;
+  if (scheduled_ != 0 && now - scheduled_ < ScheduleGap()) return;
   reschedule_ = false;
   scheduled_ = now;
-  if (queued_.empty()) {
-    queue_.clear();
-    return;
-  }
+  if (queue_.empty() || !HasFreeSlot(now)) return;
   DecayUse(now);
-  SchedulerOutput output = Schedule(BuildInput(now, /*with_jobs=*/true));
-  queue_ = std::move(output.queue);
-  for (const JobAssignment& assignment : output.assignments) Begin(assignment, now);
+  const auto begin = std::chrono::steady_clock::now();
+  for (const JobAssignment& assignment : Schedule(BuildInput(now))) Begin(assignment);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  if (options_.on_schedule_seconds) options_.on_schedule_seconds(took.count());
 }
 
-void Dispatcher::Impl::Begin(const JobAssignment& assignment, int64_t now) {
-  Queued& job = queued_.at(assignment.job);
-  Hold hold;
-  hold.owner = job.view.owner;
-  hold.kind = assignment.kind;
-  hold.device_count = std::max(1, job.view.resources.device_count());
-  hold.min_memory_bytes = job.view.resources.min_memory_bytes();
-  given_[assignment.job] = {assignment.worker, hold};
+const Dispatcher::Impl::QueueView& Dispatcher::Impl::View(int64_t now) const {
+  if (!view_outdated_ || (view_.made != 0 && now - view_.made < ViewGap())) return view_;
+  const SchedulerInput input = BuildInput(now);
+  view_.fleet = Fleet(input.workers);
+  view_.draining_workers = input.draining_workers;
+  view_.positions.clear();
+  view_.positions.reserve(queue_.size());
+  int position = 0;
+  for (const QueuedJob* job : RunningOrder(input)) view_.positions[job->number] = ++position;
+  view_.made = now;
+  view_outdated_ = false;
+  return view_;
+}
+
+void Dispatcher::Impl::Begin(const JobAssignment& assignment) {
+  Given& given = given_[assignment.job];
+  given.job = *queue_.Find(assignment.job);
+  given.worker = assignment.worker;
+  given.hold.owner = given.job.owner;
+  given.hold.kind = assignment.kind;
+  given.hold.device_count = DeviceCount(given.job.resources);
+  given.hold.min_memory_bytes = given.job.resources.min_memory_bytes();
+  queue_.Remove(assignment.job);
+  view_outdated_ = true;
   const std::string id = RandomId();
   auto built = std::make_shared<v1::Assignment>();
   Write(
@@ -213,11 +223,12 @@ void Dispatcher::Impl::Begin(const JobAssignment& assignment, int64_t now) {
         if (const auto found = live_.find(id); found != live_.end()) {
           found->second.assignment = std::move(*built);
         }
-        if (queued_.count(job) != 0) {
-          given_.erase(job);
-          reschedule_ = true;
-          if (!status.ok()) BackOff(job, clock_.BootMicros() + 1'000'000);
-        }
+        const auto back = given_.find(job);
+        if (back == given_.end()) return;
+        queue_.Put(std::move(back->second.job));
+        given_.erase(back);
+        Changed();
+        if (!status.ok()) BackOff(job, clock_.BootMicros() + 1'000'000);
       });
 }
 
@@ -317,7 +328,7 @@ void Dispatcher::Impl::ComputeDeadline(int64_t now) {
   }
   if (!backing_off_.empty()) deadline = std::min(deadline, backing_off_.begin()->first);
   if (reschedule_) {
-    deadline = std::min(deadline, scheduled_ + ScheduleGap(now));
+    deadline = std::min(deadline, scheduled_ + ScheduleGap());
   }
   deadline_ = deadline;
 }

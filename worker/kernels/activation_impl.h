@@ -73,62 +73,81 @@ THAW_INLINE void WithActivation(ActivationKind kind, Body body) {
   }
 }
 
-void ActivationForward(ActivationKind kind, int64_t rows, int64_t columns, float* x,
-                       const float* bias, float* y) {
-  WithActivation(kind, [=](auto function) {
-    ParallelFor(rows, [=](int64_t r) {
-      float* row = x + r * columns;
-      OverColumns(0, columns, [&](int64_t c, int64_t n) {
-        Floats z = LoadUpTo(row + c, n);
-        if (bias != nullptr) {
-          z += LoadUpTo(bias + c, n);
-          StoreUpTo(row + c, z, n);
-        }
-        StoreUpTo(y + r * columns + c, function(z).value, n);
+void ActivationForward(ActivationKind kind, int64_t rows, int64_t columns, Elements x,
+                       const float* bias, Elements y) {
+  WithType(x.type, [=](auto type) {
+    using T = decltype(type);
+    T *const all = As<T>(x), *const results = As<T>(y);
+    WithActivation(kind, [=](auto function) {
+      ParallelFor(rows, [=](int64_t r) {
+        T* row = all + r * columns;
+        OverColumns(0, columns, [&](int64_t c, int64_t n) {
+          Floats z = LoadUpTo(row + c, n);
+          if (bias != nullptr) {
+            z = AsStored<T>(z + LoadUpTo(bias + c, n));  // what the backward pass will read
+            StoreUpTo(row + c, z, n);
+          }
+          StoreUpTo(results + r * columns + c, function(z).value, n);
+        });
       });
     });
   });
 }
 
-void ActivationBackward(ActivationKind kind, int64_t rows, int64_t columns, const float* x,
-                        float* d, float* y) {
-  WithActivation(kind, [=](auto function) {
-    ParallelFor(rows, [=](int64_t r) {
-      OverColumns(0, columns, [&](int64_t c, int64_t n) {
-        const int64_t at = r * columns + c;
-        const ValueAndSlope both = function(LoadUpTo(x + at, n));
-        StoreUpTo(d + at, LoadUpTo(d + at, n) * both.slope, n);
-        if (y != nullptr) StoreUpTo(y + at, both.value, n);
+void ActivationBackward(ActivationKind kind, int64_t rows, int64_t columns, ConstElements x,
+                        Elements d, Elements y) {
+  WithType(x.type, [=](auto type) {
+    using T = decltype(type);
+    const T* const all = As<T>(x);
+    T *const gradients = As<T>(d), *const results = As<T>(y);
+    WithActivation(kind, [=](auto function) {
+      ParallelFor(rows, [=](int64_t r) {
+        OverColumns(0, columns, [&](int64_t c, int64_t n) {
+          const int64_t at = r * columns + c;
+          const ValueAndSlope both = function(LoadUpTo(all + at, n));
+          StoreUpTo(gradients + at, LoadUpTo(gradients + at, n) * both.slope, n);
+          if (results != nullptr) StoreUpTo(results + at, both.value, n);
+        });
       });
     });
   });
 }
 
-void GatedForward(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
-                  const float* up, int64_t stride, float* y) {
-  WithActivation(kind, [=](auto function) {
-    ParallelFor(rows, [=](int64_t r) {
-      OverColumns(0, columns, [&](int64_t c, int64_t n) {
-        const int64_t at = r * stride + c;
-        StoreUpTo(y + r * columns + c,
-                  function(LoadUpTo(gate + at, n)).value * LoadUpTo(up + at, n), n);
+void GatedForward(ActivationKind kind, int64_t rows, int64_t columns, ConstElements gate,
+                  ConstElements up, int64_t stride, Elements y) {
+  WithType(gate.type, [=](auto type) {
+    using T = decltype(type);
+    const T *const gates = As<T>(gate), *const ups = As<T>(up);
+    T* const results = As<T>(y);
+    WithActivation(kind, [=](auto function) {
+      ParallelFor(rows, [=](int64_t r) {
+        OverColumns(0, columns, [&](int64_t c, int64_t n) {
+          const int64_t at = r * stride + c;
+          StoreUpTo(results + r * columns + c,
+                    function(LoadUpTo(gates + at, n)).value * LoadUpTo(ups + at, n), n);
+        });
       });
     });
   });
 }
 
-void GatedBackward(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
-                   const float* up, int64_t stride, const float* d, float* d_gate, float* d_up,
-                   float* y) {
-  WithActivation(kind, [=](auto function) {
-    ParallelFor(rows, [=](int64_t r) {
-      OverColumns(0, columns, [&](int64_t c, int64_t n) {
-        const int64_t at = r * stride + c;
-        const ValueAndSlope both = function(LoadUpTo(gate + at, n));
-        const Floats u = LoadUpTo(up + at, n), dy = LoadUpTo(d + r * columns + c, n);
-        if (y != nullptr) StoreUpTo(y + r * columns + c, both.value * u, n);
-        StoreUpTo(d_gate + at, dy * u * both.slope, n);
-        StoreUpTo(d_up + at, dy * both.value, n);
+void GatedBackward(ActivationKind kind, int64_t rows, int64_t columns, ConstElements gate,
+                   ConstElements up, int64_t stride, ConstElements d, Elements d_gate,
+                   Elements d_up, Elements y) {
+  WithType(gate.type, [=](auto type) {
+    using T = decltype(type);
+    const T *const gates = As<T>(gate), *const ups = As<T>(up), *const above = As<T>(d);
+    T *const d_gates = As<T>(d_gate), *const d_ups = As<T>(d_up), *const results = As<T>(y);
+    WithActivation(kind, [=](auto function) {
+      ParallelFor(rows, [=](int64_t r) {
+        OverColumns(0, columns, [&](int64_t c, int64_t n) {
+          const int64_t at = r * stride + c;
+          const ValueAndSlope both = function(LoadUpTo(gates + at, n));
+          const Floats u = LoadUpTo(ups + at, n), dy = LoadUpTo(above + r * columns + c, n);
+          if (results != nullptr) StoreUpTo(results + r * columns + c, both.value * u, n);
+          StoreUpTo(d_gates + at, dy * u * both.slope, n);
+          StoreUpTo(d_ups + at, dy * both.value, n);
+        });
       });
     });
   });

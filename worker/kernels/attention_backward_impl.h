@@ -64,9 +64,10 @@ void SumBiasGradients(const AttentionShape& shape, const float* partial, float* 
   });
 }
 
-void AttendTaskBackward(const AttentionShape& shape, int64_t index, const float* q, const float* k,
-                        const float* v, const float* out, const float* log_sums, const float* d_out,
-                        float* d_q, float* d_k, float* d_v, float* d_biases) {
+template <typename T>
+void AttendTaskBackward(const AttentionShape& shape, int64_t index, const T* q, const T* k,
+                        const T* v, const T* out, const float* log_sums, const T* d_out, T* d_q,
+                        T* d_k, T* d_v, float* d_biases) {
   const AttentionTask task(shape, index);
   const int64_t transposed = task.dim * task.keys_stride, packed = task.keys * task.dim_padded;
   const int64_t scores_size = kQueryBlock * task.keys_stride;
@@ -88,21 +89,21 @@ void AttendTaskBackward(const AttentionShape& shape, int64_t index, const float*
            keys);
   std::memset(d_keys, 0, static_cast<size_t>(2 * packed) * sizeof(float));
   if (task.kv_head + 1 < shape.kv_heads) {
-    for (const float* strip : {k, v}) {
+    for (const T* strip : {k, v}) {
       PrefetchStrip(task.keys, task.dim, strip + task.kv_offset + shape.kv.head, shape.kv.row);
     }
   }
 
   for (int64_t head = task.kv_head * task.group; head < (task.kv_head + 1) * task.group; ++head) {
     const int64_t q_offset = task.q_first * shape.q.row + head * shape.q.head;
-    float* head_d_q = d_q + task.q_first * shape.d_q.row + head * shape.d_q.head;
+    T* head_d_q = d_q + task.q_first * shape.d_q.row + head * shape.d_q.head;
     const int64_t out_offset = task.q_first * shape.out.row + head * shape.out.head;
     float* d_bias = d_biases == nullptr ? nullptr
                                         : d_biases + BiasGradientOffset(shape, task.sequence) +
                                               head * (task.queries + task.keys) + task.keys - 1;
     if (head + 1 < shape.heads) {
       PrefetchStrip(task.queries, task.dim, q + q_offset + shape.q.head, shape.q.row);
-      for (const float* strip : {out, d_out}) {
+      for (const T* strip : {out, d_out}) {
         PrefetchStrip(task.queries, task.dim, strip + out_offset + shape.out.head, shape.out.row);
       }
     }
@@ -122,7 +123,7 @@ void AttendTaskBackward(const AttentionShape& shape, int64_t index, const float*
       Matmul(rows, width, task.dim, {d_results, task.dim_padded, 1}, values_t + block.first,
              task.keys_stride, d_weights + block.first, task.keys_stride, false);
       for (int64_t i = 0; i < rows; ++i) {
-        const float* result = out + out_offset + (first + i) * shape.out.row;
+        const T* result = out + out_offset + (first + i) * shape.out.row;
         Floats inner = {};
         OverColumns(0, task.dim, [&](int64_t c, int64_t n) {
           inner += LoadUpTo(result + c, n) * Load(d_results + i * task.dim_padded + c);
@@ -153,17 +154,22 @@ void AttendTaskBackward(const AttentionShape& shape, int64_t index, const float*
   UnpackRows(task.keys, task.dim, task.dim_padded, d_values, d_v + d_offset, shape.d_kv.row);
 }
 
-void AttentionBackward(const AttentionShape& shape, const float* q, const float* k, const float* v,
-                       const float* out, const float* log_sums, const float* d_out, float* d_q,
-                       float* d_k, float* d_v, float* d_relative_bias) {
+void AttentionBackward(const AttentionShape& shape, ConstElements q, ConstElements k,
+                       ConstElements v, ConstElements out, const float* log_sums,
+                       ConstElements d_out, Elements d_q, Elements d_k, Elements d_v,
+                       float* d_relative_bias) {
   float* d_biases = nullptr;
   if (d_relative_bias != nullptr) {
     const size_t size = static_cast<size_t>(BiasGradientOffset(shape, shape.sequences));
     d_biases = SharedScratch(size);
     std::memset(d_biases, 0, size * sizeof(float));
   }
-  ParallelForUneven(int64_t{shape.sequences} * shape.kv_heads, [=, &shape](int64_t task) {
-    AttendTaskBackward(shape, task, q, k, v, out, log_sums, d_out, d_q, d_k, d_v, d_biases);
+  WithType(q.type, [=, &shape](auto type) {
+    using T = decltype(type);
+    ParallelForUneven(int64_t{shape.sequences} * shape.kv_heads, [=, &shape](int64_t task) {
+      AttendTaskBackward(shape, task, As<T>(q), As<T>(k), As<T>(v), As<T>(out), log_sums,
+                         As<T>(d_out), As<T>(d_q), As<T>(d_k), As<T>(d_v), d_biases);
+    });
   });
   if (d_relative_bias != nullptr) SumBiasGradients(shape, d_biases, d_relative_bias);
 }

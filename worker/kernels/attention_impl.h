@@ -54,8 +54,9 @@ THAW_INLINE float SoftmaxRow(const AttentionShape& shape, const AttentionTask& t
   return SumOf(sum);
 }
 
-void AttendTask(const AttentionShape& shape, int64_t index, const float* q, const float* k,
-                const float* v, float* out, float* log_sums) {
+template <typename T>
+void AttendTask(const AttentionShape& shape, int64_t index, const T* q, const T* k, const T* v,
+                T* out, float* log_sums) {
   const AttentionTask task(shape, index);
   float* keys = ThreadScratch(
       static_cast<size_t>(task.dim * task.keys_stride + task.keys * task.dim_padded +
@@ -67,14 +68,14 @@ void AttendTask(const AttentionShape& shape, int64_t index, const float* q, cons
   PackTransposed(task.keys, task.dim, k + task.kv_offset, shape.kv.row, keys, task.keys_stride);
   PackRows(task.keys, task.dim, task.dim_padded, v + task.kv_offset, shape.kv.row, 1, values);
   if (task.kv_head + 1 < shape.kv_heads) {
-    for (const float* strip : {k, v}) {
+    for (const T* strip : {k, v}) {
       PrefetchStrip(task.keys, task.dim, strip + task.kv_offset + shape.kv.head, shape.kv.row);
     }
   }
 
   for (int64_t head = task.kv_head * task.group; head < (task.kv_head + 1) * task.group; ++head) {
-    const float* head_q = q + task.q_first * shape.q.row + head * shape.q.head;
-    float* head_out = out + task.q_first * shape.out.row + head * shape.out.head;
+    const T* head_q = q + task.q_first * shape.q.row + head * shape.q.head;
+    T* head_out = out + task.q_first * shape.out.row + head * shape.out.head;
     if (head + 1 < shape.heads) {
       PrefetchStrip(task.queries, task.dim, head_q + shape.q.head, shape.q.row);
     }
@@ -99,7 +100,7 @@ void AttendTask(const AttentionShape& shape, int64_t index, const float* q, cons
              {scores + block.first, task.keys_stride, 1}, values + block.first * task.dim_padded,
              task.dim_padded, results, task.dim_padded, false);
       for (int64_t i = 0; i < rows; ++i) {
-        float* to = head_out + (first + i) * shape.out.row;
+        T* to = head_out + (first + i) * shape.out.row;
         const float* from = results + i * task.dim_padded;
         const float factor = 1 / sums[i];
         OverColumns(0, task.dim,
@@ -109,10 +110,14 @@ void AttendTask(const AttentionShape& shape, int64_t index, const float* q, cons
   }
 }
 
-void AttentionForward(const AttentionShape& shape, const float* q, const float* k, const float* v,
-                      float* out, float* log_sums) {
-  ParallelForUneven(int64_t{shape.sequences} * shape.kv_heads,
-                    [=, &shape](int64_t task) { AttendTask(shape, task, q, k, v, out, log_sums); });
+void AttentionForward(const AttentionShape& shape, ConstElements q, ConstElements k,
+                      ConstElements v, Elements out, float* log_sums) {
+  WithType(q.type, [=, &shape](auto type) {
+    using T = decltype(type);
+    ParallelForUneven(int64_t{shape.sequences} * shape.kv_heads, [=, &shape](int64_t task) {
+      AttendTask(shape, task, As<T>(q), As<T>(k), As<T>(v), As<T>(out), log_sums);
+    });
+  });
 }
 
 }  // namespace

@@ -60,8 +60,9 @@ THAW_INLINE void AddRelativeBias(const float* relative_bias, int64_t span, int64
 }
 
 // to[c][r] = from[r][c], rows padded with zeros to whole vectors.
-THAW_INLINE void PackTransposed(int64_t rows, int64_t columns, const float* from,
-                                int64_t from_stride, float* to, int64_t to_stride) {
+template <typename T>
+THAW_INLINE void PackTransposed(int64_t rows, int64_t columns, const T* from, int64_t from_stride,
+                                float* to, int64_t to_stride) {
   for (int64_t r0 = 0; r0 < rows; r0 += kLanes) {
     OverColumns(0, columns, [&](int64_t c0, int64_t width) {
       Floats square[kLanes];
@@ -79,7 +80,8 @@ THAW_INLINE void PackTransposed(int64_t rows, int64_t columns, const float* from
 }
 
 // to[r][c] = scale * from[r][c], columns padded with zeros.
-THAW_INLINE void PackRows(int64_t rows, int64_t columns, int64_t columns_padded, const float* from,
+template <typename T>
+THAW_INLINE void PackRows(int64_t rows, int64_t columns, int64_t columns_padded, const T* from,
                           int64_t stride, float scale, float* to) {
   for (int64_t r = 0; r < rows; ++r) {
     OverColumns(0, columns, [&](int64_t c, int64_t n) {
@@ -89,8 +91,9 @@ THAW_INLINE void PackRows(int64_t rows, int64_t columns, int64_t columns_padded,
 }
 
 // to[r][c] = from[r][c], from a padded matrix.
+template <typename T>
 THAW_INLINE void UnpackRows(int64_t rows, int64_t columns, int64_t columns_padded,
-                            const float* from, float* to, int64_t stride) {
+                            const float* from, T* to, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r) {
     OverColumns(0, columns, [&](int64_t c, int64_t n) {
       StoreUpTo(to + r * stride + c, Load(from + r * columns_padded + c), n);
@@ -100,9 +103,11 @@ THAW_INLINE void UnpackRows(int64_t rows, int64_t columns, int64_t columns_padde
 
 // A head is a narrow strip of the matrix, which the processor does not foresee: asks for the next
 // head's while this one is computed.
-THAW_INLINE void PrefetchStrip(int64_t rows, int64_t dim, const float* strip, int64_t stride) {
+template <typename T>
+THAW_INLINE void PrefetchStrip(int64_t rows, int64_t dim, const T* strip, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < dim; c += 16) __builtin_prefetch(strip + r * stride + c, 0, 2);
+    for (int64_t c = 0; c < dim; c += static_cast<int64_t>(64 / sizeof(T)))
+      __builtin_prefetch(strip + r * stride + c, 0, 2);
   }
 }
 

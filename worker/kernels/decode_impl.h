@@ -12,8 +12,8 @@ namespace thaw {
 namespace {
 
 // q·k of kLanes keys, or of the first n.
-THAW_INLINE Floats DecodeScores(int64_t dim, const float* q, const float* k, int64_t stride,
-                                int64_t n) {
+template <typename T>
+THAW_INLINE Floats DecodeScores(int64_t dim, const T* q, const T* k, int64_t stride, int64_t n) {
   Floats sums[kLanes] = {};
   if (n == kLanes) {
     OverColumns(0, dim, [&](int64_t c, int64_t width) {
@@ -60,12 +60,13 @@ THAW_INLINE void DecodeSoftmax(const DecodeShape& shape, int64_t head, int64_t p
   for (int64_t j = 0; j < n; j += kLanes) Store(scores + j, Load(scores + j) * factor);
 }
 
-void DecodeTask(const DecodeShape& shape, int64_t index, const float* q, float* out) {
+template <typename T>
+void DecodeTask(const DecodeShape& shape, int64_t index, const T* q, T* out) {
   const CachedSequence& cached = shape.sequences[index / shape.kv_heads];
   const int64_t kv_head = index % shape.kv_heads, group = shape.heads / shape.kv_heads;
   const int64_t dim = shape.head_dim, whole = dim / kLanes * kLanes;
-  const float* k = cached.k + kv_head * shape.kv.head;
-  const float* v = cached.v + kv_head * shape.kv.head;
+  const T* k = As<T>(cached.k) + kv_head * shape.kv.head;
+  const T* v = As<T>(cached.v) + kv_head * shape.kv.head;
   const int64_t stride = RoundUp(cached.keys, kLanes);
   float* scores = ThreadScratch(static_cast<size_t>(group * (stride + dim)));
   float* results = scores + group * stride;
@@ -74,9 +75,9 @@ void DecodeTask(const DecodeShape& shape, int64_t index, const float* q, float* 
     const int64_t first =
         shape.window > 0 && position >= shape.window ? position - shape.window + 1 : 0;
     const int64_t row = cached.first_query + i;
-    const float* queries = q + row * shape.q.row + kv_head * group * shape.q.head;
+    const T* queries = q + row * shape.q.row + kv_head * group * shape.q.head;
     for (int64_t j = first; j < end; j += kLanes) {
-      const float* block = k + j * shape.kv.row;
+      const T* block = k + j * shape.kv.row;
       const int64_t n = Smaller(kLanes, end - j);
       if (j + 2 * kLanes <= end) {
         PrefetchStrip(kLanes, dim, block + kLanes * shape.kv.row, shape.kv.row);
@@ -95,19 +96,24 @@ void DecodeTask(const DecodeShape& shape, int64_t index, const float* q, float* 
       for (int64_t c = whole; c < dim; ++c) {
         float sum = 0;
         for (int64_t j = first; j < end; ++j) {
-          sum += scores[g * stride + j - first] * v[j * shape.kv.row + c];
+          sum += scores[g * stride + j - first] * ValueOf(v[j * shape.kv.row + c]);
         }
         results[g * dim + c] = sum;
       }
-      std::memcpy(out + row * shape.out.row + (kv_head * group + g) * shape.out.head,
-                  results + g * dim, static_cast<size_t>(dim) * sizeof(float));
+      T* to = out + row * shape.out.row + (kv_head * group + g) * shape.out.head;
+      OverColumns(0, dim, [&](int64_t c, int64_t n) {
+        StoreUpTo(to + c, LoadUpTo(results + g * dim + c, n), n);
+      });
     }
   }
 }
 
-void AttentionDecode(const DecodeShape& shape, const float* q, float* out) {
-  ParallelForUneven(int64_t{shape.count} * shape.kv_heads,
-                    [=, &shape](int64_t task) { DecodeTask(shape, task, q, out); });
+void AttentionDecode(const DecodeShape& shape, ConstElements q, Elements out) {
+  WithType(q.type, [=, &shape](auto type) {
+    using T = decltype(type);
+    ParallelForUneven(int64_t{shape.count} * shape.kv_heads,
+                      [=, &shape](int64_t task) { DecodeTask(shape, task, As<T>(q), As<T>(out)); });
+  });
 }
 
 }  // namespace

@@ -1,9 +1,13 @@
-// CPU kernels on plain fp32 pointers, one table of them per instruction set. All matrices are
-// row-major and, where no stride is named, contiguous. They run on OpenMP's threads
-// (omp_set_num_threads of the caller); their results do not depend on how many there are: what is
-// summed over rows is summed in chunks of fixed size, in order.
+// CPU kernels on plain pointers, one table of them per instruction set. All matrices are row-major
+// and, where no stride is named, contiguous. They run on OpenMP's threads (omp_set_num_threads of
+// the caller); their results do not depend on how many there are: what is summed over rows is
+// summed in chunks of fixed size, in order.
+//
+// Rows may be fp32 or bf16. Everything is computed in fp32 and rounded, to nearest even, when it is
+// stored; parameters, their gradients and sums are fp32 always.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "worker/kernels/dropout.h"
@@ -12,13 +16,39 @@ namespace thaw {
 
 enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
 
+// bfloat16: the upper half of a float.
+struct Bf16 {
+  uint16_t bits;
+};
+
+enum class RowType { kFloat, kBf16 };
+
+// Rows whose element type is known at run time. Null stands for what is not given, of any type.
+struct Elements {
+  constexpr Elements(std::nullptr_t = nullptr) {}
+  constexpr Elements(float* rows) : data(rows) {}
+  constexpr Elements(Bf16* rows) : data(rows), type(RowType::kBf16) {}
+
+  void* data = nullptr;
+  RowType type = RowType::kFloat;
+};
+struct ConstElements {
+  constexpr ConstElements(std::nullptr_t = nullptr) {}
+  constexpr ConstElements(const float* rows) : data(rows) {}
+  constexpr ConstElements(const Bf16* rows) : data(rows), type(RowType::kBf16) {}
+  constexpr ConstElements(const Elements& rows) : data(rows.data), type(rows.type) {}
+
+  const void* data = nullptr;
+  RowType type = RowType::kFloat;
+};
+
 // kQuickGelu: x sigmoid(1.702 x).
 enum class ActivationKind { kGeluErf, kGeluTanh, kRelu, kSilu, kQuickGelu, kTanh };
 
 // kLayer: (x - mean) / deviation. kRms: x / sqrt(mean(x²) + epsilon), as LLaMA and T5 have it.
 enum class NormKind { kLayer, kRms };
 
-// Row r of head h begins at r * row + h * head, in floats.
+// Row r of head h begins at r * row + h * head, in elements.
 struct HeadStrides {
   int64_t row = 0;
   int64_t head = 0;
@@ -52,8 +82,7 @@ struct AttentionShape {
 // begins at j * DecodeShape::kv.row + h * kv.head: head by head ([kv_heads, capacity, head_dim])
 // is read fastest.
 struct CachedSequence {
-  const float* k = nullptr;
-  const float* v = nullptr;
+  ConstElements k, v;       // of the queries' type
   int64_t keys = 0;         // with those of the new queries
   int64_t first_query = 0;  // row
   int64_t queries = 1;      // the last `queries` positions; each sees keys up to its own
@@ -91,71 +120,81 @@ struct RotaryShape {
 struct KernelTable {
   InstructionSet instruction_set;
 
+  // Where nothing else is said, the rows that a call is given are of one type.
+
   // out = dropout(softmax(scale q kᵀ + bias)) v; log_sums [q rows, heads] is for the backward pass.
   // Work and memory for the scores grow with what is seen, not with what the mask hides.
-  void (*attention_forward)(const AttentionShape& shape, const float* q, const float* k,
-                            const float* v, float* out, float* log_sums);
+  void (*attention_forward)(const AttentionShape& shape, ConstElements q, ConstElements k,
+                            ConstElements v, Elements out, float* log_sums);
   // d_relative_bias, as relative_bias, may be null.
-  void (*attention_backward)(const AttentionShape& shape, const float* q, const float* k,
-                             const float* v, const float* out, const float* log_sums,
-                             const float* d_out, float* d_q, float* d_k, float* d_v,
+  void (*attention_backward)(const AttentionShape& shape, ConstElements q, ConstElements k,
+                             ConstElements v, ConstElements out, const float* log_sums,
+                             ConstElements d_out, Elements d_q, Elements d_k, Elements d_v,
                              float* d_relative_bias);
 
   // y = LayerNorm(residual + dropout(x + bias)) * gamma + beta over rows of `columns`. x is
   // overwritten with the normalised rows (before gamma), which the backward pass needs together
-  // with inverse_deviation [rows]. bias and residual may be null.
-  void (*residual_norm_forward)(int64_t rows, int64_t columns, float* x, const float* bias,
-                                const float* residual, const float* gamma, const float* beta,
-                                float epsilon, const DropoutSite& dropout, float* y,
+  // with inverse_deviation [rows]. bias and residual may be null. y may be of another type than x.
+  void (*residual_norm_forward)(int64_t rows, int64_t columns, Elements x, const float* bias,
+                                ConstElements residual, const float* gamma, const float* beta,
+                                float epsilon, const DropoutSite& dropout, Elements y,
                                 float* inverse_deviation);
   // d_residual is the gradient at the sum, d_x that after dropout; d_x may be null when dropout is
   // off (it would be equal). d_gamma, d_beta and d_bias may be null together with what they stand
-  // for.
-  void (*residual_norm_backward)(int64_t rows, int64_t columns, const float* d_y,
-                                 const float* normalised, const float* inverse_deviation,
-                                 const float* gamma, const DropoutSite& dropout, float* d_residual,
-                                 float* d_x, float* d_gamma, float* d_beta, float* d_bias);
+  // for. d_y may be of another type than the rest.
+  void (*residual_norm_backward)(int64_t rows, int64_t columns, ConstElements d_y,
+                                 ConstElements normalised, const float* inverse_deviation,
+                                 const float* gamma, const DropoutSite& dropout,
+                                 Elements d_residual, Elements d_x, float* d_gamma, float* d_beta,
+                                 float* d_bias);
 
-  // x = residual + dropout(x + bias), y = norm(x) * gamma + beta: the sum stays in x. bias,
-  // residual and beta may be null; with neither bias, residual nor dropout x stays as it is.
-  // moments [rows, 2], a mean (0 for kRms) and an inverse deviation, are for the backward pass.
-  void (*sum_norm_forward)(NormKind kind, int64_t rows, int64_t columns, float* x,
+  // sum = residual + dropout(x + bias), y = norm(sum) * gamma + beta. bias, residual and beta may
+  // be null; sum, which may be x, too if it would be equal to x: with neither bias, residual nor
+  // dropout. y may be of another type than x. moments [rows, 2], a mean (0 for kRms) and an inverse
+  // deviation, are for the backward pass.
+  void (*sum_norm_forward)(NormKind kind, int64_t rows, int64_t columns, ConstElements x,
                            const float* bias, const float* residual, const float* gamma,
-                           const float* beta, float epsilon, const DropoutSite& dropout, float* y,
-                           float* moments);
-  // From the gradients at y and at the sum (d_sum, may be null or d_residual). The others are as
-  // for residual_norm_backward.
-  void (*sum_norm_backward)(NormKind kind, int64_t rows, int64_t columns, const float* d_y,
-                            const float* d_sum, const float* sum, const float* moments,
-                            const float* gamma, const DropoutSite& dropout, float* d_residual,
-                            float* d_x, float* d_gamma, float* d_beta, float* d_bias);
+                           const float* beta, float epsilon, const DropoutSite& dropout, float* sum,
+                           Elements y, float* moments);
+  // From the gradients at y and at the sum (d_sum, may be null or d_residual). `sum` and
+  // d_residual are of one type (that of x where there was no sum), d_y and d_x of one, too. d_x may
+  // be null when it would be d_residual. The others are as for residual_norm_backward.
+  void (*sum_norm_backward)(NormKind kind, int64_t rows, int64_t columns, ConstElements d_y,
+                            const float* d_sum, ConstElements sum, const float* moments,
+                            const float* gamma, const DropoutSite& dropout, Elements d_residual,
+                            Elements d_x, float* d_gamma, float* d_beta, float* d_bias);
 
   // Rotary position embedding (Su et al., "RoFormer", arXiv 2104.09864), the pairs being columns c
   // and c + half of a head, c < half: turned by the angle whose cosine and sine are at
   // [positions[row], c] of tables of `half` columns. Columns from 2 half on are copied. Backwards
   // turns by the negative angle, which is the gradient. y may be x.
-  void (*rotate)(const RotaryShape& shape, const float* x, float* y);
+  void (*rotate)(const RotaryShape& shape, ConstElements x, Elements y);
 
   // x += bias, y = activation(x). bias may be null.
-  void (*activation_forward)(ActivationKind kind, int64_t rows, int64_t columns, float* x,
-                             const float* bias, float* y);
+  void (*activation_forward)(ActivationKind kind, int64_t rows, int64_t columns, Elements x,
+                             const float* bias, Elements y);
   // d *= activation'(x); if y is not null, y = activation(x).
-  void (*activation_backward)(ActivationKind kind, int64_t rows, int64_t columns, const float* x,
-                              float* d, float* y);
+  void (*activation_backward)(ActivationKind kind, int64_t rows, int64_t columns, ConstElements x,
+                              Elements d, Elements y);
 
   // y = activation(gate) * up; rows of gate and up are `stride` apart, those of y contiguous.
-  void (*gated_forward)(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
-                        const float* up, int64_t stride, float* y);
+  void (*gated_forward)(ActivationKind kind, int64_t rows, int64_t columns, ConstElements gate,
+                        ConstElements up, int64_t stride, Elements y);
   // d is the gradient at y; d_gate and d_up lie as gate and up do and may be them. y, if not null,
   // is computed again; it may be d.
-  void (*gated_backward)(ActivationKind kind, int64_t rows, int64_t columns, const float* gate,
-                         const float* up, int64_t stride, const float* d, float* d_gate,
-                         float* d_up, float* y);
+  void (*gated_backward)(ActivationKind kind, int64_t rows, int64_t columns, ConstElements gate,
+                         ConstElements up, int64_t stride, ConstElements d, Elements d_gate,
+                         Elements d_up, Elements y);
 
-  // x = dropout(x + bias); bias may be null.
-  void (*bias_dropout)(int64_t rows, int64_t columns, float* x, const float* bias,
-                       const DropoutSite& dropout);
-  void (*column_sums)(int64_t rows, int64_t columns, const float* x, float* sums);
+  // y = residual + dropout(x + bias). bias and residual may be null; y, which may be either of the
+  // others, is of the residual's type, x may be of another.
+  void (*bias_dropout_add)(int64_t rows, int64_t columns, ConstElements x, const float* bias,
+                           const DropoutSite& dropout, ConstElements residual, Elements y);
+  void (*column_sums)(int64_t rows, int64_t columns, ConstElements x, float* sums);
+  // y = x.
+  void (*round)(int64_t n, const float* x, Bf16* y);
+  // y += x.
+  void (*add)(int64_t n, const Bf16* x, float* y);
 
   // y[r] = word[ids[r]] + position[positions[r]] + type[types[r]]; types may be null (row 0), and
   // so may position and type.
@@ -169,20 +208,21 @@ struct KernelTable {
   // Returns the sum of -log softmax(logits)[label] over the rows; d_logits, its gradient, may be
   // null or logits. A row whose label is negative counts nothing. log_probabilities [rows], of the
   // labels (0 where there is none), and log_sums [rows], log Σ e^logits of all rows, may be null.
-  double (*cross_entropy)(int64_t rows, int64_t classes, const float* logits, const int64_t* labels,
-                          float* d_logits, float* log_probabilities, float* log_sums);
+  double (*cross_entropy)(int64_t rows, int64_t classes, ConstElements logits,
+                          const int64_t* labels, Elements d_logits, float* log_probabilities,
+                          float* log_sums);
 
   // For generating: bound by memory, which is read once.
   // y [rows, out] = x [rows, in] weightᵀ + bias for up to some 32 rows; bias may be null. A row's
   // result does not depend on the other rows.
-  void (*skinny_matmul)(WeightLayout layout, int64_t rows, int64_t in, int64_t out, const float* x,
-                        const float* weight, const float* bias, float* y);
-  void (*attention_decode)(const DecodeShape& shape, const float* q, float* out);
+  void (*skinny_matmul)(WeightLayout layout, int64_t rows, int64_t in, int64_t out, ConstElements x,
+                        ConstElements weight, const float* bias, Elements y);
+  void (*attention_decode)(const DecodeShape& shape, ConstElements q, Elements out);
 
   // y[i] = table[code i] * scales[i / block], the n codes being two to a byte, the first of them in
   // its upper half; `block` is even, and the table has 16 numbers.
   void (*nf4_expand)(int64_t n, int64_t block, const uint8_t* codes, const float* table,
-                     const float* scales, float* y);
+                     const float* scales, Elements y);
 };
 
 // nullptr if this processor cannot run it.

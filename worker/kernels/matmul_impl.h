@@ -17,9 +17,9 @@ struct StridedMatrix {
   int64_t column;
 };
 
-template <int kRows, int kVectors>
-THAW_INLINE void MatmulTile(int64_t depth, StridedMatrix a, const float* b, int64_t b_stride,
-                            float* c, int64_t c_stride, bool accumulate) {
+template <int kRows, int kVectors, typename B>
+THAW_INLINE void MatmulTile(int64_t depth, StridedMatrix a, const B* b, int64_t b_stride, float* c,
+                            int64_t c_stride, bool accumulate) {
   Floats sums[kRows][kVectors];
 #pragma GCC unroll 6
   for (int i = 0; i < kRows; ++i) {
@@ -46,8 +46,8 @@ THAW_INLINE void MatmulTile(int64_t depth, StridedMatrix a, const float* b, int6
   }
 }
 
-template <int kVectors>
-void MatmulColumns(int64_t rows, int64_t depth, StridedMatrix a, const float* b, int64_t b_stride,
+template <int kVectors, typename B>
+void MatmulColumns(int64_t rows, int64_t depth, StridedMatrix a, const B* b, int64_t b_stride,
                    float* c, int64_t c_stride, bool accumulate) {
   for (; rows >= kTileRows; rows -= kTileRows) {
     MatmulTile<kTileRows, kVectors>(depth, a, b, b_stride, c, c_stride, accumulate);
@@ -72,7 +72,8 @@ void MatmulColumns(int64_t rows, int64_t depth, StridedMatrix a, const float* b,
 
 // c (+)= a b for a small b that stays in the cache: rows x depth by depth x columns. `columns` is a
 // multiple of kLanes.
-void Matmul(int64_t rows, int64_t columns, int64_t depth, StridedMatrix a, const float* b,
+template <typename B>
+void Matmul(int64_t rows, int64_t columns, int64_t depth, StridedMatrix a, const B* b,
             int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
   int64_t first = 0;
   for (; first + kTileVectors * kLanes <= columns; first += kTileVectors * kLanes) {

@@ -31,8 +31,9 @@ THAW_INLINE Floats LookUpCodes(const uint8_t* codes, __m256 first, __m256 second
 #endif
 
 // One block, `n` numbers of which may be fewer than it has.
+template <typename T>
 THAW_INLINE void ExpandCodes(const uint8_t* codes, const float* table, float scale, int64_t n,
-                             float* y) {
+                             T* y) {
   int64_t i = 0;
 #if THAW_LANES == 16
   const __m512 all = _mm512_loadu_ps(table);
@@ -43,16 +44,19 @@ THAW_INLINE void ExpandCodes(const uint8_t* codes, const float* table, float sca
 #endif
   for (; i < n; ++i) {
     const uint8_t pair = codes[i / 2];
-    y[i] = table[i % 2 == 0 ? pair >> 4 : pair & 15] * scale;
+    StorePart(y + i, All(table[i % 2 == 0 ? pair >> 4 : pair & 15] * scale), 1);
   }
 }
 
 void Nf4Expand(int64_t n, int64_t block, const uint8_t* codes, const float* table,
-               const float* scales, float* y) {
-  const int64_t blocks = (n + block - 1) / block;
-  ParallelFor(blocks, [=](int64_t b) {
-    const int64_t first = b * block;
-    ExpandCodes(codes + first / 2, table, scales[b], Smaller(block, n - first), y + first);
+               const float* scales, Elements y) {
+  WithType(y.type, [=](auto type) {
+    using T = decltype(type);
+    T* const to = As<T>(y);
+    ParallelFor((n + block - 1) / block, [=](int64_t b) {
+      const int64_t first = b * block;
+      ExpandCodes(codes + first / 2, table, scales[b], Smaller(block, n - first), to + first);
+    });
   });
 }
 

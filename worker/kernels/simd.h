@@ -3,13 +3,17 @@
 // local to the including file, so that no function compiled for one set is linked into another.
 #pragma once
 
+#include <cassert>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if THAW_LANES == 4
 #include <emmintrin.h>
 #else
 #include <immintrin.h>
 #endif
+
+#include "worker/kernels/kernels.h"
 
 namespace thaw {
 namespace {
@@ -21,6 +25,7 @@ constexpr int64_t kLanes = THAW_LANES;
 typedef float Floats __attribute__((vector_size(4 * THAW_LANES), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * THAW_LANES), may_alias));
 typedef uint32_t Words __attribute__((vector_size(4 * THAW_LANES), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * THAW_LANES), may_alias, aligned(2)));
 typedef float UnalignedFloats __attribute__((vector_size(4 * THAW_LANES), may_alias, aligned(4)));
 
 THAW_INLINE int64_t RoundUp(int64_t n, int64_t multiple) {
@@ -33,16 +38,72 @@ THAW_INLINE Floats All(float x) { return x - Floats{}; }
 THAW_INLINE Floats Load(const float* p) { return *reinterpret_cast<const UnalignedFloats*>(p); }
 THAW_INLINE void Store(float* p, Floats x) { *reinterpret_cast<UnalignedFloats*>(p) = x; }
 
-// The first n < kLanes floats; the others are 0 or stay unwritten.
-THAW_INLINE Floats LoadPart(const float* p, int64_t n) {
-  float part[kLanes] = {};
-  std::memcpy(part, p, static_cast<size_t>(n) * sizeof(float));
+THAW_INLINE Floats Load(const Bf16* p) {
+  const Halves halves = *reinterpret_cast<const Halves*>(p);
+  return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
+}
+// To nearest even; NaN stays NaN.
+THAW_INLINE Halves Rounded(Floats x) {
+#ifdef __AVX512BF16__
+  return reinterpret_cast<Halves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));
+#else
+  const Words bits = reinterpret_cast<Words>(x);
+  const Words nearest = bits + 0x7fffu + ((bits >> 16) & 1u), quiet = bits | 0x400000u;
+  return __builtin_convertvector((x == x ? nearest : quiet) >> 16, Halves);
+#endif
+}
+THAW_INLINE void Store(Bf16* p, Floats x) { *reinterpret_cast<Halves*>(p) = Rounded(x); }
+
+// x as it is read again after it has been stored in elements of type T.
+template <typename T>
+THAW_INLINE Floats AsStored(Floats x) {
+  if constexpr (std::is_same_v<T, float>) return x;
+  return reinterpret_cast<Floats>(__builtin_convertvector(Rounded(x), Words) << 16);
+}
+
+// x, rounded to fp32 as it stands here: without it a product might be added up unrounded, as part
+// of one instruction.
+THAW_INLINE Floats Kept(Floats x) {
+  asm("" : "+v"(x));
+  return x;
+}
+
+// The first n < kLanes elements; the others are 0 or stay unwritten.
+template <typename T>
+THAW_INLINE Floats LoadPart(const T* p, int64_t n) {
+  T part[kLanes] = {};
+  std::memcpy(part, p, static_cast<size_t>(n) * sizeof(T));
   return Load(part);
 }
-THAW_INLINE void StorePart(float* p, Floats x, int64_t n) {
-  float part[kLanes];
+template <typename T>
+THAW_INLINE void StorePart(T* p, Floats x, int64_t n) {
+  T part[kLanes];
   Store(part, x);
-  std::memcpy(p, part, static_cast<size_t>(n) * sizeof(float));
+  std::memcpy(p, part, static_cast<size_t>(n) * sizeof(T));
+}
+
+THAW_INLINE float ValueOf(float x) { return x; }
+THAW_INLINE float ValueOf(Bf16 x) {
+  const uint32_t bits = uint32_t{x.bits} << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// body(T()), T being the type of the elements.
+template <typename Body>
+THAW_INLINE auto WithType(RowType type, Body body) {
+  return type == RowType::kBf16 ? body(Bf16()) : body(float());
+}
+template <typename T>
+THAW_INLINE T* As(Elements rows) {
+  assert(rows.data == nullptr || rows.type == Elements(static_cast<T*>(nullptr)).type);
+  return static_cast<T*>(rows.data);
+}
+template <typename T>
+THAW_INLINE const T* As(ConstElements rows) {
+  assert(rows.data == nullptr || rows.type == ConstElements(static_cast<const T*>(nullptr)).type);
+  return static_cast<const T*>(rows.data);
 }
 
 // body(first, n) over columns [first, end), kLanes at a time; n < kLanes at the end.
@@ -51,10 +112,12 @@ THAW_INLINE void OverColumns(int64_t first, int64_t end, Body body) {
   for (; first + kLanes <= end; first += kLanes) body(first, kLanes);
   if (first < end) body(first, end - first);
 }
-THAW_INLINE Floats LoadUpTo(const float* p, int64_t n) {
+template <typename T>
+THAW_INLINE Floats LoadUpTo(const T* p, int64_t n) {
   return n == kLanes ? Load(p) : LoadPart(p, n);
 }
-THAW_INLINE void StoreUpTo(float* p, Floats x, int64_t n) {
+template <typename T>
+THAW_INLINE void StoreUpTo(T* p, Floats x, int64_t n) {
   if (n == kLanes) {
     Store(p, x);
   } else {

@@ -7,20 +7,24 @@
 
 #include "worker/kernels/kernels.h"
 #include "worker/kernels/parallel_impl.h"
+#include "worker/kernels/scratch.h"
 
 namespace thaw {
 namespace {
 
 // `sum` and n products more.
-__attribute__((noinline)) float AddDot(int64_t n, const float* x, const float* w, float sum) {
-  for (int64_t i = 0; i < n; ++i) sum += x[i] * w[i];
+template <typename T>
+__attribute__((noinline)) float AddDot(int64_t n, const T* x, const T* w, float sum) {
+  for (int64_t i = 0; i < n; ++i) sum += ValueOf(x[i]) * ValueOf(w[i]);
   return sum;
 }
+THAW_INLINE void StoreOne(float* to, float value) { *to = value; }
+THAW_INLINE void StoreOne(Bf16* to, float value) { to->bits = Rounded(All(value))[0]; }
 
 // kOutputs x kRows dot products along rows of w, whose next tile is asked for meanwhile.
-template <int kOutputs, int kRows>
-THAW_INLINE void DotTile(int64_t in, const float* x, const float* w, int64_t next, Floats bias,
-                         float* y, int64_t out) {
+template <int kOutputs, int kRows, typename T>
+THAW_INLINE void DotTile(int64_t in, const T* x, const T* w, int64_t next, Floats bias, T* y,
+                         int64_t out) {
   Floats sums[kRows][kOutputs] = {};
   int64_t i = 0;
   for (; i + kLanes <= in; i += kLanes) {
@@ -45,15 +49,15 @@ THAW_INLINE void DotTile(int64_t in, const float* x, const float* w, int64_t nex
 #pragma GCC unroll 8
     for (int o = 0; o < kOutputs; ++o) {
       if (i < in) totals[o] = AddDot(in - i, x + r * in + i, w + o * in + i, totals[o]);
-      y[r * out + o] = totals[o] + bias[o];
+      StoreOne(y + r * out + o, totals[o] + bias[o]);
     }
   }
 }
 
 // All rows against kOutputs outputs.
-template <int kOutputs>
-THAW_INLINE void DotRows(int64_t rows, int64_t in, const float* x, const float* w, int64_t next,
-                         Floats bias, float* y, int64_t out) {
+template <int kOutputs, typename T>
+THAW_INLINE void DotRows(int64_t rows, int64_t in, const T* x, const T* w, int64_t next,
+                         Floats bias, T* y, int64_t out) {
   for (; rows >= 4; rows -= 4, x += 4 * in, y += 4 * out) {
     DotTile<kOutputs, 4>(in, x, w, next, bias, y, out);
   }
@@ -69,8 +73,9 @@ THAW_INLINE void DotRows(int64_t rows, int64_t in, const float* x, const float* 
   }
 }
 
-void SkinnyMatmulOutIn(int64_t rows, int64_t in, int64_t out, const float* x, const float* weight,
-                       const float* bias, float* y) {
+template <typename T>
+void SkinnyMatmulOutIn(int64_t rows, int64_t in, int64_t out, const T* x, const T* weight,
+                       const float* bias, T* y) {
   ParallelFor((out + 3) / 4, [=](int64_t tile) {
     const int64_t o = tile * 4, n = Smaller(4, out - o);
     Floats biases = {};
@@ -78,7 +83,7 @@ void SkinnyMatmulOutIn(int64_t rows, int64_t in, int64_t out, const float* x, co
       for (int64_t j = 0; j < n; ++j) biases[j] = bias[o + j];
     }
     const int64_t next = o + 8 <= out ? 4 * in : 0;
-    const float* w = weight + o * in;
+    const T* w = weight + o * in;
     if (n == 4) return DotRows<4>(rows, in, x, w, next, biases, y + o, out);
     for (int64_t j = 0; j < n; ++j) {
       DotRows<1>(rows, in, x, w + j * in, 0, All(biases[j]), y + o + j, out);
@@ -88,15 +93,15 @@ void SkinnyMatmulOutIn(int64_t rows, int64_t in, int64_t out, const float* x, co
 
 constexpr int64_t kDepthBlock = 8;  // rows of w read side by side
 
-// y += x w for kRows rows of x, kDepth rows of w and columns [first, end) of w.
-template <int kRows, int kVectors>
-THAW_INLINE void AddTile(int64_t depth, const float* x, int64_t in, const float* w, int64_t ahead,
-                         float* y, int64_t out) {
+// y += x w for kRows rows of x and `depth` rows of w, whose rows are `out` apart.
+template <int kRows, int kVectors, typename T>
+THAW_INLINE void AddTile(int64_t depth, const T* x, int64_t in, const T* w, int64_t out,
+                         int64_t ahead, float* y, int64_t y_stride) {
   Floats sums[kRows][kVectors];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(y + r * out + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(y + r * y_stride + v * kLanes);
   }
   for (int64_t k = 0; k < depth; ++k) {
     Floats line[kVectors];
@@ -107,7 +112,7 @@ THAW_INLINE void AddTile(int64_t depth, const float* x, int64_t in, const float*
     }
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const Floats a = All(x[r * in + k]);
+      const Floats a = All(ValueOf(x[r * in + k]));
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sums[r][v] += a * line[v];
     }
@@ -115,62 +120,90 @@ THAW_INLINE void AddTile(int64_t depth, const float* x, int64_t in, const float*
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) Store(y + r * out + v * kLanes, sums[r][v]);
+    for (int v = 0; v < kVectors; ++v) Store(y + r * y_stride + v * kLanes, sums[r][v]);
   }
 }
 
-template <int kVectors>
-THAW_INLINE void AddRows(int64_t rows, int64_t depth, const float* x, int64_t in, const float* w,
-                         int64_t ahead, float* y, int64_t out) {
-  for (; rows >= 4; rows -= 4, x += 4 * in, y += 4 * out) {
-    AddTile<4, kVectors>(depth, x, in, w, ahead, y, out);
+template <int kVectors, typename T>
+THAW_INLINE void AddRows(int64_t rows, int64_t depth, const T* x, int64_t in, const T* w,
+                         int64_t out, int64_t ahead, float* y, int64_t y_stride) {
+  for (; rows >= 4; rows -= 4, x += 4 * in, y += 4 * y_stride) {
+    AddTile<4, kVectors>(depth, x, in, w, out, ahead, y, y_stride);
   }
   switch (rows) {
     case 3:
-      return AddTile<3, kVectors>(depth, x, in, w, ahead, y, out);
+      return AddTile<3, kVectors>(depth, x, in, w, out, ahead, y, y_stride);
     case 2:
-      return AddTile<2, kVectors>(depth, x, in, w, ahead, y, out);
+      return AddTile<2, kVectors>(depth, x, in, w, out, ahead, y, y_stride);
     case 1:
-      return AddTile<1, kVectors>(depth, x, in, w, ahead, y, out);
+      return AddTile<1, kVectors>(depth, x, in, w, out, ahead, y, y_stride);
     default:
       return;
   }
 }
 
-void SkinnyMatmulInOut(int64_t rows, int64_t in, int64_t out, const float* x, const float* weight,
-                       const float* bias, float* y) {
+// Where the sums of columns [first, end) are built up, `*stride` apart: in the result itself, or in
+// scratch.
+THAW_INLINE float* SumsInTheMaking(float* y, int64_t, int64_t first, int64_t, int64_t*) {
+  return y + first;
+}
+THAW_INLINE float* SumsInTheMaking(Bf16*, int64_t rows, int64_t first, int64_t end,
+                                   int64_t* stride) {
+  *stride = end - first;
+  return ThreadScratch(static_cast<size_t>(rows * *stride));
+}
+
+template <typename T>
+void SkinnyMatmulInOut(int64_t rows, int64_t in, int64_t out, const T* x, const T* weight,
+                       const float* bias, T* y) {
   // A thread's columns side by side: long runs of every row of w.
   const int64_t parts = omp_get_max_threads();
   const int64_t width = RoundUp((out + parts - 1) / parts, 4 * kLanes);
   ParallelFor((out + width - 1) / width, [=](int64_t part) {
     const int64_t first = part * width, end = Smaller(first + width, out);
+    int64_t stride = out;
+    float* const sums = SumsInTheMaking(y, rows, first, end, &stride) - first;
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = first; c < end; ++c) y[r * out + c] = bias == nullptr ? 0 : bias[c];
+      for (int64_t c = first; c < end; ++c) sums[r * stride + c] = bias == nullptr ? 0 : bias[c];
     }
     for (int64_t k = 0; k < in; k += kDepthBlock) {
       const int64_t depth = Smaller(kDepthBlock, in - k);
       const int64_t ahead = k + 2 * kDepthBlock <= in ? kDepthBlock * out : 0;
-      const float* w = weight + k * out;
+      const T* w = weight + k * out;
       int64_t c = first;
       for (; c + 4 * kLanes <= end; c += 4 * kLanes) {
-        AddRows<4>(rows, depth, x + k, in, w + c, ahead, y + c, out);
+        AddRows<4>(rows, depth, x + k, in, w + c, out, ahead, sums + c, stride);
       }
       for (; c + kLanes <= end; c += kLanes) {
-        AddRows<1>(rows, depth, x + k, in, w + c, ahead, y + c, out);
+        AddRows<1>(rows, depth, x + k, in, w + c, out, ahead, sums + c, stride);
       }
       for (; c < end; ++c) {
         for (int64_t r = 0; r < rows; ++r) {
-          for (int64_t d = 0; d < depth; ++d) y[r * out + c] += x[r * in + k + d] * w[d * out + c];
+          for (int64_t d = 0; d < depth; ++d) {
+            sums[r * stride + c] += ValueOf(x[r * in + k + d]) * ValueOf(w[d * out + c]);
+          }
         }
+      }
+    }
+    if constexpr (std::is_same_v<T, Bf16>) {
+      for (int64_t r = 0; r < rows; ++r) {
+        OverColumns(first, end, [&](int64_t c, int64_t n) {
+          StoreUpTo(y + r * out + c, LoadUpTo(sums + r * stride + c, n), n);
+        });
       }
     }
   });
 }
 
-void SkinnyMatmul(WeightLayout layout, int64_t rows, int64_t in, int64_t out, const float* x,
-                  const float* weight, const float* bias, float* y) {
-  if (layout == WeightLayout::kOutIn) return SkinnyMatmulOutIn(rows, in, out, x, weight, bias, y);
-  SkinnyMatmulInOut(rows, in, out, x, weight, bias, y);
+void SkinnyMatmul(WeightLayout layout, int64_t rows, int64_t in, int64_t out, ConstElements x,
+                  ConstElements weight, const float* bias, Elements y) {
+  WithType(x.type, [=](auto type) {
+    using T = decltype(type);
+    if (layout == WeightLayout::kOutIn) {
+      return SkinnyMatmulOutIn(rows, in, out, As<T>(x), As<T>(weight), bias, As<T>(y));
+    }
+    SkinnyMatmulInOut(rows, in, out, As<T>(x), As<T>(weight), bias, As<T>(y));
+  });
 }
 
 }  // namespace

@@ -50,9 +50,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
       v = v.contiguous();
     }
     const Tensor out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
-    const Tensor log_sums = at::empty({q.size(0), q.size(1)}, q.options());
-    Kernels().attention_forward(ShapeOf(spec, q, k, relative_bias), Floats(q), Floats(k), Floats(v),
-                                Floats(out), Floats(log_sums));
+    const Tensor log_sums = at::empty({q.size(0), q.size(1)}, FloatOptions(q));
+    Kernels().attention_forward(ShapeOf(spec, q, k, relative_bias), ElementsOf(q), ElementsOf(k),
+                                ElementsOf(v), ElementsOf(out), Floats(log_sums));
     context->save_for_backward({q, k, v, relative_bias, out, log_sums});
     Hold(context, std::move(spec));
     return out;
@@ -65,13 +65,18 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const auto gradient_of = [&](const Tensor& x) { return at::empty(x.sizes(), x.options()); };
     variable_list results = {gradient_of(q), gradient_of(k), gradient_of(v),
                              EmptyLike(context->needs_input_grad(3), relative_bias), Tensor()};
-    Kernels().attention_backward(ShapeOf(HeldIn<AttentionSpec>(context), q, k, relative_bias),
-                                 Floats(q), Floats(k), Floats(v), Floats(saved[4]),
-                                 Floats(saved[5]), Floats(d), Floats(results[0]),
-                                 Floats(results[1]), Floats(results[2]), Floats(results[3]));
+    Kernels().attention_backward(
+        ShapeOf(HeldIn<AttentionSpec>(context), q, k, relative_bias), ElementsOf(q), ElementsOf(k),
+        ElementsOf(v), ElementsOf(saved[4]), Floats(saved[5]), ElementsOf(d),
+        ElementsOf(results[0]), ElementsOf(results[1]), ElementsOf(results[2]), Floats(results[3]));
     return results;
   }
 };
+
+void CheckTypes(const Tensor& q, const Tensor& k, const Tensor& v) {
+  TORCH_CHECK(q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type(),
+              "queries, keys and values are of one type");
+}
 
 // Every sequence's queries see something, and none looks before the first key.
 void CheckBounds(const AttentionSpec& spec) {
@@ -94,8 +99,8 @@ void DecodeFromCache(const AttentionSpec& spec, const AttentionShape& shape, con
   for (size_t s = 0; s + 1 < spec.q_bounds.size(); ++s) {
     const int64_t queries = spec.q_bounds[s + 1] - spec.q_bounds[s];
     if (queries == 0) continue;
-    sequences.push_back({Floats(block.keys[s]), Floats(block.values[s]), lengths[s] + queries,
-                         spec.q_bounds[s], queries});
+    sequences.push_back({ElementsOf(block.keys[s]), ElementsOf(block.values[s]),
+                         lengths[s] + queries, spec.q_bounds[s], queries});
   }
   DecodeShape decode;
   decode.sequences = sequences.data();
@@ -110,7 +115,7 @@ void DecodeFromCache(const AttentionSpec& spec, const AttentionShape& shape, con
   decode.window = shape.window;
   decode.relative_bias = shape.relative_bias;
   decode.bias_span = shape.bias_span;
-  Kernels().attention_decode(decode, Floats(q), Floats(out));
+  Kernels().attention_decode(decode, ElementsOf(q), ElementsOf(out));
 }
 
 }  // namespace
@@ -119,6 +124,7 @@ Tensor Attention(Path path, const Tensor& q, const Tensor& k, const Tensor& v,
                  const AttentionSpec& spec) {
   if (path == Path::kReference) return reference::Attention(q, k, v, spec);
   CheckBounds(spec);
+  CheckTypes(q, k, v);
   AttentionSpec rest = spec;
   rest.relative_bias = Tensor();
   return Apply<AttentionFunction>(q, k, v, OrEmpty(spec.relative_bias).contiguous(),
@@ -131,6 +137,7 @@ Tensor CachedAttention(Path path, const Tensor& q_given, const Tensor& k, const 
   if (path == Path::kReference) {
     return reference::CachedAttention(q_given, k, v, spec, lengths, block);
   }
+  CheckTypes(q_given, k, v);
   const torch::NoGradGuard no_grad;
   const size_t sequences = spec.q_bounds.size() - 1;
   block->keys.resize(sequences);
@@ -152,7 +159,7 @@ Tensor CachedAttention(Path path, const Tensor& q_given, const Tensor& k, const 
     DecodeFromCache(spec, shape, q, lengths, *block, out);
     return out;
   }
-  const Tensor log_sums = at::empty({q.size(0), q.size(1)}, q.options());
+  const Tensor log_sums = at::empty({q.size(0), q.size(1)}, FloatOptions(q));
   shape.sequences = 1;
   shape.kv = shape.d_kv;
   for (size_t s = 0; s < sequences; ++s) {
@@ -161,8 +168,9 @@ Tensor CachedAttention(Path path, const Tensor& q_given, const Tensor& k, const 
     if (queries == 0) continue;
     shape.q_bounds = q_bounds;
     shape.k_bounds = k_bounds;
-    Kernels().attention_forward(shape, Floats(q) + first * shape.q.row, Floats(block->keys[s]),
-                                Floats(block->values[s]), Floats(out) + first * shape.out.row,
+    Kernels().attention_forward(shape, ElementsOf(q.narrow(0, first, queries)),
+                                ElementsOf(block->keys[s]), ElementsOf(block->values[s]),
+                                ElementsOf(out.narrow(0, first, queries)),
                                 Floats(log_sums) + first * shape.heads);
   }
   return out;

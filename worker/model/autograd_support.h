@@ -19,17 +19,34 @@ TORCH_API void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& out
 
 namespace thaw {
 
+inline bool IsBf16(const torch::Tensor& x) { return x.scalar_type() == torch::kBFloat16; }
+
+// out = a b, added to what is there if asked for. All of one type.
+inline void MatrixProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
+                          bool accumulate) {
+  // oneDNN multiplies bf16 only on processors that have what our own kernels need.
+  if (IsBf16(a) && KernelsFor(InstructionSet::kAvx512) == nullptr) {
+    torch::Tensor result = out;
+    if (accumulate) {
+      at::addmm_out(result, result, a, b);
+    } else {
+      at::mm_out(result, a, b);
+    }
+    return;
+  }
+  at::native::mkldnn_matmul(a, b, out, accumulate ? 1.0f : 0.0f, 1.0f);
+}
+
 inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
                  bool accumulate = false) {
   if (RowsAlike::on() && a.size(0) == 1) {
     const torch::Tensor twice = at::empty({2, out.size(1)}, out.options());
     if (accumulate) twice.copy_(out.expand_as(twice));
-    at::native::mkldnn_matmul(a.expand({2, a.size(1)}).contiguous(), b, twice,
-                              accumulate ? 1.0f : 0.0f, 1.0f);
+    MatrixProduct(a.expand({2, a.size(1)}).contiguous(), b, twice, accumulate);
     out.copy_(twice.narrow(0, 0, 1));
     return;
   }
-  at::native::mkldnn_matmul(a, b, out, accumulate ? 1.0f : 0.0f, 1.0f);
+  MatrixProduct(a, b, out, accumulate);
 }
 
 // Autograd functions take no undefined tensors: an empty one stands for what is not given.
@@ -40,6 +57,15 @@ inline bool Given(const torch::Tensor& tensor) { return tensor.defined() && tens
 
 inline float* Floats(const torch::Tensor& tensor) {
   return Given(tensor) ? tensor.data_ptr<float>() : nullptr;
+}
+
+inline Elements ElementsOf(const torch::Tensor& tensor) {
+  if (!Given(tensor)) return nullptr;
+  if (IsBf16(tensor)) return static_cast<Bf16*>(tensor.data_ptr());
+  return tensor.data_ptr<float>();
+}
+inline torch::TensorOptions FloatOptions(const torch::Tensor& tensor) {
+  return tensor.options().dtype(torch::kFloat);
 }
 
 inline torch::Tensor EmptyLike(bool wanted, const torch::Tensor& tensor) {
@@ -65,66 +91,100 @@ inline WeightGradient WeightGradientOf(bool wanted, const torch::Tensor& weight)
   return {at::empty_like(weight, at::MemoryFormat::Contiguous), false};
 }
 
-// The weight's numbers as [in, out], whichever way it lies, for the next operation.
+// What rows like `x` are multiplied by: `half` in bf16, or a matrix in NF4 in their own type, which
+// is there until the next call.
+inline torch::Tensor MatrixFor(const torch::Tensor& x, const torch::Tensor& weight,
+                               const torch::Tensor& half) {
+  if (weight.is_meta()) return DenseForNow(weight, x.scalar_type());
+  if (!IsBf16(x)) return weight;
+  TORCH_CHECK(Given(half), "rows in bf16 need the weight in bf16");
+  return half;
+}
+
+// The weight as [in, out], whichever way it lies.
 inline torch::Tensor InputMajor(const torch::Tensor& weight, bool input_major) {
-  const torch::Tensor dense = DenseForNow(weight);
-  return input_major ? dense : dense.t();
+  return input_major ? weight : weight.t();
 }
 
 // result = x weightᵀ (+ bias, where it is given).
-inline void Project(const torch::Tensor& x, const torch::Tensor& any_weight, bool input_major,
-                    const torch::Tensor& bias, const torch::Tensor& result) {
+inline void Project(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& half,
+                    bool input_major, const torch::Tensor& bias, const torch::Tensor& result) {
   constexpr int64_t kFewRows = 32;  // up to here reading the weight takes most of the time
-  if (IsRoundedTable(x, any_weight)) {
-    OverRoundedTable(any_weight, [&](int64_t first, const torch::Tensor& rows) {
+  if (IsRoundedTable(x, weight)) {
+    OverRoundedTable(weight, [&](int64_t first, const torch::Tensor& rows) {
       const torch::Tensor part = at::empty({x.size(0), rows.size(0)}, x.options());
-      Project(x, rows, false, Given(bias) ? bias.narrow(0, first, rows.size(0)) : bias, part);
+      Project(x, rows, torch::Tensor(), false,
+              Given(bias) ? bias.narrow(0, first, rows.size(0)) : bias, part);
       result.narrow(1, first, rows.size(0)).copy_(part);
     });
     return;
   }
-  const torch::Tensor weight = DenseForNow(any_weight);
-  if (x.size(0) <= kFewRows && !RowsAlike::on() && x.is_contiguous() && weight.is_contiguous()) {
+  const torch::Tensor matrix = MatrixFor(x, weight, half);
+  if (x.size(0) <= kFewRows && !RowsAlike::on() && x.is_contiguous() && matrix.is_contiguous()) {
     Kernels().skinny_matmul(input_major ? WeightLayout::kInOut : WeightLayout::kOutIn, x.size(0),
-                            x.size(1), result.size(1), Floats(x), Floats(weight), Floats(bias),
-                            Floats(result));
+                            x.size(1), result.size(1), ElementsOf(x), ElementsOf(matrix),
+                            Floats(bias), ElementsOf(result));
     return;
   }
-  Gemm(x, InputMajor(weight, input_major), result);
+  Gemm(x, InputMajor(matrix, input_major), result);
   if (Given(bias)) {
-    Kernels().bias_dropout(result.size(0), result.size(1), Floats(result), Floats(bias),
-                           DropoutSite());
+    Kernels().bias_dropout_add(result.size(0), result.size(1), ElementsOf(result), Floats(bias),
+                               DropoutSite(), nullptr, ElementsOf(result));
   }
 }
 
 // d_x (+)= d weight.
-inline void ProjectBack(const torch::Tensor& d, const torch::Tensor& weight, bool input_major,
-                        const torch::Tensor& d_x, bool accumulate = false) {
+inline void ProjectBack(const torch::Tensor& d, const torch::Tensor& weight,
+                        const torch::Tensor& half, bool input_major, const torch::Tensor& d_x,
+                        bool accumulate = false) {
   if (IsRoundedTable(d, weight)) {
     OverRoundedTable(weight, [&](int64_t first, const torch::Tensor& rows) {
       Gemm(d.narrow(1, first, rows.size(0)).contiguous(), rows, d_x, accumulate || first > 0);
     });
     return;
   }
-  Gemm(d, InputMajor(weight, input_major).t(), d_x, accumulate);
+  Gemm(d, InputMajor(MatrixFor(d, weight, half), input_major).t(), d_x, accumulate);
 }
 
 // d_weight (+)= what x [rows, in] and d [rows, out] give, in the weight's own layout.
 inline void AddWeightGradient(const WeightGradient& d_weight, const torch::Tensor& x,
                               const torch::Tensor& d, bool input_major) {
   if (!d_weight.sum.defined()) return;
-  if (input_major) {
-    Gemm(x.t(), d, d_weight.sum, d_weight.adds);
+  const torch::Tensor a = input_major ? x.t() : d.t(), &b = input_major ? d : x;
+  if (!IsBf16(x)) {
+    Gemm(a, b, d_weight.sum, d_weight.adds);
+    return;
+  }
+  const torch::Tensor product = at::empty(d_weight.sum.sizes(), x.options());
+  Gemm(a, b, product);
+  if (d_weight.adds) {
+    Kernels().add(product.numel(), static_cast<const Bf16*>(product.data_ptr()),
+                  Floats(d_weight.sum));
   } else {
-    Gemm(d.t(), x, d_weight.sum, d_weight.adds);
+    d_weight.sum.copy_(product);
   }
 }
 
 inline torch::Tensor BiasGradient(bool wanted, const torch::Tensor& d) {
   if (!wanted) return {};
-  const torch::Tensor sums = at::empty({d.size(1)}, d.options());
-  Kernels().column_sums(d.size(0), d.size(1), Floats(d), Floats(sums));
+  const torch::Tensor sums = at::empty({d.size(1)}, FloatOptions(d));
+  Kernels().column_sums(d.size(0), d.size(1), ElementsOf(d), Floats(sums));
   return sums;
+}
+
+// dropout(x) in a tensor of its own, of the given type.
+inline torch::Tensor DroppedOut(const torch::Tensor& x_given, const DropoutSite& dropout,
+                                torch::ScalarType type) {
+  const torch::Tensor x = x_given.contiguous(), y = at::empty(x.sizes(), x.options().dtype(type));
+  Kernels().bias_dropout_add(x.size(0), x.size(1), ElementsOf(x), nullptr, dropout, nullptr,
+                             ElementsOf(y));
+  return y;
+}
+// x = dropout(x).
+inline void DropOut(const torch::Tensor& x, const DropoutSite& dropout) {
+  if (!dropout.active() || !x.defined()) return;
+  Kernels().bias_dropout_add(x.size(0), x.size(1), ElementsOf(x), nullptr, dropout, nullptr,
+                             ElementsOf(x));
 }
 
 // F::apply, or where no gradient is wanted F::forward alone: making a node of the graph only to

@@ -53,6 +53,8 @@ struct ModelConfig {
   // Linear layers are in NF4: in the files, or made so while they are loaded.
   std::optional<Nf4Config> nf4;
   bool quantises = false;  // the latter; not of the file, a run asks for it
+  // Not of the file: what a run asks for. Rows are bf16 where they meet matrices.
+  bool half = false;
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.
   std::vector<std::string> labels;
   ProblemType problem = ProblemType::kSingleLabel;

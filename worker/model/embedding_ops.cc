@@ -40,10 +40,8 @@ Tensor TableGradient(bool wanted, const Tensor& table, const Tensor& ids, const 
 }
 
 Tensor Undropped(const Tensor& gradient, const DropoutSite& dropout) {
-  if (!dropout.active()) return gradient.contiguous();
-  const Tensor d = gradient.clone(at::MemoryFormat::Contiguous);
-  Kernels().bias_dropout(d.size(0), d.size(1), Floats(d), nullptr, dropout);
-  return d;
+  return dropout.active() ? DroppedOut(gradient, dropout, gradient.scalar_type())
+                          : gradient.contiguous();
 }
 
 struct EmbeddingNormFunction : torch::autograd::Function<EmbeddingNormFunction> {
@@ -52,15 +50,13 @@ struct EmbeddingNormFunction : torch::autograd::Function<EmbeddingNormFunction> 
                         const EmbeddingInputs& inputs, double epsilon, const DropoutSite& dropout) {
     const int64_t rows = inputs.ids.size(0), columns = word.size(1);
     const Tensor normalised = at::empty({rows, columns}, word.options());
-    const Tensor y = at::empty_like(normalised);
+    const Tensor y = at::empty({rows, columns}, word.options().dtype(inputs.type));
     const Tensor inverse_deviation = at::empty({rows}, word.options());
     SumOfRows(inputs, word, position, type, normalised);
-    Kernels().residual_norm_forward(rows, columns, Floats(normalised), nullptr, nullptr,
+    Kernels().residual_norm_forward(rows, columns, ElementsOf(normalised), nullptr, nullptr,
                                     Floats(gamma), Floats(beta), static_cast<float>(epsilon),
-                                    DropoutSite(), Floats(y), Floats(inverse_deviation));
-    if (dropout.active()) {
-      Kernels().bias_dropout(rows, columns, Floats(y), nullptr, dropout);
-    }
+                                    DropoutSite(), ElementsOf(y), Floats(inverse_deviation));
+    DropOut(y, dropout);
     context->save_for_backward({normalised, inverse_deviation, word, position, type, gamma});
     Hold(context, EmbeddingState{inputs, dropout});
     return y;
@@ -75,9 +71,10 @@ struct EmbeddingNormFunction : torch::autograd::Function<EmbeddingNormFunction> 
     variable_list results(8);
     results[3] = EmptyLike(context->needs_input_grad(3), gamma);
     results[4] = EmptyLike(context->needs_input_grad(4), gamma);
-    Kernels().residual_norm_backward(d.size(0), d.size(1), Floats(d), Floats(normalised),
-                                     Floats(saved[1]), Floats(gamma), DropoutSite(), Floats(d_sum),
-                                     nullptr, Floats(results[3]), Floats(results[4]), nullptr);
+    Kernels().residual_norm_backward(d.size(0), d.size(1), ElementsOf(d), ElementsOf(normalised),
+                                     Floats(saved[1]), Floats(gamma), DropoutSite(),
+                                     ElementsOf(d_sum), nullptr, Floats(results[3]),
+                                     Floats(results[4]), nullptr);
     results[0] =
         TableGradient(context->needs_input_grad(0), saved[2], inputs.ids, d_sum, inputs.padding_id);
     results[1] = TableGradient(context->needs_input_grad(1), saved[3], inputs.positions, d_sum, -1);
@@ -91,9 +88,7 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
                         const EmbeddingInputs& inputs, const DropoutSite& dropout) {
     const Tensor y = at::empty({inputs.ids.size(0), word.size(1)}, word.options());
     SumOfRows(inputs, word, position, Tensor(), y);
-    if (dropout.active()) {
-      Kernels().bias_dropout(y.size(0), y.size(1), Floats(y), nullptr, dropout);
-    }
+    DropOut(y, dropout);
     context->save_for_backward({word, position});
     Hold(context, EmbeddingState{inputs, dropout});
     return y;

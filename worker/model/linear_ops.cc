@@ -21,14 +21,12 @@ struct ProjectionInputs {
   std::optional<size_t> down;  // up is the next
   double scale = 1;
   DropoutSite dropout;
+  Tensor half, down_half, up_half;
   size_t saved = 0;  // the weight, and with a low-rank change: down, up and the rows between
 };
 
-Tensor DroppedCopy(const Tensor& x, const DropoutSite& dropout) {
-  if (!dropout.active()) return x;
-  const Tensor dropped = x.clone(at::MemoryFormat::Contiguous);
-  Kernels().bias_dropout(x.size(0), x.size(1), Floats(dropped), nullptr, dropout);
-  return dropped;
+Tensor MaybeDropped(const Tensor& x, const DropoutSite& dropout) {
+  return dropout.active() ? DroppedOut(x, dropout, x.scalar_type()) : x;
 }
 
 struct ProjectionsFunction : torch::autograd::Function<ProjectionsFunction> {
@@ -40,15 +38,15 @@ struct ProjectionsFunction : torch::autograd::Function<ProjectionsFunction> {
       const Tensor bias = input.bias ? parameters[*input.bias - 1] : Tensor();
       const Tensor result =
           at::empty({x.size(0), weight.size(input.input_major ? 1 : 0)}, x.options());
-      Project(x, weight, input.input_major, bias, result);
+      Project(x, weight, input.half, input.input_major, bias, result);
       input.saved = saved.size();
       saved.push_back(weight);
       if (input.down) {
         const Tensor &down = parameters[*input.down - 1], &up = parameters[*input.down];
         const Tensor between = at::empty({x.size(0), down.size(0)}, x.options());
-        Project(DroppedCopy(x, input.dropout), down, false, Tensor(), between);
+        Project(MaybeDropped(x, input.dropout), down, input.down_half, false, Tensor(), between);
         between.mul_(input.scale);
-        Gemm(between, up.t(), result, true);
+        Gemm(between, MatrixFor(x, up, input.up_half).t(), result, true);
         saved.insert(saved.end(), {down, up, between});
       }
       results.push_back(result);
@@ -69,7 +67,7 @@ struct ProjectionsFunction : torch::autograd::Function<ProjectionsFunction> {
       const Tensor& weight = saved[input.saved];
       const Tensor d = gradients[i].contiguous();
       if (results[0].defined()) {
-        Gemm(d, InputMajor(weight, input.input_major).t(), results[0], i > 0);
+        ProjectBack(d, weight, input.half, input.input_major, results[0], i > 0);
       }
       const auto d_weight = WeightGradientOf(context->needs_input_grad(input.weight), weight);
       AddWeightGradient(d_weight, x, d, input.input_major);
@@ -94,21 +92,22 @@ struct ProjectionsFunction : torch::autograd::Function<ProjectionsFunction> {
     const auto d_down = WeightGradientOf(context->needs_input_grad(*input.down), down);
     if (!d_down.sum.defined() && !(*results)[0].defined()) return;
     const Tensor d_between = at::empty_like(between);
-    Gemm(d, up, d_between);
+    ProjectBack(d, up, input.up_half, false, d_between);
     d_between.mul_(input.scale);
     if (d_down.sum.defined()) {
-      AddWeightGradient(d_down, DroppedCopy(x, input.dropout), d_between, false);
+      AddWeightGradient(d_down, MaybeDropped(x, input.dropout), d_between, false);
       (*results)[*input.down] = d_down.Returned();
     }
     if (!(*results)[0].defined()) return;
+    const Tensor& d_x = (*results)[0];
     if (!input.dropout.active()) {
-      Gemm(d_between, down, (*results)[0], true);
+      ProjectBack(d_between, down, input.down_half, false, d_x, true);
       return;
     }
-    const Tensor d_x = at::empty_like((*results)[0]);
-    Gemm(d_between, down, d_x);
-    Kernels().bias_dropout(d_x.size(0), d_x.size(1), Floats(d_x), nullptr, input.dropout);
-    (*results)[0].add_(d_x);
+    const Tensor share = at::empty_like(d_x);
+    ProjectBack(d_between, down, input.down_half, false, share);
+    Kernels().bias_dropout_add(d_x.size(0), d_x.size(1), ElementsOf(share), nullptr, input.dropout,
+                               ElementsOf(d_x), ElementsOf(d_x));
   }
 };
 
@@ -124,18 +123,21 @@ Tensor ComposedLinear(Path path, const Tensor& x, const WeightAndBias& projectio
   const Tensor in =
       projection.input_scale.defined() ? ScaleColumns(path, x, projection.input_scale) : x;
   const Tensor& bias = projection.bias;
-  Tensor y = Linear(path, in, {projection.weight, bias, projection.input_major});
+  Tensor y = Linear(path, in, {projection.weight, bias, projection.input_major, projection.half});
   if (const LowRank& change = projection.low_rank; change.down.defined()) {
-    const Tensor between = Linear(path, Dropout(path, in, change.dropout), {change.down});
-    const Tensor low = Linear(path, between, {change.up}) * change.scale;
+    const Tensor between = Linear(path, Dropout(path, in, change.dropout),
+                                  {.weight = change.down, .half = change.down_half});
+    const Tensor low = Linear(path, between, {.weight = change.up, .half = change.up_half});
+    const Tensor scaled = low.to(torch::kFloat) * change.scale;
     if (change.magnitude.defined()) {
       const Tensor longer =
           change.magnitude / RowLengths(projection.weight, projection.input_major, change);
       // In this order a factor of 1 leaves y as it was.
-      y = y + (longer - 1) * (bias.defined() ? y - bias : y) + longer * low;
+      y = y + (longer - 1) * (bias.defined() ? y - bias : y) + longer * scaled;
     } else {
-      y = y + low;
+      y = y + scaled;
     }
+    y = y.to(x.scalar_type());
   }
   return projection.output_scale.defined() ? ScaleColumns(path, y, projection.output_scale) : y;
 }
@@ -143,14 +145,15 @@ Tensor ComposedLinear(Path path, const Tensor& x, const WeightAndBias& projectio
 struct ScaleColumnsFunction : torch::autograd::Function<ScaleColumnsFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& scale) {
     context->save_for_backward({x, scale});
-    return x * scale;
+    return (x * scale).to(x.scalar_type());
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const Tensor& d = gradients[0];
     variable_list results(2);
-    if (context->needs_input_grad(0)) results[0] = d * saved[1];
-    results[1] = BiasGradient(context->needs_input_grad(1), (d * saved[0]).contiguous());
+    if (context->needs_input_grad(0)) results[0] = (d * saved[1]).to(d.scalar_type());
+    results[1] =
+        BiasGradient(context->needs_input_grad(1), (d.to(torch::kFloat) * saved[0]).contiguous());
     return results;
   }
 };
@@ -178,6 +181,7 @@ std::vector<Tensor> Projections(Path path, const Tensor& x,
     ProjectionInputs input;
     input.weight = flat.size();
     input.input_major = one.input_major;
+    input.half = one.half;
     if (one.bias.defined()) {
       flat.push_back(one.bias);
       input.bias = flat.size();
@@ -186,6 +190,8 @@ std::vector<Tensor> Projections(Path path, const Tensor& x,
       flat.push_back(one.low_rank.down);
       input.down = flat.size();
       flat.push_back(one.low_rank.up);
+      input.down_half = one.low_rank.down_half;
+      input.up_half = one.low_rank.up_half;
       input.scale = one.low_rank.scale;
       input.dropout = one.low_rank.dropout;
     }
@@ -199,13 +205,14 @@ Tensor Linear(Path path, const Tensor& x, const WeightAndBias& parameters) {
 }
 
 Tensor ScaleColumns(Path path, const Tensor& x, const Tensor& scale) {
-  if (path == Path::kReference) return x * scale;
+  if (path == Path::kReference) return (x * scale).to(x.scalar_type());
   return Apply<ScaleColumnsFunction>(x, scale);
 }
 
 Tensor RowLengths(const Tensor& weight, bool input_major, const LowRank& change) {
   const torch::NoGradGuard no_grad;
-  const Tensor rows = InputMajor(weight, !input_major);
+  const Tensor dense = DenseForNow(weight, torch::kFloat32);
+  const Tensor rows = input_major ? dense.t() : dense;
   return (rows + at::matmul(change.up, change.down) * change.scale).square().sum(1).sqrt();
 }
 

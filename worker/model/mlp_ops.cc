@@ -15,7 +15,8 @@ struct ActivateFunction : torch::autograd::Function<ActivateFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& x_given, const Tensor& bias,
                         ActivationKind kind) {
     const Tensor x = x_given.contiguous(), y = at::empty_like(x);
-    Kernels().activation_forward(kind, x.size(0), x.size(1), Floats(x), Floats(bias), Floats(y));
+    Kernels().activation_forward(kind, x.size(0), x.size(1), ElementsOf(x), Floats(bias),
+                                 ElementsOf(y));
     context->save_for_backward({x});
     Hold(context, kind);
     return y;
@@ -23,8 +24,8 @@ struct ActivateFunction : torch::autograd::Function<ActivateFunction> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const Tensor x = context->get_saved_variables()[0];
     const Tensor d = gradients[0].clone(at::MemoryFormat::Contiguous);
-    Kernels().activation_backward(HeldIn<ActivationKind>(context), x.size(0), x.size(1), Floats(x),
-                                  Floats(d), nullptr);
+    Kernels().activation_backward(HeldIn<ActivationKind>(context), x.size(0), x.size(1),
+                                  ElementsOf(x), ElementsOf(d), nullptr);
     return {d, BiasGradient(context->needs_input_grad(1), d), Tensor()};
   }
 };
@@ -32,13 +33,9 @@ struct ActivateFunction : torch::autograd::Function<ActivateFunction> {
 struct MlpState {
   ActivationKind activation;
   bool first_input_major, second_input_major;
+  Tensor first_half, second_half;
   DropoutSite dropout;
 };
-
-void DropInner(const Tensor& inner, const DropoutSite& dropout) {
-  if (!dropout.active() || !inner.defined()) return;
-  Kernels().bias_dropout(inner.size(0), inner.size(1), Floats(inner), nullptr, dropout);
-}
 
 struct MlpFunction : torch::autograd::Function<MlpFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& w1,
@@ -48,11 +45,11 @@ struct MlpFunction : torch::autograd::Function<MlpFunction> {
     const Tensor activated = at::empty_like(hidden);
     const Tensor result =
         at::empty({x.size(0), w2.size(state.second_input_major ? 1 : 0)}, x.options());
-    Project(x, w1, state.first_input_major, Tensor(), hidden);
-    Kernels().activation_forward(state.activation, hidden.size(0), width, Floats(hidden),
-                                 Floats(b1), Floats(activated));
-    DropInner(activated, state.dropout);
-    Project(activated, w2, state.second_input_major, Tensor(), result);
+    Project(x, w1, state.first_half, state.first_input_major, Tensor(), hidden);
+    Kernels().activation_forward(state.activation, hidden.size(0), width, ElementsOf(hidden),
+                                 Floats(b1), ElementsOf(activated));
+    DropOut(activated, state.dropout);
+    Project(activated, w2, state.second_half, state.second_input_major, Tensor(), result);
     context->save_for_backward({x, w1, w2, hidden});
     Hold(context, state);
     return result;
@@ -70,18 +67,18 @@ struct MlpFunction : torch::autograd::Function<MlpFunction> {
     results[3] = d_w2.Returned();
     Tensor activated = EmptyLike(d_w2.sum.defined(), hidden);
     const Tensor d_hidden = at::empty_like(hidden);
-    Gemm(d, InputMajor(w2, state.second_input_major).t(), d_hidden);
-    DropInner(d_hidden, state.dropout);
-    Kernels().activation_backward(state.activation, hidden.size(0), hidden.size(1), Floats(hidden),
-                                  Floats(d_hidden), Floats(activated));
-    DropInner(activated, state.dropout);
+    ProjectBack(d, w2, state.second_half, state.second_input_major, d_hidden);
+    DropOut(d_hidden, state.dropout);
+    Kernels().activation_backward(state.activation, hidden.size(0), hidden.size(1),
+                                  ElementsOf(hidden), ElementsOf(d_hidden), ElementsOf(activated));
+    DropOut(activated, state.dropout);
     AddWeightGradient(d_w2, activated, d, state.second_input_major);
     activated.reset();
     results[2] = BiasGradient(context->needs_input_grad(2), d_hidden);
     AddWeightGradient(d_w1, x, d_hidden, state.first_input_major);
     if (context->needs_input_grad(0)) {
       results[0] = at::empty_like(x);
-      Gemm(d_hidden, InputMajor(w1, state.first_input_major).t(), results[0]);
+      ProjectBack(d_hidden, w1, state.first_half, state.first_input_major, results[0]);
     }
     return results;
   }
@@ -90,6 +87,7 @@ struct MlpFunction : torch::autograd::Function<MlpFunction> {
 struct GatedMlpState {
   ActivationKind activation;
   bool gate_input_major, up_input_major, down_input_major;
+  Tensor gate_half, up_half, down_half;
   DropoutSite dropout;
 };
 
@@ -102,12 +100,12 @@ struct GatedMlpFunction : torch::autograd::Function<GatedMlpFunction> {
     const Tensor up = at::empty_like(gate), product = at::empty_like(gate);
     const Tensor result =
         at::empty({x.size(0), down_weight.size(state.down_input_major ? 1 : 0)}, x.options());
-    Project(x, gate_weight, state.gate_input_major, gate_bias, gate);
-    Project(x, up_weight, state.up_input_major, up_bias, up);
-    Kernels().gated_forward(state.activation, gate.size(0), width, Floats(gate), Floats(up), width,
-                            Floats(product));
-    DropInner(product, state.dropout);
-    Project(product, down_weight, state.down_input_major, Tensor(), result);
+    Project(x, gate_weight, state.gate_half, state.gate_input_major, gate_bias, gate);
+    Project(x, up_weight, state.up_half, state.up_input_major, up_bias, up);
+    Kernels().gated_forward(state.activation, gate.size(0), width, ElementsOf(gate), ElementsOf(up),
+                            width, ElementsOf(product));
+    DropOut(product, state.dropout);
+    Project(product, down_weight, state.down_half, state.down_input_major, Tensor(), result);
     context->save_for_backward({x, gate_weight, up_weight, down_weight, gate, up});
     Hold(context, state);
     return result;
@@ -127,14 +125,15 @@ struct GatedMlpFunction : torch::autograd::Function<GatedMlpFunction> {
     results[5] = d_down_weight.Returned();
     // First the gradient at the product, then the product itself.
     Tensor product = at::empty_like(gate);
-    Gemm(d, InputMajor(saved[3], state.down_input_major).t(), product);
-    DropInner(product, state.dropout);
+    ProjectBack(d, saved[3], state.down_half, state.down_input_major, product);
+    DropOut(product, state.dropout);
     const Tensor d_gate = at::empty_like(gate), d_up = at::empty_like(gate);
-    Kernels().gated_backward(state.activation, gate.size(0), gate.size(1), Floats(gate), Floats(up),
-                             gate.size(1), Floats(product), Floats(d_gate), Floats(d_up),
-                             d_down_weight.sum.defined() ? Floats(product) : nullptr);
+    Kernels().gated_backward(state.activation, gate.size(0), gate.size(1), ElementsOf(gate),
+                             ElementsOf(up), gate.size(1), ElementsOf(product), ElementsOf(d_gate),
+                             ElementsOf(d_up),
+                             d_down_weight.sum.defined() ? ElementsOf(product) : nullptr);
     if (d_down_weight.sum.defined()) {
-      DropInner(product, state.dropout);
+      DropOut(product, state.dropout);
       AddWeightGradient(d_down_weight, product, d, state.down_input_major);
     }
     product.reset();
@@ -144,8 +143,8 @@ struct GatedMlpFunction : torch::autograd::Function<GatedMlpFunction> {
     results[4] = BiasGradient(context->needs_input_grad(4), d_up);
     if (context->needs_input_grad(0)) {
       results[0] = at::empty_like(x);
-      Gemm(d_gate, InputMajor(saved[1], state.gate_input_major).t(), results[0]);
-      Gemm(d_up, InputMajor(saved[2], state.up_input_major).t(), results[0], true);
+      ProjectBack(d_gate, saved[1], state.gate_half, state.gate_input_major, results[0]);
+      ProjectBack(d_up, saved[2], state.up_half, state.up_input_major, results[0], true);
     }
     return results;
   }
@@ -156,8 +155,8 @@ struct GateFunction : torch::autograd::Function<GateFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& gate, const Tensor& up,
                         ActivationKind activation) {
     const Tensor product = at::empty_like(gate);
-    Kernels().gated_forward(activation, gate.size(0), gate.size(1), Floats(gate), Floats(up),
-                            gate.size(1), Floats(product));
+    Kernels().gated_forward(activation, gate.size(0), gate.size(1), ElementsOf(gate),
+                            ElementsOf(up), gate.size(1), ElementsOf(product));
     context->save_for_backward({gate, up});
     Hold(context, activation);
     return product;
@@ -168,8 +167,8 @@ struct GateFunction : torch::autograd::Function<GateFunction> {
     const Tensor d = gradients[0].contiguous();
     const Tensor d_gate = at::empty_like(gate), d_up = at::empty_like(gate);
     Kernels().gated_backward(HeldIn<ActivationKind>(context), gate.size(0), gate.size(1),
-                             Floats(gate), Floats(up), gate.size(1), Floats(d), Floats(d_gate),
-                             Floats(d_up), nullptr);
+                             ElementsOf(gate), ElementsOf(up), gate.size(1), ElementsOf(d),
+                             ElementsOf(d_gate), ElementsOf(d_up), nullptr);
     return {d_gate, d_up, Tensor()};
   }
 };
@@ -208,9 +207,9 @@ Tensor Mlp(Path path, ActivationKind activation, const Tensor& x, const WeightAn
   if (path == Path::kReference) {
     return reference::Mlp(activation, x, first, second, inner_dropout);
   }
-  return Apply<MlpFunction>(
-      x, first.weight, OrEmpty(first.bias), second.weight,
-      MlpState{activation, first.input_major, second.input_major, inner_dropout});
+  return Apply<MlpFunction>(x, first.weight, OrEmpty(first.bias), second.weight,
+                            MlpState{activation, first.input_major, second.input_major, first.half,
+                                     second.half, inner_dropout});
 }
 
 Tensor GatedMlp(Path path, ActivationKind activation, const Tensor& x, const WeightAndBias& gate,
@@ -219,7 +218,7 @@ Tensor GatedMlp(Path path, ActivationKind activation, const Tensor& x, const Wei
   if (gate.changed() || up.changed() || down.changed()) {
     const auto sides = Projections(path, x, {gate, up});
     const Tensor inner = path == Path::kReference
-                             ? reference::Activate(activation, sides[0]) * sides[1]
+                             ? reference::Gate(activation, sides[0], sides[1])
                              : Apply<GateFunction>(sides[0], sides[1], activation);
     return Linear(path, Dropout(path, inner, inner_dropout), WithoutBias(down));
   }
@@ -228,7 +227,8 @@ Tensor GatedMlp(Path path, ActivationKind activation, const Tensor& x, const Wei
   }
   return Apply<GatedMlpFunction>(
       x, gate.weight, OrEmpty(gate.bias), up.weight, OrEmpty(up.bias), down.weight,
-      GatedMlpState{activation, gate.input_major, up.input_major, down.input_major, inner_dropout});
+      GatedMlpState{activation, gate.input_major, up.input_major, down.input_major, gate.half,
+                    up.half, down.half, inner_dropout});
 }
 
 }  // namespace thaw

@@ -164,7 +164,7 @@ Tensor InItsLayout(const Nf4Matrix& matrix, const Tensor& rows) {
 }
 
 // [out, in], with memory for the scales behind it.
-void Expand(const Nf4Matrix& matrix, const Tensor& scales, float* to) {
+void Expand(const Nf4Matrix& matrix, const Tensor& scales, Elements to) {
   ExpandScales(matrix, scales.data_ptr<float>());
   Kernels().nf4_expand(matrix.numbers(), matrix.block, matrix.codes.const_data_ptr<uint8_t>(),
                        kNf4Table.data(), scales.const_data_ptr<float>(), to);
@@ -238,17 +238,22 @@ Tensor Dense(const Tensor& weight) {
   return matrix == nullptr ? weight : Dequantised(*matrix);
 }
 
-Tensor DenseForNow(const Tensor& weight) {
+Tensor DenseForNow(const Tensor& weight, torch::ScalarType type) {
   const Nf4Matrix* const matrix = Nf4Of(weight);
   if (matrix == nullptr) return weight;
   const torch::NoGradGuard no_grad;
-  thread_local Tensor numbers, scales;
-  const auto at_least = [](Tensor& buffer, int64_t size) {
-    if (!buffer.defined() || buffer.numel() < size) buffer = at::empty({size}, torch::kFloat32);
+  thread_local Tensor in_fp32, in_bf16, scales;
+  const auto at_least = [](Tensor& buffer, int64_t size, torch::ScalarType of) {
+    if (!buffer.defined() || buffer.numel() < size) buffer = at::empty({size}, of);
   };
-  at_least(numbers, matrix->numbers());
-  at_least(scales, matrix->blocks());
-  Expand(*matrix, scales, numbers.data_ptr<float>());
+  Tensor& numbers = type == torch::kBFloat16 ? in_bf16 : in_fp32;
+  at_least(numbers, matrix->numbers(), type);
+  at_least(scales, matrix->blocks(), torch::kFloat32);
+  if (type == torch::kBFloat16) {
+    Expand(*matrix, scales, static_cast<Bf16*>(numbers.data_ptr()));
+  } else {
+    Expand(*matrix, scales, numbers.data_ptr<float>());
+  }
   return InItsLayout(*matrix,
                      numbers.narrow(0, 0, matrix->numbers()).view({matrix->rows, matrix->columns}));
 }

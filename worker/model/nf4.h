@@ -61,8 +61,8 @@ int64_t BytesHeld(const torch::Tensor& tensor);
 
 // `weight` itself or, where it carries a matrix, that one's numbers.
 torch::Tensor Dense(const torch::Tensor& weight);
-// The same without new memory: the numbers are there until the calling thread's next call, and may
-// be a transposed view.
-torch::Tensor DenseForNow(const torch::Tensor& weight);
+// The same in fp32 or bf16 without new memory: a matrix's numbers are there until the calling
+// thread's next call, and may be a transposed view.
+torch::Tensor DenseForNow(const torch::Tensor& weight, torch::ScalarType type);
 
 }  // namespace thaw

@@ -20,7 +20,8 @@ struct TensorSource {
   std::shared_ptr<const SafetensorsFile> file;
   const TensorInfo* info = nullptr;  // its element type there
   std::string name;                  // as the directory's files have it
-  // What was made of it: fp32, or a stand-in for NF4 (nf4.h); undefined where it was compressed.
+  // What was made of it: fp32, a stand-in for NF4 (nf4.h), or see Parameter::tensor; undefined
+  // where it was compressed.
   torch::Tensor loaded;
 };
 
@@ -47,14 +48,23 @@ struct Parameter {
   bool buffer = false;        // learnt without a gradient: a batch norm's running mean
   // In 4 bits (`tensor` stands in for an Nf4Matrix), or a table in bf16 beside such: never trained.
   bool compressed = false;
-  torch::Tensor tensor;  // what layers read, each time anew
+  // A matrix of a model that computes in bf16: rows are multiplied by its `half`.
+  bool rounds = false;
+  // What layers read, each time anew. fp32, but one that rounds and was never replaced may be of
+  // its file's type.
+  torch::Tensor tensor;
+  // Of one that rounds and is not in 4 bits: `tensor` rounded to bf16. Undefined before
+  // Parameters::RoundMatrices.
+  torch::Tensor half;
   TensorSource source;
   std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers
 
   // Of an added part: not among the base's tensors, nor in a model's files.
   bool added() const { return kind == ParameterKind::kAddedPart; }
-  // Has the bits that were loaded, whatever happened in between.
+  // Has the values that were loaded, bit by bit, whatever happened in between.
   bool as_loaded() const;
+  // `tensor` in fp32 where it is of a file's type, otherwise as it is.
+  torch::Tensor master() const { return rounds ? tensor.to(torch::kFloat32) : tensor; }
 };
 
 // Addresses of its entries stay valid for its lifetime: a layer keeps `const Parameter*` and sees
@@ -72,7 +82,8 @@ class Parameters {
   const Parameter* Find(absl::string_view name) const;
 
   // Puts `tensor` in the place of the named one: the tuning layer's views into its flat buffers,
-  // say. NOT_FOUND for an unknown name, INVALID_ARGUMENT for another shape or element type.
+  // say. Its half is gone. NOT_FOUND for an unknown name, INVALID_ARGUMENT for another shape or
+  // element type; one that rounds may be fp32 in the place of its file's type, and back.
   absl::Status SetTensor(absl::string_view name, torch::Tensor tensor);
 
   // While a model is loaded: `tensor`, in another form, stands for the parameter from now on.
@@ -83,6 +94,16 @@ class Parameters {
   }
   // What is compressed becomes fp32.
   void Decompress();
+  // Gives every matrix that rounds and has no half one, and takes those that lie in a mapped file
+  // out of memory, one by one: they come back when somebody reads them. Costs nothing when none
+  // lacks it.
+  void RoundMatrices();
+  // The caller keeps the half of the named parameter, which rounds, up to date from now on: bf16,
+  // of its shape. Whoever writes into a parameter's memory must do so, or call SetTensor.
+  void SetHalf(absl::string_view name, torch::Tensor half);
+
+  // While a model is loaded: rows are multiplied by the half of `parameter`.
+  void MarkRounded(const Parameter* parameter);
 
   // While a model is loaded: weight decay leaves the parameter alone.
   void KeepFromDecay(const Parameter* parameter) {
@@ -107,6 +128,7 @@ class Parameters {
 
  private:
   std::deque<Parameter> all_;
+  bool lacks_halves_ = false;
   std::unordered_map<std::string, size_t> index_;
 };
 

@@ -8,6 +8,26 @@ namespace {
 
 using torch::Tensor;
 
+// What is computed with: fp32 in the place of bf16.
+Tensor Wide(const Tensor& x) {
+  return x.scalar_type() == torch::kBFloat16 ? x.to(torch::kFloat) : x;
+}
+// What is stored of an fp32 result.
+Tensor Stored(const Tensor& x, torch::ScalarType type) {
+  return x.scalar_type() == torch::kFloat ? x.to(type) : x;
+}
+
+// What rows like `x` are multiplied by: has the value of `half` in bf16, but is the weight to
+// autograd.
+Tensor Matrix(const Tensor& x, const Tensor& weight, const Tensor& half) {
+  if (Nf4Of(weight) != nullptr) return Dense(weight).to(x.scalar_type()).to(torch::kFloat);
+  if (x.scalar_type() != torch::kBFloat16) {
+    return weight.scalar_type() == torch::kBFloat16 ? weight.to(torch::kFloat) : weight;
+  }
+  TORCH_CHECK(half.defined(), "rows in bf16 need the weight in bf16");
+  return weight + (half.to(torch::kFloat) - weight).detach();
+}
+
 // Factors of rows [first_row, first_row + rows) and plane, element by element.
 Tensor FactorsLike(const Tensor& x, const DropoutSite& site, int64_t first_row, uint32_t plane) {
   if (x.is_meta()) return at::ones_like(x);
@@ -53,15 +73,43 @@ Tensor ScoreBias(const AttentionSpec& spec, int64_t queries, int64_t keys, const
   return bias.defined() ? bias + mask : mask.unsqueeze(0);
 }
 
-}  // namespace
-
-Tensor Normalise(const Tensor& x, const Norm& norm) {
-  if (norm.kind == NormKind::kLayer) return LayerNorm(x, norm.weight, norm.bias, norm.epsilon);
-  return x * (x.square().mean(-1, true) + norm.epsilon).rsqrt() * norm.weight;
+Tensor Activated(ActivationKind activation, const Tensor& x) {
+  switch (activation) {
+    case ActivationKind::kGeluErf:
+      return at::gelu(x);
+    case ActivationKind::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case ActivationKind::kRelu:
+      return at::threshold(x, 0, 0);  // relu does not run on the meta device
+    case ActivationKind::kSilu:
+      return at::silu(x);
+    case ActivationKind::kQuickGelu:
+      return x * at::sigmoid(x * 1.702);
+    case ActivationKind::kTanh:
+      return at::tanh(x);
+  }
+  TORCH_CHECK(false, "unknown activation");
 }
 
-Tensor Dropout(const Tensor& x, const DropoutSite& dropout) {
-  return dropout.active() ? x * FactorsLike(x, dropout, 0, 0) : x;
+WeightAndBias BiasLess(WeightAndBias parameters) {
+  parameters.bias = Tensor();
+  return parameters;
+}
+
+}  // namespace
+
+Tensor Normalise(const Tensor& x_given, const Norm& norm) {
+  const Tensor x = Wide(x_given);
+  const Tensor normed = norm.kind == NormKind::kLayer
+                            ? LayerNorm(x, norm.weight, norm.bias, norm.epsilon)
+                            : x * (x.square().mean(-1, true) + norm.epsilon).rsqrt() * norm.weight;
+  return Stored(normed, norm.type);
+}
+
+Tensor Dropout(const Tensor& x_given, const DropoutSite& dropout) {
+  if (!dropout.active()) return x_given;
+  const Tensor x = Wide(x_given);
+  return Stored(x * FactorsLike(x, dropout, 0, 0), x_given.scalar_type());
 }
 
 Tensor EmbeddingNorm(const EmbeddingInputs& inputs, const Tensor& word, const Tensor& position,
@@ -73,7 +121,7 @@ Tensor EmbeddingNorm(const EmbeddingInputs& inputs, const Tensor& word, const Te
         sum + GatherRows(type, inputs.types.defined() ? inputs.types : at::zeros_like(inputs.ids));
   }
   if (position.defined()) sum = sum + GatherRows(position, inputs.positions);
-  return Dropout(LayerNorm(sum, gamma, beta, epsilon), dropout);
+  return Dropout(Stored(LayerNorm(sum, gamma, beta, epsilon), inputs.type), dropout);
 }
 
 Tensor Embedding(const EmbeddingInputs& inputs, const Tensor& word, const Tensor& position,
@@ -83,7 +131,9 @@ Tensor Embedding(const EmbeddingInputs& inputs, const Tensor& word, const Tensor
   return Dropout(sum, dropout);
 }
 
-Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionSpec& spec) {
+Tensor Attention(const Tensor& q_given, const Tensor& k_given, const Tensor& v_given,
+                 const AttentionSpec& spec) {
+  const Tensor q = Wide(q_given), k = Wide(k_given), v = Wide(v_given);
   const int64_t heads = q.size(1), share = heads / k.size(1);
   const auto head_rows = [&](const Tensor& x, const std::vector<int32_t>& bounds, size_t s) {
     const Tensor rows = x.slice(0, bounds[s], bounds[s + 1]).transpose(0, 1);
@@ -107,7 +157,7 @@ Tensor Attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
     const Tensor out = at::matmul(weights, head_rows(v, spec.k_bounds, s));
     results.push_back(out.transpose(0, 1).reshape({out.size(1), heads * out.size(2)}));
   }
-  return at::cat(results);
+  return Stored(at::cat(results), q_given.scalar_type());
 }
 
 Tensor CachedAttention(const Tensor& q, const Tensor& k, const Tensor& v, AttentionSpec spec,
@@ -130,74 +180,67 @@ Tensor CachedAttention(const Tensor& q, const Tensor& k, const Tensor& v, Attent
   return Attention(q, at::cat(keys).view(shape), at::cat(values).view(shape), spec);
 }
 
-Tensor Rotate(const Tensor& x, const Tensor& positions, const Tensor& cosines,
+Tensor Rotate(const Tensor& x_given, const Tensor& positions, const Tensor& cosines,
               const Tensor& sines) {
+  const Tensor x = Wide(x_given);
   const int64_t half = cosines.size(1);
   const Tensor cosine = GatherRows(cosines, positions).unsqueeze(1);
   const Tensor sine = GatherRows(sines, positions).unsqueeze(1);
   const Tensor first = x.slice(2, 0, half), second = x.slice(2, half, 2 * half);
-  return at::cat(
+  const Tensor turned = at::cat(
       {first * cosine - second * sine, second * cosine + first * sine, x.slice(2, 2 * half)}, 2);
+  return Stored(turned, x_given.scalar_type());
 }
 
-Tensor Residual(const Tensor& x, const Tensor& bias, const Tensor& residual,
+Tensor Residual(const Tensor& x_given, const Tensor& bias, const Tensor& residual,
                 const DropoutSite& dropout) {
-  return residual + Dropout(bias.defined() ? x + bias : x, dropout);
+  const Tensor x = Wide(x_given);
+  return Wide(residual) + Dropout(bias.defined() ? x + bias : x, dropout);
 }
 
 Tensor Linear(const Tensor& x, const WeightAndBias& parameters) {
-  const Tensor weight = Dense(parameters.weight).to(x.scalar_type());
-  return at::linear(x, parameters.input_major ? weight.t() : weight, parameters.bias);
+  const Tensor matrix = Matrix(x, parameters.weight, parameters.half);
+  return Stored(at::linear(Wide(x), parameters.input_major ? matrix.t() : matrix, parameters.bias),
+                x.scalar_type());
 }
 
 Tensor Activate(ActivationKind activation, const Tensor& x) {
-  switch (activation) {
-    case ActivationKind::kGeluErf:
-      return at::gelu(x);
-    case ActivationKind::kGeluTanh:
-      return at::gelu(x, "tanh");
-    case ActivationKind::kRelu:
-      return at::threshold(x, 0, 0);  // relu does not run on the meta device
-    case ActivationKind::kSilu:
-      return at::silu(x);
-    case ActivationKind::kQuickGelu:
-      return x * at::sigmoid(x * 1.702);
-    case ActivationKind::kTanh:
-      return at::tanh(x);
-  }
-  TORCH_CHECK(false, "unknown activation");
+  return Stored(Activated(activation, Wide(x)), x.scalar_type());
+}
+
+Tensor Gate(ActivationKind activation, const Tensor& gate, const Tensor& up) {
+  return Stored(Activated(activation, Wide(gate)) * Wide(up), gate.scalar_type());
 }
 
 Tensor Mlp(ActivationKind activation, const Tensor& x, const WeightAndBias& first,
            const WeightAndBias& second, const DropoutSite& inner_dropout) {
   const Tensor inner = Dropout(Activate(activation, Linear(x, first)), inner_dropout);
-  return Linear(inner, {second.weight, Tensor(), second.input_major});
+  return Linear(inner, BiasLess(second));
 }
 
 Tensor GatedMlp(ActivationKind activation, const Tensor& x, const WeightAndBias& gate,
                 const WeightAndBias& up, const WeightAndBias& down,
                 const DropoutSite& inner_dropout) {
-  const Tensor inner =
-      Dropout(Activate(activation, Linear(x, gate)) * Linear(x, up), inner_dropout);
-  return Linear(inner, {down.weight, Tensor(), down.input_major});
+  const Tensor inner = Dropout(Gate(activation, Linear(x, gate), Linear(x, up)), inner_dropout);
+  return Linear(inner, BiasLess(down));
 }
 
 Tensor LinearCrossEntropySum(const Tensor& states, const Tensor& weight, const Tensor& bias,
-                             const Tensor& labels) {
-  const Tensor log_probabilities =
-      at::log_softmax(at::linear(states, weight.to(states.scalar_type()), bias), 1);
+                             const Tensor& labels, const Tensor& half) {
+  const Tensor logits = Wide(Linear(states, {weight, bias, false, half}));
+  const Tensor log_probabilities = at::log_softmax(logits, 1);
   const Tensor counts = at::ne(labels, -100);
   const Tensor picked = log_probabilities.gather(1, at::where(counts, labels, 0).unsqueeze(1));
   return -(picked.squeeze(1) * counts.to(picked.dtype())).sum();
 }
 
 Tensor LinearLogProbabilities(const Tensor& states, const Tensor& weight, const Tensor& bias,
-                              const Tensor& labels) {
+                              const Tensor& labels, const Tensor& half) {
   constexpr int64_t kChunk = 256;  // rows
   std::vector<Tensor> results;
   for (int64_t first = 0; first < states.size(0); first += kChunk) {
     const Tensor logits =
-        at::linear(states.slice(0, first, first + kChunk), weight.to(states.scalar_type()), bias);
+        Wide(Linear(states.slice(0, first, first + kChunk), {weight, bias, false, half}));
     const Tensor own = logits.gather(1, labels.slice(0, first, first + kChunk).unsqueeze(1));
     results.push_back(own.squeeze(1) - at::logsumexp(logits, {1}));
   }

@@ -1,4 +1,5 @@
-// The reference path of ops.h: same contracts, plain ATen.
+// The reference path of ops.h: same contracts, plain ATen. Of rows in bf16 it too computes in fp32
+// and rounds results.
 #pragma once
 
 #include "worker/model/ops.h"
@@ -23,6 +24,8 @@ torch::Tensor Residual(const torch::Tensor& x, const torch::Tensor& bias,
                        const torch::Tensor& residual, const DropoutSite& dropout);
 torch::Tensor Linear(const torch::Tensor& x, const WeightAndBias& parameters);
 torch::Tensor Activate(ActivationKind activation, const torch::Tensor& x);
+// activation(gate) * up.
+torch::Tensor Gate(ActivationKind activation, const torch::Tensor& gate, const torch::Tensor& up);
 torch::Tensor Mlp(ActivationKind activation, const torch::Tensor& x, const WeightAndBias& first,
                   const WeightAndBias& second, const DropoutSite& inner_dropout);
 torch::Tensor GatedMlp(ActivationKind activation, const torch::Tensor& x, const WeightAndBias& gate,
@@ -30,8 +33,10 @@ torch::Tensor GatedMlp(ActivationKind activation, const torch::Tensor& x, const 
                        const DropoutSite& inner_dropout);
 torch::Tensor Dropout(const torch::Tensor& x, const DropoutSite& dropout);
 torch::Tensor LinearCrossEntropySum(const torch::Tensor& states, const torch::Tensor& weight,
-                                    const torch::Tensor& bias, const torch::Tensor& labels);
+                                    const torch::Tensor& bias, const torch::Tensor& labels,
+                                    const torch::Tensor& half);
 torch::Tensor LinearLogProbabilities(const torch::Tensor& states, const torch::Tensor& weight,
-                                     const torch::Tensor& bias, const torch::Tensor& labels);
+                                     const torch::Tensor& bias, const torch::Tensor& labels,
+                                     const torch::Tensor& half);
 
 }  // namespace thaw::reference

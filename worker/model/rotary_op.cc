@@ -26,7 +26,7 @@ struct RotateFunction : torch::autograd::Function<RotateFunction> {
     shape.x = {x.stride(0), x.stride(1)};
     shape.y = {y.stride(0), y.stride(1)};
     shape.backwards = backwards;
-    Kernels().rotate(shape, Floats(x), Floats(y));
+    Kernels().rotate(shape, ElementsOf(x), ElementsOf(y));
     return y;
   }
 

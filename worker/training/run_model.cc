@@ -10,6 +10,7 @@
 #include "worker/text/tokenizer.h"
 #include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
+#include "worker/training/run_precision.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/peft_files.h"
 
@@ -47,8 +48,7 @@ bool AsksForNf4(const v1::Assignment& assignment) {
 absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::string& directory,
                                       const std::optional<HeadSpec>& head) {
   RunModel loaded;
-  LoadOptions options;
-  options.nf4 = AsksForNf4(run.assignment());
+  LoadOptions options = {.half = ComputesInHalf(run), .nf4 = AsksForNf4(run.assignment())};
   if (!IsAdapter(run.model_dir())) {
     THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head, options));
     return loaded;
@@ -101,6 +101,10 @@ absl::StatusOr<std::unique_ptr<Model>> LoadResult(const internal::Run& run,
   of_result.set_model_dir(result_dir);
   of_result.set_base_dir(BaseWeightsDirectory(run));
   of_result.set_work_dir(run.work_dir() + "/read_back");
+  v1::JobSpec* const spec = of_result.mutable_assignment()->mutable_spec();
+  *spec = run.assignment().spec();
+  // Its files say what is in NF4.
+  if (v1::Training* training = TrainingOf(spec)) training->clear_base_weights();
   THAW_RETURN_IF_ERROR(MakeDirectories(of_result.work_dir()));
   THAW_ASSIGN_OR_RETURN(const std::string directory, ModelDirectory(of_result));
   THAW_ASSIGN_OR_RETURN(RunModel loaded, LoadRunModel(of_result, directory, std::nullopt));

@@ -34,59 +34,65 @@ class ActivationTest : public KernelTest {};
 
 TEST_P(ActivationTest, ActivationsAgreeWithDoublePrecision) {
   for (ActivationKind kind : kKinds) {
+    SCOPED_TRACE(static_cast<int>(kind));
     const int64_t rows = 11, columns = 91;
     const size_t size = static_cast<size_t>(rows * columns);
-    std::vector<float> x = RandomFloats(size, 1, 3), y(size, NAN), again(size, NAN), d(size, 2);
-    const std::vector<float> before = x, bias = RandomFloats(static_cast<size_t>(columns), 2);
-    x[0] = 60;
-    x[1] = -60;
+    std::vector<float> values = RandomFloats(size, 1, 3);
+    values[0] = 60;
+    values[1] = -60;
+    Matrix x(type, values), y = Unset(size), again = y, d = Filled(size, 2);
+    const std::vector<float> before = x.floats(),
+                             bias = RandomFloats(static_cast<size_t>(columns), 2);
     std::vector<double> sum(size), value(size), slope(size);
     for (size_t i = 0; i < size; ++i) {
-      const double z = sum[i] = x[i] + bias[i % static_cast<size_t>(columns)];
+      sum[i] = double{before[i]} + bias[i % static_cast<size_t>(columns)];
+    }
+    kernels.activation_forward(kind, rows, columns, x.at(), bias.data(), y.at());
+    kernels.activation_backward(kind, rows, columns, x.at(), d.at(), again.at());
+    ExpectNear(x, sum, 1e-5, type);
+    const Matrix kept = x;
+    for (size_t i = 0; i < size; ++i) {  // of the sum as it was stored
+      const double z = kept.floats()[i];
       value[i] = ExpectedActivation(kind, z);
       slope[i] = 2 * ExpectedSlope(kind, z);
     }
-    kernels.activation_forward(kind, rows, columns, x.data(), bias.data(), y.data());
-    kernels.activation_backward(kind, rows, columns, x.data(), d.data(), again.data());
-    EXPECT_LT(LargestDifference(x, sum), 1e-5);
-    EXPECT_LT(LargestDifference(y, value), 4e-6) << static_cast<int>(kind);
-    EXPECT_LT(LargestDifference(d, slope), 4e-6) << static_cast<int>(kind);
+    ExpectNear(y, value, 4e-6, type);
+    ExpectNear(d, slope, 4e-6, type);
     EXPECT_EQ(y, again);
-    const std::vector<float> kept = x;
-    kernels.activation_forward(kind, rows, columns, x.data(), nullptr, again.data());
+    kernels.activation_forward(kind, rows, columns, x.at(), nullptr, again.at());
     EXPECT_EQ(x, kept);
     EXPECT_EQ(y, again);
-    std::vector<float> nan(static_cast<size_t>(columns), NAN), out(nan.size(), 0);
-    kernels.activation_forward(kind, 1, columns, nan.data(), bias.data(), out.data());
-    for (float found : out) EXPECT_TRUE(std::isnan(found));
+    Matrix nan = Unset(static_cast<size_t>(columns)), out = Filled(nan.size(), 0);
+    kernels.activation_forward(kind, 1, columns, nan.at(), bias.data(), out.at());
+    for (float found : out.floats()) EXPECT_TRUE(std::isnan(found));
   }
 }
 
 TEST_P(ActivationTest, GatedAgreeWithDoublePrecision) {
   for (ActivationKind kind : kKinds) {
+    SCOPED_TRACE(static_cast<int>(kind));
     const size_t rows = 7, columns = 83, stride = 2 * columns;  // [gate | up]
-    const std::vector<float> both = RandomFloats(rows * stride, 1, 2),
-                             d = RandomFloats(rows * columns, 2);
+    const Matrix both = Random(rows * stride, 1, 2), d = Random(rows * columns, 2);
+    const std::vector<float> inputs = both.floats(), above = d.floats();
     std::vector<double> y(d.size()), d_both(both.size());
     for (size_t i = 0; i < d.size(); ++i) {
       const size_t at = i / columns * stride + i % columns;
-      const double gate = both[at], up = both[at + columns];
+      const double gate = inputs[at], up = inputs[at + columns];
       y[i] = ExpectedActivation(kind, gate) * up;
-      d_both[at] = d[i] * up * ExpectedSlope(kind, gate);
-      d_both[at + columns] = d[i] * ExpectedActivation(kind, gate);
+      d_both[at] = above[i] * up * ExpectedSlope(kind, gate);
+      d_both[at + columns] = above[i] * ExpectedActivation(kind, gate);
     }
-    std::vector<float> found(d.size(), NAN), again = found, d_found = both;
-    kernels.gated_forward(kind, rows, columns, both.data(), both.data() + columns, stride,
-                          found.data());
-    kernels.gated_backward(kind, rows, columns, d_found.data(), d_found.data() + columns, stride,
-                           d.data(), d_found.data(), d_found.data() + columns, again.data());
-    EXPECT_LT(LargestDifference(found, y), 1e-5) << static_cast<int>(kind);
-    EXPECT_LT(LargestDifference(d_found, d_both), 1e-5) << static_cast<int>(kind);
+    Matrix found = Unset(d.size()), again = found, d_found = both;
+    kernels.gated_forward(kind, rows, columns, both.at(), both.at(columns), stride, found.at());
+    kernels.gated_backward(kind, rows, columns, d_found.at(), d_found.at(columns), stride, d.at(),
+                           d_found.at(), d_found.at(columns), again.at());
+    ExpectNear(found, y, 1e-5, type);
+    ExpectNear(d_found, d_both, 1e-5, type);
     EXPECT_EQ(found, again);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sets, ActivationTest, ::testing::ValuesIn(RunnableSets()), SetName);
+INSTANTIATE_TEST_SUITE_P(Cases, ActivationTest, ::testing::ValuesIn(RunnableCases()), CaseName);
 
 }  // namespace
 }  // namespace thaw

@@ -25,14 +25,17 @@ struct AttentionCase {
 };
 
 // q, k and v in one vector, and likewise their gradients, each beginning at its offset.
-template <typename T>
 struct AttentionResult {
-  std::vector<T> out, d_qkv, d_bias;
-  std::vector<float> log_sums;
+  Matrix out, d_qkv;
+  std::vector<float> d_bias, log_sums;
+};
+struct ExpectedAttention {
+  std::vector<double> out, d_qkv, d_bias;
 };
 
 struct AttentionProblem {
-  explicit AttentionProblem(const AttentionCase& asked) : c(asked) {
+  AttentionProblem(const AttentionCase& asked, RowType row_type, float size = 1)
+      : c(asked), type(row_type) {
     shape.q_bounds = c.q_bounds.data();
     shape.k_bounds = c.k_bounds.data();
     shape.sequences = static_cast<int32_t>(c.q_bounds.size()) - 1;
@@ -49,22 +52,22 @@ struct AttentionProblem {
     const int64_t q_rows = c.q_bounds.back(), k_rows = c.k_bounds.back();
     k_offset = q_rows * width;
     v_offset = k_offset + k_rows * kv_width;
-    int64_t size = v_offset + k_rows * kv_width;
+    int64_t elements = v_offset + k_rows * kv_width;
     if (c.layout == AttentionLayout::kRows) {
       shape.q = shape.kv = {width + 2 * kv_width, c.dim};
       k_offset = width;
       v_offset = width + kv_width;
-      size = q_rows * (width + 2 * kv_width);
+      elements = q_rows * (width + 2 * kv_width);
     } else if (c.layout == AttentionLayout::kHeads) {
       shape.q = shape.kv = {3 * width, 3 * c.dim};
       k_offset = c.dim;
       v_offset = 2 * c.dim;
-      size = q_rows * 3 * width;
+      elements = q_rows * 3 * width;
     }
     shape.d_q = shape.q;
     shape.d_kv = shape.kv;
-    qkv = RandomFloats(static_cast<size_t>(size), 1);
-    d_out = RandomFloats(static_cast<size_t>(q_rows * width), 2);
+    qkv = Matrix(type, RandomFloats(static_cast<size_t>(elements), 1, size));
+    d_out = Matrix(type, RandomFloats(static_cast<size_t>(q_rows * width), 2));
     bias =
         RandomFloats(c.bias_span > 0 ? static_cast<size_t>(c.heads * (2 * c.bias_span - 1)) : 0, 3);
     if (c.bias_span > 0) shape.relative_bias = bias.data();
@@ -72,34 +75,37 @@ struct AttentionProblem {
   }
   AttentionProblem(const AttentionProblem&) = delete;
 
-  AttentionResult<float> Run(const KernelTable& kernels) const {
-    AttentionResult<float> r;
-    r.out.assign(d_out.size(), NAN);
+  AttentionResult Run(const KernelTable& kernels) const {
+    AttentionResult r;
+    r.out = Matrix(type, std::vector<float>(d_out.size(), NAN));
     r.log_sums.assign(d_out.size() / static_cast<size_t>(c.dim), NAN);
-    r.d_qkv.assign(qkv.size(), NAN);
+    r.d_qkv = Matrix(type, std::vector<float>(qkv.size(), NAN));
     r.d_bias.assign(bias.size(), NAN);
-    const float *q = qkv.data(), *k = q + k_offset, *v = q + v_offset;
-    kernels.attention_forward(shape, q, k, v, r.out.data(), r.log_sums.data());
-    kernels.attention_backward(shape, q, k, v, r.out.data(), r.log_sums.data(), d_out.data(),
-                               r.d_qkv.data(), r.d_qkv.data() + k_offset, r.d_qkv.data() + v_offset,
-                               bias.empty() ? nullptr : r.d_bias.data());
+    kernels.attention_forward(shape, qkv.at(), qkv.at(k_offset), qkv.at(v_offset), r.out.at(),
+                              r.log_sums.data());
+    kernels.attention_backward(shape, qkv.at(), qkv.at(k_offset), qkv.at(v_offset), r.out.at(),
+                               r.log_sums.data(), d_out.at(), r.d_qkv.at(), r.d_qkv.at(k_offset),
+                               r.d_qkv.at(v_offset), bias.empty() ? nullptr : r.d_bias.data());
     return r;
   }
 
-  AttentionResult<double> Expected() const {
-    AttentionResult<double> r;
+  ExpectedAttention Expected() const {
+    ExpectedAttention r;
+    const std::vector<float> inputs = qkv.floats(), above = d_out.floats();
     r.out.assign(d_out.size(), 0);
     r.d_qkv.assign(qkv.size(), 0);
     r.d_bias.assign(bias.size(), 0);
     for (int32_t s = 0; s < shape.sequences; ++s) {
       for (int32_t h = 0; h < shape.heads; ++h) {
-        for (int32_t i = shape.q_bounds[s]; i < shape.q_bounds[s + 1]; ++i) AddRow(s, h, i, &r);
+        for (int32_t i = shape.q_bounds[s]; i < shape.q_bounds[s + 1]; ++i)
+          AddRow(inputs, above, s, h, i, &r);
       }
     }
     return r;
   }
 
-  void AddRow(int32_t s, int32_t h, int32_t i, AttentionResult<double>* r) const {
+  void AddRow(const std::vector<float>& inputs, const std::vector<float>& above, int32_t s,
+              int32_t h, int32_t i, ExpectedAttention* r) const {
     const int64_t k0 = shape.k_bounds[s], keys = shape.k_bounds[s + 1] - k0;
     const int64_t position = i - shape.q_bounds[s + 1] + keys;
     const int64_t first = c.window > 0 ? std::max<int64_t>(0, position - c.window + 1) : 0;
@@ -123,7 +129,7 @@ struct AttentionProblem {
     for (int64_t j = first; j < end; ++j) {
       double score = 0;
       for (int64_t d = 0; d < c.dim; ++d) {
-        score += double{qkv[q_at(d)]} * qkv[kv_at(k_offset, j, d)];
+        score += double{inputs[q_at(d)]} * inputs[kv_at(k_offset, j, d)];
       }
       p.push_back(std::exp(score * shape.scale + (bias.empty() ? 0.0 : bias[bias_at(j)])));
       factor.push_back(DropoutFactor(shape.dropout, static_cast<uint32_t>(i),
@@ -135,9 +141,9 @@ struct AttentionProblem {
       p[n] /= sum;
       double d_weight = 0;
       for (int64_t d = 0; d < c.dim; ++d) {
-        r->out[out_at(d)] += p[n] * factor[n] * qkv[kv_at(v_offset, j, d)];
-        r->d_qkv[kv_at(v_offset, j, d)] += p[n] * factor[n] * d_out[out_at(d)];
-        d_weight += double{d_out[out_at(d)]} * qkv[kv_at(v_offset, j, d)];
+        r->out[out_at(d)] += p[n] * factor[n] * inputs[kv_at(v_offset, j, d)];
+        r->d_qkv[kv_at(v_offset, j, d)] += p[n] * factor[n] * above[out_at(d)];
+        d_weight += double{above[out_at(d)]} * inputs[kv_at(v_offset, j, d)];
       }
       d_p.push_back(d_weight * factor[n]);
       inner += p[n] * d_p.back();
@@ -147,8 +153,8 @@ struct AttentionProblem {
       const double d_score = p[n] * (d_p[n] - inner);
       if (!bias.empty()) r->d_bias[bias_at(j)] += d_score;
       for (int64_t d = 0; d < c.dim; ++d) {
-        r->d_qkv[q_at(d)] += d_score * shape.scale * qkv[kv_at(k_offset, j, d)];
-        r->d_qkv[kv_at(k_offset, j, d)] += d_score * shape.scale * qkv[q_at(d)];
+        r->d_qkv[q_at(d)] += d_score * shape.scale * inputs[kv_at(k_offset, j, d)];
+        r->d_qkv[kv_at(k_offset, j, d)] += d_score * shape.scale * inputs[q_at(d)];
       }
     }
   }
@@ -156,7 +162,9 @@ struct AttentionProblem {
   AttentionCase c;
   AttentionShape shape;
   int64_t k_offset = 0, v_offset = 0;
-  std::vector<float> qkv, d_out, bias;
+  RowType type;
+  Matrix qkv, d_out;
+  std::vector<float> bias;
 };
 
 }  // namespace thaw

@@ -30,25 +30,51 @@ TEST(PhiloxReference, AnswersTheKnownVector) {
 TEST_P(DropoutTest, IsTheReferenceAtEveryElement) {
   const DropoutSite site = MakeDropoutSite(7, 11, 3, 5, 0.3);
   const int64_t rows = 5, columns = 300;
-  std::vector<float> x(rows * columns, 1);
-  kernels.bias_dropout(rows, columns, x.data(), nullptr, site);
+  Matrix x = Filled(rows * columns, 1);
+  kernels.bias_dropout_add(rows, columns, x.at(), nullptr, site, nullptr, x.at());
+  std::vector<float> factors;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
-      ASSERT_EQ(x[r * columns + c], DropoutFactor(site, static_cast<uint32_t>(r), 0, c))
-          << "row " << r << " column " << c;
+      factors.push_back(DropoutFactor(site, static_cast<uint32_t>(r), 0, c));
+    }
+  }
+  EXPECT_EQ(x, Matrix(type, factors));
+}
+
+TEST_P(DropoutTest, AddsResidualsOfEitherType) {
+  const int64_t rows = 9, columns = 150;
+  const std::vector<float> bias = RandomFloats(columns, 2);
+  for (RowType result : {RowType::kFloat, RowType::kBf16}) {
+    for (const DropoutSite& site : {DropoutSite(), MakeDropoutSite(7, 11, 3, 5, 0.3)}) {
+      const Matrix x = Random(rows * columns, 1);
+      Matrix residual(result, RandomFloats(rows * columns, 3)), y(result, residual.floats());
+      const std::vector<float> xs = x.floats(), residuals = residual.floats();
+      std::vector<double> expected;
+      for (int64_t i = 0; i < rows * columns; ++i) {
+        const double factor = DropoutFactor(site, static_cast<uint32_t>(i / columns), 0,
+                                            static_cast<uint32_t>(i % columns));
+        expected.push_back((double{xs[i]} + bias[i % columns]) * factor + residuals[i]);
+      }
+      kernels.bias_dropout_add(rows, columns, x.at(), bias.data(), site, residual.at(), y.at());
+      ExpectNear(y, expected, 1e-6, result);
+      kernels.bias_dropout_add(rows, columns, x.at(), bias.data(), site, residual.at(),
+                               residual.at());
+      EXPECT_EQ(residual, y);
     }
   }
 }
 
 TEST_P(DropoutTest, DropsTheAskedShareAndAddsTheBias) {
   const int64_t rows = 1000, columns = 384;
-  std::vector<float> x(rows * columns, 0), bias(columns, 2);
-  kernels.bias_dropout(rows, columns, x.data(), bias.data(), MakeDropoutSite(1, 2, 3, 4, 0.1));
+  Matrix x = Filled(rows * columns, 0);
+  const std::vector<float> bias(columns, 2);
+  kernels.bias_dropout_add(rows, columns, x.at(), bias.data(), MakeDropoutSite(1, 2, 3, 4, 0.1),
+                           nullptr, x.at());
   int64_t dropped = 0;
-  for (float value : x) {
+  for (float value : x.floats()) {
     dropped += value == 0;
     if (value != 0) {
-      ASSERT_NEAR(value, 2 / 0.9, 1e-4);
+      ASSERT_NEAR(value, 2 / 0.9, type == RowType::kBf16 ? 1e-2 : 1e-4);
     }
   }
   // Five standard deviations of a binomial.
@@ -73,7 +99,7 @@ TEST(DropoutSites, DifferInEveryPartOfTheKey) {
   EXPECT_FALSE(MakeDropoutSite(1, 1, 1, 1, 0).active());
 }
 
-INSTANTIATE_TEST_SUITE_P(Sets, DropoutTest, ::testing::ValuesIn(RunnableSets()), SetName);
+INSTANTIATE_TEST_SUITE_P(Cases, DropoutTest, ::testing::ValuesIn(RunnableCases()), CaseName);
 
 }  // namespace
 }  // namespace thaw

@@ -85,7 +85,9 @@ TEST_F(Nf4Test, AStandInCarriesItsMatrixAndHasNoNumbers) {
     EXPECT_EQ(stand_in.scalar_type(), torch::kFloat32);
     EXPECT_EQ(Nf4Of(stand_in), matrix.get());
     EXPECT_EQ(Nf4Of(stand_in.detach()), matrix.get());
-    EXPECT_TRUE(at::equal(DenseForNow(stand_in), Dequantised(*matrix)));
+    EXPECT_TRUE(at::equal(DenseForNow(stand_in, torch::kFloat32), Dequantised(*matrix)));
+    EXPECT_TRUE(at::equal(DenseForNow(stand_in, torch::kBFloat16),
+                          Dequantised(*matrix).to(torch::kBFloat16)));
     EXPECT_TRUE(at::equal(Dense(stand_in), Dequantised(*matrix)));
     EXPECT_TRUE(at::mm(weight, stand_in.t()).is_meta());
     EXPECT_THROW(stand_in.data_ptr<float>()[0] = 1, c10::Error);

@@ -1,62 +1,12 @@
 // Every operation of ops.h by the kernels and by the reference: results and all gradients.
-#include <functional>
+#include "tests/worker/model/op_paths.h"
 
-#include "gtest/gtest.h"
-#include "torch/csrc/autograd/autograd.h"
-#include "worker/model/ops.h"
 #include "worker/model/packed_rows.h"
 
 namespace thaw {
 namespace {
 
-using torch::Tensor;
-using Tensors = std::vector<Tensor>;
-using Operation = std::function<Tensors(Path, const Tensors&)>;
-
-const DropoutSite kDrop = MakeDropoutSite(5, 1, 0, 3, 0.25);
-
-void ExpectClose(const Tensor& found, const Tensor& expected, const std::string& what) {
-  ASSERT_EQ(found.defined(), expected.defined()) << what;
-  if (!expected.defined()) return;
-  ASSERT_EQ(found.sizes(), expected.sizes()) << what;
-  const double size = expected.abs().max().item<double>();
-  EXPECT_LT((found - expected).abs().max().item<double>(), 1e-5 * size + 1e-5) << what;
-}
-
-// Runs `operation` by one path, with random gradients at the results, and returns the results and
-// the gradients at the inputs that ask for one.
-Tensors ResultsAndGradients(Path path, const Tensors& inputs, const Operation& operation) {
-  Tensors own, leaves;
-  for (const Tensor& input : inputs) {
-    own.push_back(input.defined() ? input.detach().clone() : input);
-    if (!input.defined() || !input.requires_grad()) continue;
-    own.back().set_requires_grad(true);
-    leaves.push_back(own.back());
-  }
-  Tensors all = operation(path, own), above;
-  torch::manual_seed(9);
-  for (const Tensor& result : all) above.push_back(at::randn_like(result));
-  const Tensors gradients = torch::autograd::grad(all, leaves, above, std::nullopt, false, true);
-  all.insert(all.end(), gradients.begin(), gradients.end());
-  return all;
-}
-
-void ExpectPathsAgree(const Tensors& inputs, const Operation& operation) {
-  const Tensors found = ResultsAndGradients(Path::kKernels, inputs, operation);
-  const Tensors expected = ResultsAndGradients(Path::kReference, inputs, operation);
-  ASSERT_EQ(found.size(), expected.size());
-  for (size_t i = 0; i < found.size(); ++i) {
-    ExpectClose(found[i], expected[i], "tensor " + std::to_string(i));
-  }
-}
-
-Tensor Random(at::IntArrayRef shape, uint64_t seed) {
-  torch::manual_seed(seed);
-  return at::randn(shape).set_requires_grad(true);
-}
-
-// What comes straight from an operation that does not keep its result.
-Tensor Fresh(const Tensor& x) { return x * 1; }
+using namespace op_paths;
 
 TEST(OpPaths, Norms) {
   for (NormKind kind : {NormKind::kLayer, NormKind::kRms}) {
@@ -137,10 +87,6 @@ TEST(OpPaths, Embeddings) {
     }
   }
 }
-
-constexpr ActivationKind kKinds[] = {ActivationKind::kGeluErf,   ActivationKind::kGeluTanh,
-                                     ActivationKind::kRelu,      ActivationKind::kSilu,
-                                     ActivationKind::kQuickGelu, ActivationKind::kTanh};
 
 TEST(OpPaths, Mlps) {
   for (ActivationKind kind : kKinds) {
