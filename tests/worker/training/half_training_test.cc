@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
+#include <ostream>
 #include <random>
 #include <set>
 #include <vector>
@@ -40,8 +42,7 @@ constexpr char kAdapter[] = R"(
   validation_fraction: 0.2 precision: BF16 output: ADAPTER
   added_part { lora { rank: 4 alpha: 8 dropout: 0.2 } }
   phases { selector { kind: ADDED_PARTS } learning_rate: 0.01 steps: 5 }
-  phases { selector { any_of { values { kind: ADDED_PARTS } values { head_only: true } } }
-           learning_rate: 0.01 steps: 5 }
+  phases { selector { kind: ADDED_PARTS and_not { last_blocks: 1 } } learning_rate: 0.01 steps: 5 }
   evaluation { every_steps: 3 metric: LOSS }
 )";
 constexpr char kMergedDora[] = R"(
@@ -75,6 +76,7 @@ struct HalfCase {
   const char* writer;  // a fixture that writes, trained on completions; null: the toy classifier
   const char* program;
 };
+void PrintTo(const HalfCase& one, std::ostream* out) { *out << one.name; }
 constexpr HalfCase kCases[] = {{"bert_gradual", nullptr, kGradual},
                                {"bert_full", nullptr, kFull},
                                {"bert_lora", nullptr, kAdapter},
