@@ -294,7 +294,8 @@ absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::s
     THAW_RETURN_IF_ERROR(ApplyInput(transaction, &live.row, input));
   }
   bool steered = false;
-  THAW_RETURN_IF_ERROR(AppendReported(transaction, &live.row, &attempt, report.mutable_events(), &steered));
+  THAW_RETURN_IF_ERROR(
+      AppendReported(transaction, &live.row, &attempt, report.mutable_events(), &steered));
   if (report.has_progress()) live.row.progress = std::move(*report.mutable_progress());
   if (accepts || attempt.acknowledged != acknowledged_before) {
     THAW_RETURN_IF_ERROR(

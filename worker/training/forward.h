@@ -18,8 +18,8 @@ class TrainedGroups {
   // Nothing is trained: evaluation and prediction.
   TrainedGroups() = default;
   // The names must be parameters of `model`.
-  // With `recomputes`, what goes on within a block that autograd has to see is computed again in the
-  // backward pass (recomputed_block.h), for the same bits.
+  // With `recomputes`, what goes on within a block that autograd has to see is computed again in
+  // the backward pass (recomputed_block.h), for the same bits.
   TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names,
                 bool frozen_dropout = false, bool recomputes = false);
 

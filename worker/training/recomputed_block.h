@@ -1,5 +1,5 @@
-// Blocks whose activations are not kept for the backward pass (Chen et al., "Training deep nets with
-// sublinear memory cost", arXiv 1604.06174).
+// Blocks whose activations are not kept for the backward pass (Chen et al., "Training deep nets
+// with sublinear memory cost", arXiv 1604.06174).
 #pragma once
 
 #include <functional>

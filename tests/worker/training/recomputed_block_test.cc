@@ -1,4 +1,6 @@
 // What a block's activations are computed again for gives the same bits, and nothing of it is kept.
+#include "worker/training/recomputed_block.h"
+
 #include <gtest/gtest.h>
 
 #include <map>
@@ -6,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/worker/training/toy_job.h"
-#include "worker/training/recomputed_block.h"
 
 namespace thaw {
 namespace {
@@ -73,11 +74,12 @@ Trained TrainedWith(const RecomputedTraining& test, const std::string& recompute
                                    : MakeToyModel(FreshDirectory("model"), 0.1);
   const std::string data = writes ? MakeToyTexts(FreshDirectory("dataset"), 24, 5)
                                   : MakeToyDataset(FreshDirectory("dataset"), 24, 5);
-  const internal::Run run = ToyTraining(
-      model, data,
-      absl::StrCat(test.training, " validation_fraction: 0 batch { examples_per_step: 6 "
-                                  "tokens_per_micro_step: 40 } recompute_activations: ",
-                   recompute));
+  const internal::Run run =
+      ToyTraining(model, data,
+                  absl::StrCat(test.training,
+                               " validation_fraction: 0 batch { examples_per_step: 6 "
+                               "tokens_per_micro_step: 40 } recompute_activations: ",
+                               recompute));
   RecordingSink sink;
   const internal::Ended ended = RunAttempt(run, &sink);
   EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
@@ -87,9 +89,11 @@ Trained TrainedWith(const RecomputedTraining& test, const std::string& recompute
 TEST(RecomputedBlock, ChangesNoBitOfATraining) {
   const std::string everything =
       "phases { selector { everything: true } learning_rate: 0.01 steps: 4 }";
-  const std::string parts = "phases { selector { kind: ADDED_PARTS } learning_rate: 0.01 steps: 4 }";
-  const std::string low_rank = parts + " added_part { lora { rank: 4 alpha: 8 dropout: 0.1 } }"
-                                       " output: MERGED completion {}";
+  const std::string parts =
+      "phases { selector { kind: ADDED_PARTS } learning_rate: 0.01 steps: 4 }";
+  const std::string low_rank = parts +
+                               " added_part { lora { rank: 4 alpha: 8 dropout: 0.1 } }"
+                               " output: MERGED completion {}";
   const std::string written = everything + " completion {}";
   const std::string bits = everything + " precision: BF16";
   const std::string to_sequence = everything + " sequence_to_sequence {}";
