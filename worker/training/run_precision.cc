@@ -7,7 +7,6 @@
 #include "common/base/status.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/planned_training.h"
-#include "worker/kernels/kernels.h"
 
 namespace thaw {
 namespace {
@@ -22,10 +21,8 @@ v1::Precision PrecisionOf(const internal::Run& run) {
 
 bool ComputesInHalf(const internal::Run& run) { return PrecisionOf(run) == v1::BF16; }
 
-absl::Status CheckProcessor(const internal::Run& run) {
-  if (!ComputesInHalf(run) || Kernels().instruction_set == InstructionSet::kAvx512) {
-    return absl::OkStatus();
-  }
+absl::Status CheckProcessor(const internal::Run& run, const KernelTable* avx512) {
+  if (!ComputesInHalf(run) || avx512 != nullptr) return absl::OkStatus();
   return WithReason(
       absl::UnimplementedError("precision BF16 needs a processor with AVX-512, which this worker's "
                                "is not: submit with precision FP32, or start a worker on one"),
