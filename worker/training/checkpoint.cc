@@ -153,6 +153,9 @@ internal::Fingerprint CurrentFingerprint(bool half) {
     case InstructionSet::kAvx512:
       result.set_instruction_set("avx512");
       break;
+    case InstructionSet::kAmx:
+      result.set_instruction_set("amx");
+      break;
   }
   result.set_libtorch_instruction_set(at::get_cpu_capability());
   result.set_libtorch_version(TORCH_VERSION);
