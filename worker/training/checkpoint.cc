@@ -151,10 +151,8 @@ internal::Fingerprint CurrentFingerprint(bool half) {
       result.set_instruction_set("avx2");
       break;
     case InstructionSet::kAvx512:
+    case InstructionSet::kAmx:  // the same bits but in bf16, of which more below
       result.set_instruction_set("avx512");
-      break;
-    case InstructionSet::kAmx:
-      result.set_instruction_set("amx");
       break;
   }
   result.set_libtorch_instruction_set(at::get_cpu_capability());

@@ -38,12 +38,11 @@ absl::Status CheckFamily(const internal::Run& run, absl::string_view model_type)
 }
 
 absl::string_view HalfInstructionSet() {
+  if (Kernels().instruction_set == InstructionSet::kAmx) return "amx_bf16";
+  constexpr char kAvx512Bf16[] = "avx512_bf16";
   const auto capabilities = at::cpu::get_cpu_capabilities();
-  for (const char* set : {"amx_bf16", "avx512_bf16"}) {
-    const auto found = capabilities.find(set);
-    if (found != capabilities.end() && found->second.toBool()) return set;
-  }
-  return "avx512";
+  const auto found = capabilities.find(kAvx512Bf16);
+  return found != capabilities.end() && found->second.toBool() ? kAvx512Bf16 : "avx512";
 }
 
 }  // namespace thaw

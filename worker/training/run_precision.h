@@ -18,7 +18,7 @@ absl::Status CheckProcessor(const internal::Run& run,
 // INVALID_ARGUMENT, naming the field, where models of this type cannot.
 absl::Status CheckFamily(const internal::Run& run, absl::string_view model_type);
 
-// "amx_bf16", "avx512_bf16" or "avx512": what LibTorch multiplies bf16 with on this machine.
+// "amx_bf16", "avx512_bf16" or "avx512": what bf16 is multiplied with on this machine.
 absl::string_view HalfInstructionSet();
 
 }  // namespace thaw
