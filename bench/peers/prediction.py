@@ -21,6 +21,7 @@ class Prediction:
         dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
         self.model = kind.from_pretrained(directory, dtype=dtype).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
+        self.spellings = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))]) if case.task == "generate" else []
         if args.compile:
             self.model.forward = torch.compile(self.model.forward, dynamic=True)
 
@@ -49,12 +50,12 @@ class Prediction:
         self.tokenizer.padding_side = self.tokenizer.truncation_side = "left"
         batch = self.tokenizer(prompts, padding=True, truncation=True, max_length=self.case.max_length, return_tensors="pt")
         out = self.model.generate(**batch, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
-        return out[:, batch["input_ids"].shape[1]:].numel()
+        return out[:, batch["input_ids"].shape[1]:]
 
     def window(self):
         if self.case.task == "embed":
             return self.embed([row["text"] for row in self.rows_read])[1]
-        return self.generate([row["prompt"] for row in self.rows_read], self.case.new_tokens)
+        return self.generate([row["prompt"] for row in self.rows_read], self.case.new_tokens).numel()
 
     def prepare(self, precision):
         self.rows_read = self.rows(precision)
@@ -72,15 +73,23 @@ class Prediction:
         if self.case.task == "embed":
             own = self.embed([row["text"] for row in rows])[0]
             return {"difference": float((load_file(answers)["embeddings"] - own).abs().max()), "tokens": tokens}
-        worst = 0.0
-        for example, answer in zip(examples, read(answers)):
-            # By the peer's model: how much less probable each token of ours is than the one it likes best there.
-            new = self.tokenizer(answer["text"], add_special_tokens=False)["input_ids"]
-            logits = self.model(torch.tensor([example["input_ids"] + new])).logits[0, len(example["input_ids"]) - 1:-1].float()
-            likely = logits.log_softmax(-1)
-            chosen = likely.gather(1, torch.tensor(new).unsqueeze(1)).squeeze(1)
-            worst = max(worst, float((likely.max(-1).values - chosen).mean()))
+        own = self.tokenizer.batch_decode(self.generate([row["prompt"] for row in rows], cases.GATE_STEPS))
+        worst = max(0 if answer["text"] == text else self.regret(example["input_ids"], answer["text"])
+                    for example, answer, text in zip(examples, read(answers), own))
         return {"difference": worst, "tokens": tokens}
+
+    def regret(self, ids, text):
+        """By the peer's model: how much less probable (in nats, on average) each token of `text` is than the one it likes best.
+
+        Of several tokens that the text may go on with, such as one line break or two, it was the most probable."""
+        lost, count = 0.0, 0
+        while text:
+            likely = self.model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+            best, order = float(likely.max()), likely.argsort(descending=True).tolist()
+            token = next(i for i in order if self.spellings[i] and text.startswith(self.spellings[i]))
+            lost, count = lost + best - float(likely[token]), count + 1
+            ids, text = ids + [token], text[len(self.spellings[token]):]
+        return lost / max(count, 1)
 
 
 def serve(case, args, line):

@@ -26,6 +26,8 @@ def build(case, args, inputs, gate):
     dtype = torch.bfloat16 if args.base_bf16 and case.adapter else torch.float32
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
     model.config.use_cache = False
+    # By the name of its class alone Trainer counts GPT-2's first token among those that are predicted, and its loss is too low.
+    model.loss_type = "ForCausalLM"
     if case.adapter:
         model = PeftModel.from_pretrained(model, inputs.adapter(case), is_trainable=True)
     return model
