@@ -145,8 +145,8 @@ def main():
             entry = measure(case, precision, setup, chosen, probed["gflop_per_cpu_second"][precision])
             results["cases"].append(entry)
             save()
-            print(summary.table(summary.HEADER, [summary.row(entry)]).splitlines()[-1], flush=True)
-    print("\n" + summary.table(summary.HEADER, [summary.row(entry) for entry in results["cases"]]))
+            print(" | ".join(summary.speed_row(entry)), flush=True)
+    print("\n" + summary.tables(results["cases"]))
     print(f"\n{out}: {results['took_seconds']} s, load {results['load']['before'][0]:.1f} before, {results['load']['after'][0]:.1f} after")
     sys.exit(any("figures" not in entry and "not supported" not in entry["why"] for entry in results["cases"]))
 

@@ -42,10 +42,10 @@ def gate_orders(case):
 class OurTraining:
     """A training by thaw-trainer. One that goes on is stopped by signal between windows."""
 
-    def __init__(self, case, precision, setup):
-        self.case, self.precision, self.setup = case, precision, setup
+    def __init__(self, case, precision, setup, data=None):
+        """data: a file of rows other than the case's own."""
+        self.case, self.precision, self.setup, self.data = case, precision, setup, data
         self.trainer, self.peak, self.starts = None, 0, []
-        self.rows = setup.inputs.facts(case, precision)["rows"]
 
     def begin(self, trainer, which, phases, batch, max_length, validate=False):
         case, gate = self.case, which == "gate"
@@ -54,7 +54,7 @@ class OurTraining:
             # Metric points are at most ten a second, but there is one before every evaluation.
             asked["training"]["evaluation"] = {"keepBest": False, "everySteps": 1}
         base = self.setup.inputs.model(case.model, gate)
-        data = self.setup.inputs.data(case, which)
+        data = self.data or self.setup.inputs.data(case, which)
         trainer.run(asked, self.setup.inputs.adapter(case) or base, data, base=base if case.adapter else None,
                     validation=data if validate else None, validation_rows=VALIDATION_ROWS)
 

@@ -40,24 +40,47 @@ def mark(reached):
     return "yes" if reached else "no"
 
 
-HEADER = ("case", "peer", "tokens per CPU-second, ours", "peer", "tokens per second, ours", "peer", "speed", "goal", "reached",
-          "memory MiB, ours", "peer", "share", "at most", "reached", "of the peak, ours", "peer")
+def share(value):
+    return f"{100 * value:.0f} %"
 
 
-def row(entry):
-    """Cells of the table for one case of the results."""
-    named = f"{entry['name']} {entry['precision']}"
+SPEED = ("case", "peer", "tokens per CPU-second: ours", "the peer's", "tokens per second: ours", "the peer's", "times as fast", "goal")
+REST = ("case", "peer", "peak MiB: ours", "the peer's", "share", "goal", "useful FLOPs of the peak: ours", "the peer's", "gate")
+
+
+def head(entry):
+    return [f"{entry['name']} {entry['precision']}", entry["peer"]]
+
+
+def gate(entry):
+    found = entry.get("gate")
+    return f"{found['difference']:.1g} of {found['tolerance']:g}" if found else ""
+
+
+def speed_row(entry):
     if "figures" not in entry:
-        return [named, entry["peer"], entry["why"], *[""] * (len(HEADER) - 3)]
+        return [*head(entry), entry["why"], *[""] * (len(SPEED) - 3)]
     figures = entry["figures"]
     ours, peer, goal = figures["ours"], figures["peer"], figures["goal"]
-    share = f"{100 * goal['memory']:.0f} %" if goal["memory"] else "–"
-    return [named, entry["peer"], ranged(ours["tokens_per_cpu_second"]), ranged(peer["tokens_per_cpu_second"]),
-            ranged(ours["tokens_per_second"]), ranged(peer["tokens_per_second"]),
-            ranged(figures["ratio"][goal["unit"]]), f"{goal['speed']:g}", mark(figures["reached"]["speed"]),
-            f"{ours['peak_mib']:,}", f"{peer['peak_mib']:,}", f"{100 * figures['memory']:.0f} %", share,
-            mark(figures["reached"]["memory"]), f"{100 * ours['flop_share']:.0f} %", f"{100 * peer['flop_share']:.0f} %"]
+    per = " (per second)" if goal["unit"] == "second" else ""
+    return [*head(entry), ranged(ours["tokens_per_cpu_second"]), ranged(peer["tokens_per_cpu_second"]),
+            ranged(ours["tokens_per_second"]), ranged(peer["tokens_per_second"]), ranged(figures["ratio"][goal["unit"]]) + per,
+            f"{goal['speed']:g}: {mark(figures['reached']['speed'])}"]
+
+
+def rest_row(entry):
+    if "figures" not in entry:
+        return [*head(entry), *[""] * (len(REST) - 3), gate(entry)]
+    figures = entry["figures"]
+    ours, peer, goal = figures["ours"], figures["peer"], figures["goal"]
+    return [*head(entry), f"{ours['peak_mib']:,}", f"{peer['peak_mib']:,}", share(figures["memory"]),
+            f"{share(goal['memory'])}: {mark(figures['reached']['memory'])}" if goal["memory"] else "–",
+            share(ours["flop_share"]), share(peer["flop_share"]), gate(entry)]
 
 
 def table(header, rows):
     return "\n".join(["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)])
+
+
+def tables(entries):
+    return "\n\n".join([table(SPEED, map(speed_row, entries)), table(REST, map(rest_row, entries))])
