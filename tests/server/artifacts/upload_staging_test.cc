@@ -82,6 +82,30 @@ TEST_F(UploadStagingTest, ANewerWriteEndsAnOlderOne) {
   EXPECT_TRUE(Finish(upload).ok());
 }
 
+TEST_F(UploadStagingTest, WhatIsWrittenAgainIsWhatCounts) {
+  const std::string right = CreateDataset("0123456789");
+  Send(right, "data.jsonl", 0, "01234XXXXX");
+  Send(right, "data.jsonl", 5, "56789");
+  EXPECT_TRUE(Finish(right).ok());
+  const std::string wrong = CreateDataset("0123456789");
+  Send(wrong, "data.jsonl", 0, "0123456789");
+  Send(wrong, "data.jsonl", 5, "XXXXX");
+  EXPECT_EQ(ReasonOf(Finish(wrong).status()), "HASH_MISMATCH");
+  // It was emptied: from the start it can still come right.
+  EXPECT_EQ(Committed(wrong), 0);
+  Send(wrong, "data.jsonl", 0, "012345");
+  Send(wrong, "data.jsonl", 6, "6789");
+  EXPECT_TRUE(Finish(wrong).ok());
+}
+
+TEST_F(UploadStagingTest, WhatAnEarlierProcessWroteIsReadAgain) {
+  const std::string upload = CreateDataset("0123456789");
+  Send(upload, "data.jsonl", 0, "01XX");
+  Restart();
+  Send(upload, "data.jsonl", 4, "456789");
+  EXPECT_EQ(ReasonOf(Finish(upload).status()), "HASH_MISMATCH");
+}
+
 TEST_F(UploadStagingTest, TakesNoMoreThanAnnounced) {
   const std::string upload = CreateDataset("0123");
   auto writer = staging().StartWrite(upload, "data.jsonl", 0);
