@@ -84,12 +84,12 @@ TEST_F(UploadStagingTest, ANewerWriteEndsAnOlderOne) {
 
 TEST_F(UploadStagingTest, WhatIsWrittenAgainIsWhatCounts) {
   const std::string right = CreateDataset("0123456789");
-  Send(right, "data.jsonl", 0, "01234XXXXX");
+  Send(right, "data.jsonl", 0, "0123498765");
   Send(right, "data.jsonl", 5, "56789");
   EXPECT_TRUE(Finish(right).ok());
   const std::string wrong = CreateDataset("0123456789");
   Send(wrong, "data.jsonl", 0, "0123456789");
-  Send(wrong, "data.jsonl", 5, "XXXXX");
+  Send(wrong, "data.jsonl", 5, "98765");
   EXPECT_EQ(ReasonOf(Finish(wrong).status()), "HASH_MISMATCH");
   // It was emptied: from the start it can still come right.
   EXPECT_EQ(Committed(wrong), 0);
