@@ -212,6 +212,7 @@ absl::StatusOr<v1::WorkerStatus> Dispatcher::Impl::DrainWorker(const std::string
   }
   Worker& worker = found->second;
   worker.record.draining = true;
+  Consider(worker);
   Write(
       0, [record = worker.record](Transaction& t) { return PutWorker(t, record); },
       [](const absl::Status&) {});
@@ -285,11 +286,10 @@ void Dispatcher::Impl::Tick() {
     MutexLock lock(mutex_);
     if (!started_ || stopped_) return;
     const int64_t now = clock_.BootMicros();
-    ExpireLeases(now);
+    CheckWorkers(now);
     TakeBackOffers(now);
     RunScheduler(now);
     AnswerCalls(now, &actions);
-    ForgetWorkers(now);
     ThinOldMetrics(now);
     ComputeDeadline(now);
   }

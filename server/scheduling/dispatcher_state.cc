@@ -77,6 +77,7 @@ uint64_t Dispatcher::Impl::Admit(const v1::SyncRequest& request, Arrival arrived
   worker.last_number = request.number();
   worker.last_sync = now;
   worker.record.seen_micros = clock_.WallMicros();
+  next_worker_check_ = std::min(next_worker_check_, LeaseEnd(worker));
 
   if (const auto earlier = calls_.find(worker.call); earlier != calls_.end()) {
     actions->push_back(
@@ -109,6 +110,7 @@ uint64_t Dispatcher::Impl::Admit(const v1::SyncRequest& request, Arrival arrived
     }
   }
   FindMissing(ticket, worker, request);
+  Consider(worker);
   return ticket;
 }
 
@@ -118,8 +120,10 @@ void Dispatcher::Impl::Report(uint64_t ticket, const v1::SyncRequest& request,
   Write(
       ticket,
       [worker = request.worker(), incarnation = request.incarnation(), number = request.number(),
-       report, attempt](Transaction& t) -> absl::Status {
-        THAW_ASSIGN_OR_RETURN(*attempt, ApplyReport(t, worker, incarnation, number, report));
+       report, attempt](Transaction& t) mutable -> absl::Status {
+        // Run once at most, and the points are many.
+        THAW_ASSIGN_OR_RETURN(*attempt,
+                              ApplyReport(t, worker, incarnation, number, std::move(report)));
         return absl::OkStatus();
       },
       [this, attempt](const absl::Status& status) {
@@ -137,7 +141,7 @@ void Dispatcher::Impl::ReportStale(uint64_t ticket, const v1::SyncRequest& reque
   Write(
       ticket,
       [worker = request.worker(), incarnation = request.incarnation(), number = request.number(),
-       report, outcome](Transaction& t) -> absl::Status {
+       report, outcome](Transaction& t) mutable -> absl::Status {
         const absl::StatusOr<AttemptRecord> known = GetAttempt(t, report.attempt_id());
         if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
         // The answer that told the worker so may have been lost.
@@ -154,7 +158,7 @@ void Dispatcher::Impl::ReportStale(uint64_t ticket, const v1::SyncRequest& reque
             (known->state == AttemptState::kOffered || known->state == AttemptState::kAccepted);
         if (back || live) {
           THAW_ASSIGN_OR_RETURN(outcome->attempt,
-                                ApplyReport(t, worker, incarnation, number, report));
+                                ApplyReport(t, worker, incarnation, number, std::move(report)));
           return absl::OkStatus();
         }
         t.CountFenced();
@@ -217,7 +221,11 @@ void Dispatcher::Impl::EndLive(uint64_t ticket, const std::string& attempt_id, L
     const auto found = live_.find(attempt_id);
     if (found == live_.end()) return;
     found->second.ending = false;
-    if (!status.ok()) found->second.retry_at = clock_.BootMicros() + kRetryWriteMicros;
+    if (!status.ok()) {
+      found->second.retry_at = clock_.BootMicros() + kRetryWriteMicros;
+      next_worker_check_ = std::min(next_worker_check_, found->second.retry_at);
+    }
+    Consider(workers_.at(found->second.worker));
   });
 }
 
@@ -231,6 +239,7 @@ void Dispatcher::Impl::Write(uint64_t ticket, std::function<absl::Status(Transac
       THAW_LOG(kError, "dispatcher_write_failed", {"error", status.message()});
     }
     if (const auto call = calls_.find(ticket); call != calls_.end()) {
+      considered_.insert(ticket);
       if (--call->second.writes == 0 && options_.on_sync_commit_seconds) {
         const std::chrono::duration<double> took =
             std::chrono::steady_clock::now() - call->second.arrived;
@@ -253,6 +262,11 @@ void Dispatcher::Impl::Accept(const AttemptRecord& attempt) {
   live.accepted_number = attempt.accepted_number;
   live.acknowledged = attempt.acknowledged;
   live.assignment.reset();
+  Consider(workers_.at(live.worker));
+}
+
+void Dispatcher::Impl::Consider(const Worker& worker) {
+  if (worker.call != 0) considered_.insert(worker.call);
 }
 
 void Dispatcher::Impl::OnJobsChanged(const std::vector<JobView>& views) {
@@ -305,6 +319,7 @@ void Dispatcher::Impl::AddLive(const JobView& view) {
   Live& live = live_[view.attempt_id];
   live.job_state = view.state;
   live.steerings = view.steerings;
+  Consider(workers_[view.worker]);
   if (!live.job.empty()) return;
   attempt_of_[view.id] = view.attempt_id;
   live.job = view.id;
@@ -315,6 +330,8 @@ void Dispatcher::Impl::AddLive(const JobView& view) {
   worker.record.name = view.worker;
   if (worker.last_sync == 0) worker.last_sync = live.begun;
   worker.attempts.insert(view.attempt_id);
+  unsent_.insert(view.attempt_id);
+  next_worker_check_ = std::min(next_worker_check_, LeaseEnd(worker));
   live.hold.owner = view.owner;
   live.hold.device_count = std::max(1, view.resources.device_count());
   live.hold.min_memory_bytes = view.resources.min_memory_bytes();
@@ -335,7 +352,9 @@ void Dispatcher::Impl::RemoveLive(const std::string& attempt_id) {
   recent_use_[live.owner] += live.hold.device_count * static_cast<double>(now - live.begun) / 1e6;
   if (const auto worker = workers_.find(live.worker); worker != workers_.end()) {
     worker->second.attempts.erase(attempt_id);
+    Consider(worker->second);
   }
+  unsent_.erase(attempt_id);
   attempt_of_.erase(live.job);
   live_.erase(found);
   Changed();

@@ -124,9 +124,13 @@ class Dispatcher::Impl {
   void AddLive(const JobView& view);
   void RemoveLive(const std::string& attempt_id);
 
-  void ExpireLeases(int64_t now);
+  // The worker's held Sync may have an answer now.
+  void Consider(const Worker& worker);
+
+  // Of the workers whose time has come: leases end, and the long silent are forgotten.
+  void CheckWorkers(int64_t now);
+  void Expire(const std::string& name, Worker& worker, int64_t now);
   void TakeBackOffers(int64_t now);
-  void ForgetWorkers(int64_t now);
   void ThinOldMetrics(int64_t now);
   SchedulerInput BuildInput(int64_t now) const;
   const QueueView& View(int64_t now) const;
@@ -162,10 +166,16 @@ class Dispatcher::Impl {
   bool wake_ THAW_GUARDED_BY(mutex_) = false;
   int64_t deadline_ THAW_GUARDED_BY(mutex_) = 0;
   uint64_t last_ticket_ THAW_GUARDED_BY(mutex_) = 0;
+  // In the order of arrival, and so of hold_until.
   std::map<uint64_t, Call> calls_ THAW_GUARDED_BY(mutex_);
+  // A look must not walk through all that hang: these are the ones of whom something is new.
+  std::set<uint64_t> considered_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, Worker> workers_ THAW_GUARDED_BY(mutex_);
+  // BootMicros: nothing is due of any worker before.
+  int64_t next_worker_check_ THAW_GUARDED_BY(mutex_) = 0;
   std::map<std::string, Live> live_ THAW_GUARDED_BY(mutex_);               // by attempt id
   std::map<std::string, std::string> attempt_of_ THAW_GUARDED_BY(mutex_);  // job -> live attempt
+  std::set<std::string> unsent_ THAW_GUARDED_BY(mutex_);  // attempts that no worker has heard of
   JobQueue queue_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, Given> given_ THAW_GUARDED_BY(mutex_);  // not in queue_ meanwhile
   // When a back-off ends, and whose; BootMicros.

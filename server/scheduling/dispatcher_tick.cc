@@ -74,47 +74,63 @@ int64_t Dispatcher::Impl::ViewGap() const {
   return (workers / kWorkersPerMilli + jobs / kJobsPerMilli) * 1'000;
 }
 
-void Dispatcher::Impl::ExpireLeases(int64_t now) {
-  for (auto& [name, worker] : workers_) {
-    if (now < LeaseEnd(worker)) continue;
-    if (worker.lease_stands) {
-      worker.lease_stands = false;
-      Changed();
-      if (!worker.attempts.empty()) ++leases_lost_;
+void Dispatcher::Impl::CheckWorkers(int64_t now) {
+  if (now < next_worker_check_) return;
+  next_worker_check_ = std::numeric_limits<int64_t>::max();
+  for (auto entry = workers_.begin(); entry != workers_.end();) {
+    auto& [name, worker] = *entry;
+    int64_t next = LeaseEnd(worker);
+    if (now >= next) {
+      Expire(name, worker, now);
+      next = worker.last_sync + InMicros(options_.forget_worker_seconds);
+      if (worker.attempts.empty() && worker.call == 0 && now >= next) {
+        Write(
+            0, [gone = name](Transaction& t) { return DeleteWorker(t, gone); },
+            [](const absl::Status&) {});
+        entry = workers_.erase(entry);
+        continue;
+      }
+      // Something keeps it.
+      if (now >= next) next = now + InMicros(options_.busy_interval_seconds);
+      for (const std::string& id : worker.attempts) {
+        // What is being written brings its own news.
+        const Live& live = live_.at(id);
+        next = live.ending ? next : std::min(next, live.retry_at);
+      }
     }
-    for (const std::string& id : worker.attempts) {
-      Live& live = live_.at(id);
-      if (live.ending || now < live.retry_at) continue;
-      Drop(0, id, live,
-           absl::StrCat("worker ", name, " was not heard of for ",
-                        (now - worker.last_sync) / 1'000'000, " s"));
-    }
+    next_worker_check_ = std::min(next_worker_check_, next);
+    ++entry;
+  }
+}
+
+void Dispatcher::Impl::Expire(const std::string& name, Worker& worker, int64_t now) {
+  if (worker.lease_stands) {
+    worker.lease_stands = false;
+    Changed();
+    if (!worker.attempts.empty()) ++leases_lost_;
+  }
+  for (const std::string& id : worker.attempts) {
+    Live& live = live_.at(id);
+    if (live.ending || now < live.retry_at) continue;
+    Drop(0, id, live,
+         absl::StrCat("worker ", name, " was not heard of for ",
+                      (now - worker.last_sync) / 1'000'000, " s"));
   }
 }
 
 void Dispatcher::Impl::TakeBackOffers(int64_t now) {
-  for (auto& [id, live] : live_) {
-    if (live.accepted || live.sent || !live.assignment.has_value()) continue;
-    if (live.ending || now < live.retry_at) continue;
+  for (auto entry = unsent_.begin(); entry != unsent_.end();) {
+    Live& live = live_.at(*entry);
+    if (live.accepted || live.sent) {
+      entry = unsent_.erase(entry);
+      continue;
+    }
+    const std::string& id = *entry++;
+    if (!live.assignment.has_value() || live.ending || now < live.retry_at) continue;
     const Worker& worker = workers_.at(live.worker);
     if (live.job_state == v1::Job::CANCELLING || worker.draining() ||
         now - live.begun >= InMicros(options_.offer_timeout_seconds)) {
       Withdraw(0, id, live);
-    }
-  }
-}
-
-void Dispatcher::Impl::ForgetWorkers(int64_t now) {
-  for (auto entry = workers_.begin(); entry != workers_.end();) {
-    const Worker& worker = entry->second;
-    if (worker.attempts.empty() && worker.call == 0 &&
-        now - worker.last_sync >= InMicros(options_.forget_worker_seconds)) {
-      Write(
-          0, [name = entry->first](Transaction& t) { return DeleteWorker(t, name); },
-          [](const absl::Status&) {});
-      entry = workers_.erase(entry);
-    } else {
-      ++entry;
     }
   }
 }
@@ -222,6 +238,7 @@ void Dispatcher::Impl::Begin(const JobAssignment& assignment) {
       [this, id, built, job = assignment.job](const absl::Status& status) {
         if (const auto found = live_.find(id); found != live_.end()) {
           found->second.assignment = std::move(*built);
+          Consider(workers_.at(found->second.worker));
         }
         const auto back = given_.find(job);
         if (back == given_.end()) return;
@@ -287,7 +304,14 @@ std::optional<v1::SyncResponse> Dispatcher::Impl::Answer(const Call& call, Worke
 }
 
 void Dispatcher::Impl::AnswerCalls(int64_t now, Actions* actions) {
-  for (auto entry = calls_.begin(); entry != calls_.end();) {
+  for (const auto& [ticket, call] : calls_) {
+    if (now < call.hold_until) break;
+    considered_.insert(ticket);
+  }
+  const std::set<uint64_t> tickets = std::exchange(considered_, {});
+  for (const uint64_t ticket : tickets) {
+    const auto entry = calls_.find(ticket);
+    if (entry == calls_.end()) continue;
     Call& call = entry->second;
     Worker& worker = workers_.at(call.worker);
     std::optional<absl::StatusOr<v1::SyncResponse>> answer;
@@ -298,33 +322,27 @@ void Dispatcher::Impl::AnswerCalls(int64_t now, Actions* actions) {
         answer = *std::move(response);
       }
     }
-    if (!answer.has_value()) {
-      ++entry;
-      continue;
-    }
+    if (!answer.has_value()) continue;
     actions->push_back(
         [done = std::move(call.done), result = *std::move(answer)] { done(result); });
     worker.call = 0;
-    entry = calls_.erase(entry);
+    calls_.erase(entry);
   }
 }
 
 void Dispatcher::Impl::ComputeDeadline(int64_t now) {
-  int64_t deadline = next_thinning_;
-  for (const auto& [name, worker] : workers_) {
-    if (worker.lease_stands) deadline = std::min(deadline, LeaseEnd(worker));
-  }
+  int64_t deadline = std::min(next_thinning_, next_worker_check_);
   for (const auto& [ticket, call] : calls_) {
-    if (call.writes == 0) deadline = std::min(deadline, call.hold_until);
-  }
-  for (const auto& [id, live] : live_) {
     // What is being written wakes us when it is done.
-    if (live.ending) continue;
-    if (live.retry_at > now) {
-      deadline = std::min(deadline, live.retry_at);
-    } else if (!live.accepted && !live.sent && live.assignment.has_value()) {
-      deadline = std::min(deadline, live.begun + InMicros(options_.offer_timeout_seconds));
-    }
+    if (call.writes != 0) continue;
+    deadline = std::min(deadline, call.hold_until);
+    break;
+  }
+  for (const std::string& id : unsent_) {
+    const Live& live = live_.at(id);
+    if (live.sent || live.ending || !live.assignment.has_value()) continue;
+    deadline = std::min(
+        deadline, std::max(live.retry_at, live.begun + InMicros(options_.offer_timeout_seconds)));
   }
   if (!backing_off_.empty()) deadline = std::min(deadline, backing_off_.begin()->first);
   if (reschedule_) {

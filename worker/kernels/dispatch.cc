@@ -1,3 +1,7 @@
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +16,31 @@ namespace thaw {
 const KernelTable& GenericKernels();
 const KernelTable& Avx2Kernels();
 const KernelTable& Avx512Kernels();
+const KernelTable& AmxKernels();
+
+namespace {
+
+bool HasAvx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+// Asks the system for the tiles, too: without its leave they trap. It holds for all threads.
+bool HasAmx() {
+  static const bool found = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!HasAvx512() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+    if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
+    constexpr unsigned kAvx512Bf16 = 1u << 5;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || (a & kAvx512Bf16) == 0) return false;
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return found;
+}
+
+}  // namespace
 
 const KernelTable* KernelsFor(InstructionSet set) {
   switch (set) {
@@ -21,17 +50,17 @@ const KernelTable* KernelsFor(InstructionSet set) {
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &Avx2Kernels()
                                                                              : nullptr;
     case InstructionSet::kAvx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-                 ? &Avx512Kernels()
-                 : nullptr;
+      return HasAvx512() ? &Avx512Kernels() : nullptr;
+    case InstructionSet::kAmx:
+      return HasAmx() ? &AmxKernels() : nullptr;
   }
   return nullptr;
 }
 
 const KernelTable& Kernels() {
   static const KernelTable* const best = [] {
-    for (InstructionSet set : {InstructionSet::kAvx512, InstructionSet::kAvx2}) {
+    for (InstructionSet set :
+         {InstructionSet::kAmx, InstructionSet::kAvx512, InstructionSet::kAvx2}) {
       if (const KernelTable* table = KernelsFor(set)) return table;
     }
     return &GenericKernels();

@@ -14,7 +14,8 @@
 
 namespace thaw {
 
-enum class InstructionSet { kGeneric, kAvx2, kAvx512 };
+// kAmx: AVX-512 with tiles for bf16; on fp32 rows it gives the bits of kAvx512.
+enum class InstructionSet { kGeneric, kAvx2, kAvx512, kAmx };
 
 // bfloat16: the upper half of a float.
 struct Bf16 {

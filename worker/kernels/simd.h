@@ -242,23 +242,5 @@ THAW_INLINE Floats Exp(Floats x) {
   return p * reinterpret_cast<Floats>(exponent);
 }
 
-// The high halves of the 64-bit products.
-THAW_INLINE Words HighProduct(Words a, uint32_t b) {
-#if THAW_LANES == 16
-  const __m512i x = reinterpret_cast<__m512i>(a), y = _mm512_set1_epi32(static_cast<int>(b));
-  const __m512i even = _mm512_mul_epu32(x, y), odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), y);
-  return reinterpret_cast<Words>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
-#elif THAW_LANES == 8
-  const __m256i x = reinterpret_cast<__m256i>(a), y = _mm256_set1_epi32(static_cast<int>(b));
-  const __m256i even = _mm256_mul_epu32(x, y), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), y);
-  return reinterpret_cast<Words>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
-#else
-  const __m128i x = reinterpret_cast<__m128i>(a), y = _mm_set1_epi32(static_cast<int>(b));
-  const __m128i even = _mm_mul_epu32(x, y), odd = _mm_mul_epu32(_mm_srli_epi64(x, 32), y);
-  const __m128i high = _mm_set1_epi64x(static_cast<int64_t>(0xffffffff00000000));
-  return reinterpret_cast<Words>(_mm_or_si128(_mm_srli_epi64(even, 32), _mm_and_si128(odd, high)));
-#endif
-}
-
 }  // namespace
 }  // namespace thaw

@@ -22,6 +22,12 @@ bool Parameter::as_loaded() const {
                      static_cast<size_t>(loaded.nbytes())) == 0;
 }
 
+void Parameter::ForgetLoaded() const {
+  if (source.file == nullptr) return;
+  const void* const data = source.file->Data(*source.info);
+  if (source.loaded.const_data_ptr() == data) source.file->Forget(*source.info);
+}
+
 const Parameter* Parameters::Add(Parameter parameter) {
   THAW_CHECK(index_.emplace(parameter.name, all_.size()).second);
   lacks_halves_ |= parameter.rounds;
@@ -69,10 +75,7 @@ void Parameters::RoundMatrices() {
     }
     // By way of fp32, so that it is what the values in fp32 are rounded to.
     parameter.half = tensor.to(torch::kFloat32).to(torch::kBFloat16);
-    const TensorSource& source = parameter.source;
-    if (source.file == nullptr || !parameter.tensor.is_same(source.loaded)) continue;
-    if (tensor.const_data_ptr() == source.file->Data(*source.info))
-      source.file->Forget(*source.info);
+    parameter.ForgetLoaded();
   }
   lacks_halves_ = false;
 }

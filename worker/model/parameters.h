@@ -63,6 +63,9 @@ struct Parameter {
   bool added() const { return kind == ParameterKind::kAddedPart; }
   // Has the values that were loaded, bit by bit, whatever happened in between.
   bool as_loaded() const;
+  // What was loaded leaves this process's memory, where it lies in a mapped file: it comes back
+  // when somebody reads it.
+  void ForgetLoaded() const;
   // `tensor` in fp32 where it is of a file's type, otherwise as it is.
   torch::Tensor master() const { return rounds ? tensor.to(torch::kFloat32) : tensor; }
 };

@@ -151,6 +151,7 @@ internal::Fingerprint CurrentFingerprint(bool half) {
       result.set_instruction_set("avx2");
       break;
     case InstructionSet::kAvx512:
+    case InstructionSet::kAmx:  // the same bits but in bf16, of which more below
       result.set_instruction_set("avx512");
       break;
   }

@@ -7,7 +7,6 @@
 #include "common/base/status.h"
 #include "common/spec/model_abilities.h"
 #include "common/spec/planned_training.h"
-#include "worker/kernels/kernels.h"
 
 namespace thaw {
 namespace {
@@ -22,10 +21,8 @@ v1::Precision PrecisionOf(const internal::Run& run) {
 
 bool ComputesInHalf(const internal::Run& run) { return PrecisionOf(run) == v1::BF16; }
 
-absl::Status CheckProcessor(const internal::Run& run) {
-  if (!ComputesInHalf(run) || Kernels().instruction_set == InstructionSet::kAvx512) {
-    return absl::OkStatus();
-  }
+absl::Status CheckProcessor(const internal::Run& run, const KernelTable* avx512) {
+  if (!ComputesInHalf(run) || avx512 != nullptr) return absl::OkStatus();
   return WithReason(
       absl::UnimplementedError("precision BF16 needs a processor with AVX-512, which this worker's "
                                "is not: submit with precision FP32, or start a worker on one"),
@@ -41,12 +38,11 @@ absl::Status CheckFamily(const internal::Run& run, absl::string_view model_type)
 }
 
 absl::string_view HalfInstructionSet() {
+  if (Kernels().instruction_set == InstructionSet::kAmx) return "amx_bf16";
+  constexpr char kAvx512Bf16[] = "avx512_bf16";
   const auto capabilities = at::cpu::get_cpu_capabilities();
-  for (const char* set : {"amx_bf16", "avx512_bf16"}) {
-    const auto found = capabilities.find(set);
-    if (found != capabilities.end() && found->second.toBool()) return set;
-  }
-  return "avx512";
+  const auto found = capabilities.find(kAvx512Bf16);
+  return found != capabilities.end() && found->second.toBool() ? kAvx512Bf16 : "avx512";
 }
 
 }  // namespace thaw

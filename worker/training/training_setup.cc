@@ -212,8 +212,9 @@ bool TrainingLoop::RecomputesActivations() const {
 absl::Status TrainingLoop::SetUpTrainables() {
   THAW_ASSIGN_OR_RETURN(parameters_, PhaseParametersOf(program_->state().phase()));
   const std::vector<std::string>& names = parameters_.names;
-  trained_groups_ =
-      TrainedGroups(*model_, names, program_->phase().frozen_dropout(), RecomputesActivations());
+  const bool recomputes = RecomputesActivations();
+  if (recomputes) reporter_.Log("activations of trained blocks are computed twice");
+  trained_groups_ = TrainedGroups(*model_, names, program_->phase().frozen_dropout(), recomputes);
   std::vector<std::string> changing = names;
   for (const Parameter& parameter : model_->parameters().all()) {
     // A batch norm's statistics, say: they change without an optimizer.

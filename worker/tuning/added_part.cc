@@ -121,6 +121,7 @@ absl::Status MergeInto(LinearLayer* linear, Parameters* parameters) {
   if (added.output_scale != nullptr) rows = rows * added.output_scale->tensor.view({-1, 1});
   if (linear->input_major) rows = rows.t();
   THAW_RETURN_IF_ERROR(parameters->SetTensor(linear->weight->name, rows.detach().contiguous()));
+  linear->weight->ForgetLoaded();
   if (added.output_scale == nullptr || linear->bias == nullptr) return absl::OkStatus();
   return parameters->SetTensor(
       linear->bias->name,

@@ -74,6 +74,7 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
     value.set_requires_grad(true);
     value.mutable_grad() = result->View(result->gradients_, segment);
     THAW_RETURN_IF_ERROR(parameters->SetTensor(segment.parameter->name, value));
+    segment.parameter->ForgetLoaded();
     if (segment.half_offset < 0) continue;
     const torch::Tensor half = result->halves_.narrow(0, segment.half_offset, segment.count)
                                    .view(segment.parameter->tensor.sizes());

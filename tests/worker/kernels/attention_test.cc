@@ -22,11 +22,18 @@ class AttentionTest : public KernelTest {
     const AttentionProblem problem(asked, type);
     const AttentionResult found = problem.Run(kernels);
     const ExpectedAttention expected = problem.Expected();
+    ExpectNear(found.out, expected.out, 3e-6 + SlackOf(expected.out), type);
     // The backward pass reads the results rounded, and adds up what errs by that.
     const double slack = type == RowType::kBf16 ? 1e-2 * LargestOf(expected.d_qkv) : 0;
-    ExpectNear(found.out, expected.out, 3e-6, type);
     ExpectNear(found.d_qkv, expected.d_qkv, 2e-5 + slack, type);
     EXPECT_LT(LargestDifference(found.d_bias, expected.d_bias), 2e-5 + 3 * slack);
+  }
+
+  // Tiles multiply weights that are rounded: each errs by up to 2^-8, and so does their sum.
+  double SlackOf(const std::vector<double>& results) const {
+    return GetParam().set == InstructionSet::kAmx && type == RowType::kBf16
+               ? LargestOf(results) / 256
+               : 0;
   }
 
   static double LargestOf(const std::vector<double>& values) {
@@ -193,7 +200,8 @@ TEST_P(AttentionTest, MemoryThatRunsOutInAThreadIsReportedToTheCaller) {
   LimitScratch(9000);
   EXPECT_THROW(problem.Run(kernels), std::bad_alloc);
   LimitScratch(0);
-  ExpectNear(problem.Run(kernels).out, problem.Expected().out, 3e-6, type);
+  const std::vector<double> expected = problem.Expected().out;
+  ExpectNear(problem.Run(kernels).out, expected, 3e-6 + SlackOf(expected), type);
   omp_set_num_threads(threads);
 }
 

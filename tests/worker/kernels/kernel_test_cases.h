@@ -23,8 +23,8 @@ struct KernelCase {
 
 inline std::vector<InstructionSet> RunnableSets() {
   std::vector<InstructionSet> sets;
-  for (InstructionSet set :
-       {InstructionSet::kGeneric, InstructionSet::kAvx2, InstructionSet::kAvx512}) {
+  for (InstructionSet set : {InstructionSet::kGeneric, InstructionSet::kAvx2,
+                             InstructionSet::kAvx512, InstructionSet::kAmx}) {
     if (KernelsFor(set) != nullptr) sets.push_back(set);
   }
   return sets;
@@ -39,7 +39,7 @@ inline std::vector<KernelCase> RunnableCases() {
 }
 
 inline std::string Name(const KernelCase& c) {
-  static const char* const names[] = {"Generic", "Avx2", "Avx512"};
+  static const char* const names[] = {"Generic", "Avx2", "Avx512", "Amx"};
   return std::string(names[static_cast<int>(c.set)]) + (c.type == RowType::kBf16 ? "Bf16" : "");
 }
 inline std::string CaseName(const ::testing::TestParamInfo<KernelCase>& info) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ostream>
 #include <random>
 
 #include "tests/worker/model/model_fixture.h"
@@ -57,6 +58,7 @@ struct CacheCase {
   const char* fixture;
   bool half;
 };
+void PrintTo(const CacheCase& one, std::ostream* out) { *out << one.fixture; }
 class ActivationCacheOf : public ::testing::TestWithParam<CacheCase> {};
 
 TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
