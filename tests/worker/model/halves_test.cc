@@ -31,7 +31,7 @@ std::set<std::string> NamesWithHalves(const Model& model) {
 class HalvesOf : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(HalvesOf, EveryMatrixThatMeetsRowsAndNothingElse) {
-  ModelFixture fixture(GetParam(), std::nullopt, {.half = true});
+  ModelFixture fixture(GetParam(), std::nullopt, /*half=*/true);
   const Model& model = *fixture.model;
   std::set<std::string> expected;
   const bool classifies = model.config().head == HeadKind::kClassifier;
@@ -64,7 +64,7 @@ INSTANTIATE_TEST_SUITE_P(Families, HalvesOf,
                          [](const auto& info) { return FixtureTestName(info.param); });
 
 TEST(Halves, AReplacedTensorHasNoneUntilItIsRounded) {
-  ModelFixture fixture("llama", std::nullopt, {.half = true});
+  ModelFixture fixture("llama", std::nullopt, /*half=*/true);
   Parameters& parameters = fixture.model->parameters();
   const Parameter* const weight = parameters.Find("model.layers.0.mlp.up_proj.weight");
   const Tensor before = weight->half;
@@ -110,7 +110,7 @@ TEST(Halves, MatricesKeepTheTypeOfTheirFile) {
 }
 
 TEST(Halves, WhatIsSavedIsTheMasters) {
-  ModelFixture fixture("bert-cls", std::nullopt, {.half = true});
+  ModelFixture fixture("bert-cls", std::nullopt, /*half=*/true);
   const std::string saved = NewTestDirectory();
   ASSERT_TRUE(SaveModel(*fixture.model, saved).ok());
   const auto before =

@@ -227,5 +227,29 @@ TEST_F(Nf4Training, PhasesThatTrainWhatIsCompressedAreRefusedByName) {
             &sink);
 }
 
+// Also where no phase would train it: the adapter would have to hold what is not there.
+TEST_F(Nf4Training, CompressedModulesBesideAPartAreRefusedByName) {
+  const std::string llama = MakeToyWriter(FreshDirectory("llama"), "llama", 0);
+  const struct {
+    std::string module, holds;
+  } cases[] = {{"embed_tokens", "model.embed_tokens.weight"},
+               {"1.mlp", "model.layers.1.mlp.gate_proj.weight"}};
+  for (const auto& [module, holds] : cases) {
+    const internal::Run run = ToyTraining(
+        llama, texts_,
+        absl::StrCat("completion {} phases { selector { name_pattern: \".*lora_.*\" } "
+                     "learning_rate: 0.01 epochs: 1 } output: ADAPTER ",
+                     kInNf4,
+                     LoraOf(absl::StrCat("target_modules: \"q_proj\" modules_to_save: \"", module,
+                                         "\""))));
+    RecordingSink sink;
+    const internal::Ended ended = RunAttempt(run, &sink);
+    EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::FAILED);
+    const std::string said = ended.end().ShortDebugString();
+    EXPECT_THAT(said, HasSubstr("added_part.lora.modules_to_save[0]"));
+    EXPECT_THAT(said, HasSubstr(absl::StrCat("holds ", holds, ", which base_weights NF4")));
+  }
+}
+
 }  // namespace
 }  // namespace thaw
