@@ -1,6 +1,7 @@
 // What the autograd functions of this folder share.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "torch/csrc/autograd/custom_function.h"
@@ -37,14 +38,24 @@ inline void MatrixProduct(const torch::Tensor& a, const torch::Tensor& b, const 
 
 inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
                  bool accumulate = false) {
-  if (RowsAlike::on() && a.size(0) == 1) {
-    const torch::Tensor twice = at::empty({2, out.size(1)}, out.options());
-    if (accumulate) twice.copy_(out.expand_as(twice));
-    MatrixProduct(a.expand({2, a.size(1)}).contiguous(), b, twice, accumulate);
-    out.copy_(twice.narrow(0, 0, 1));
-    return;
+  if (!RowsAlike::on()) return MatrixProduct(a, b, out, accumulate);
+  // In fp32 a row has its bits as soon as it is not alone. How oneDNN cuts the sums of bf16
+  // products depends on how many rows there are, so that each product there has as many.
+  const int64_t rows = a.size(0), size = IsBf16(a) ? 256 : std::max<int64_t>(2, rows);
+  for (int64_t first = 0; first < rows; first += size) {
+    const int64_t n = std::min(size, rows - first);
+    const torch::Tensor some = a.narrow(0, first, n), result = out.narrow(0, first, n);
+    if (n == size) {
+      MatrixProduct(some, b, result, accumulate);
+      continue;
+    }
+    const torch::Tensor filled = at::zeros({size, a.size(1)}, a.options());
+    const torch::Tensor product = at::zeros({size, out.size(1)}, out.options());
+    filled.narrow(0, 0, n).copy_(some);
+    if (accumulate) product.narrow(0, 0, n).copy_(result);
+    MatrixProduct(filled, b, product, accumulate);
+    result.copy_(product.narrow(0, 0, n));
   }
-  MatrixProduct(a, b, out, accumulate);
 }
 
 // Autograd functions take no undefined tensors: an empty one stands for what is not given.
