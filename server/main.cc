@@ -244,6 +244,10 @@ absl::Status Serve(ServerFlags flags, const sigset_t& signals) {
   flags.store.data_dir = flags.data_dir;
   flags.store.on_commit_seconds = [&](double seconds) { metrics.RecordCommit(seconds); };
   flags.store.on_queue_wait_seconds = [&](double seconds) { metrics.RecordQueueWait(seconds); };
+  flags.dispatcher.on_schedule_seconds = [&](double seconds) { metrics.RecordSchedule(seconds); };
+  flags.dispatcher.on_sync_commit_seconds = [&](double seconds) {
+    metrics.RecordSyncCommit(seconds);
+  };
   THAW_ASSIGN_OR_RETURN(const auto store, Store::Open(flags.store));
   ArtifactStoreOptions artifact_options;
   artifact_options.directory = flags.artifact_dir;

@@ -71,6 +71,7 @@ struct SubmitOptions {
   int batch = 0;
   int max_length = 0;
   int64_t seed = -1;
+  std::string precision;
   std::string metric;
   std::string name;
   int priority = 0;
@@ -134,6 +135,7 @@ struct PredictOptions {
   std::string text_column;
   std::string label_column;
   int max_length = 0;
+  std::string precision;
   std::string weights;
   // At most one; otherwise what the model is made for.
   bool embed = false;

@@ -191,6 +191,8 @@ void AddSpecOptions(CLI::App* app, CommandLine* line) {
       ->check(AboveZero());
   app->add_option("--seed", options->seed, "of data order, dropout and fresh weights")
       ->check(NotNegative());
+  app->add_option("--precision", options->precision,
+                  "fp32 (default), or bf16: faster on processors that multiply it");
   app->add_option("--validation", options->validation, "dataset to evaluate on, by id or name");
   app->add_option("--validation_fraction", options->validation_fraction,
                   "share of the dataset kept back for evaluation")
@@ -369,6 +371,8 @@ void AddUseCommands(CLI::App* root, CommandLine* line) {
   predict->add_option("--label_column", options->label_column, "of a .jsonl file; default label");
   predict->add_option("--max_length", options->max_length, "longest input in tokens")
       ->check(AboveZero());
+  predict->add_option("--precision", options->precision,
+                      "fp32 (default), or bf16: faster on processors that multiply it");
   predict->add_option("--weights", options->weights, "of a running job: best (default) or last");
   predict
       ->add_option("--average_with", options->average_with,

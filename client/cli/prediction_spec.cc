@@ -222,6 +222,10 @@ absl::Status WritePrediction(const Session& session, const PredictOptions& optio
   prediction->set_max_length(options.max_length);
   THAW_ASSIGN_OR_RETURN(const ChosenModel model, ChooseModel(session, options.model));
   prediction->set_model(model.id);
+  if (!options.precision.empty()) {
+    THAW_ASSIGN_OR_RETURN(const v1::Precision precision, ParsePrecision(options.precision));
+    prediction->set_precision(precision);
+  }
   if (!options.weights.empty()) {
     v1::Prediction::Weights weights;
     if (!v1::Prediction::Weights_Parse(absl::AsciiStrToUpper(options.weights), &weights)) {

@@ -170,6 +170,10 @@ absl::Status ApplyTrainingOptions(const Session& session, const SubmitOptions& o
         session.client->artifacts().Find(v1::Artifact::DATASET, options.validation));
     training->set_validation_dataset(validation.id());
   }
+  if (!options.precision.empty()) {
+    THAW_ASSIGN_OR_RETURN(const v1::Precision precision, ParsePrecision(options.precision));
+    training->set_precision(precision);
+  }
   if (!options.metric.empty()) {
     v1::Evaluation::Metric metric;
     if (!v1::Evaluation::Metric_Parse(absl::AsciiStrToUpper(options.metric), &metric)) {

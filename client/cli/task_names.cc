@@ -73,6 +73,16 @@ absl::StatusOr<v1::Embed::Pooling> ParsePooling(absl::string_view word) {
   return pooling;
 }
 
+absl::StatusOr<v1::Precision> ParsePrecision(absl::string_view word) {
+  v1::Precision precision = v1::PRECISION_UNSPECIFIED;
+  if (!v1::Precision_Parse(absl::AsciiStrToUpper(word), &precision) ||
+      precision == v1::PRECISION_UNSPECIFIED) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--precision \"", word, "\" is not known; give fp32 or bf16"));
+  }
+  return precision;
+}
+
 std::string MetricWords() {
   std::vector<std::string> words;
   const google::protobuf::EnumDescriptor* metrics = v1::Evaluation::Metric_descriptor();

@@ -1,4 +1,4 @@
-// The words of --task, --format and --metric, and what each task makes of a training.
+// The words of --task, --format, --precision and --metric, and what each task makes of a training.
 #pragma once
 
 #include <string>
@@ -28,6 +28,9 @@ std::string FormatWord(v1::DatasetSummary::Format format);
 
 // Of --pooling: "mean", "cls", "last" or "max"; unspecified for an empty word.
 absl::StatusOr<v1::Embed::Pooling> ParsePooling(absl::string_view word);
+
+// Of --precision: "fp32" or "bf16".
+absl::StatusOr<v1::Precision> ParsePrecision(absl::string_view word);
 
 // Of --metric: all metrics of evaluations, with commas between.
 std::string MetricWords();

@@ -16,6 +16,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/base/unique_fd.h"
+#include "common/base/writeback.h"
 #include "common/rpc/status.h"
 
 namespace thaw {
@@ -122,11 +123,12 @@ absl::Status ReadExactly(int fd, int64_t offset, size_t size, const std::string&
   return absl::OkStatus();
 }
 
-absl::Status WriteExactly(int fd, absl::string_view data, const std::string& path) {
+absl::Status WriteExactly(int fd, int64_t offset, absl::string_view data, const std::string& path) {
   while (!data.empty()) {
-    const ssize_t n = write(fd, data.data(), data.size());
+    const ssize_t n = pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus(errno, path);
+    offset += n;
     data.remove_prefix(static_cast<size_t>(n));
   }
   return absl::OkStatus();
@@ -203,35 +205,70 @@ absl::Status SendFile(Stub* stub, const v1::Upload& upload, const v1::File& file
   return absl::OkStatus();
 }
 
-// One Read call appended to `fd`; `*size` counts what is there.
-absl::Status ReadOnce(Stub* stub, const std::string& artifact, const v1::File& file, int fd,
-                      const std::string& local_path, const TransferOptions& options,
-                      Advance* advance, int64_t* size) {
+// What is here of a file that comes: its beginning, hashed as far as it goes.
+struct Part {
+  UniqueFd fd;
+  std::string path;
+  int64_t size = 0;
+  Sha256 hash;
+};
+
+// Opens what an earlier call left, or nothing if it is too long or not `wanted`.
+absl::StatusOr<Part> OpenPart(const std::string& path, int64_t most, bool wanted) {
+  Part part;
+  part.path = path;
+  part.fd = UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (!part.fd.valid()) return ErrnoStatus(errno, path);
+  struct stat info {};
+  if (fstat(part.fd.get(), &info) != 0) return ErrnoStatus(errno, path);
+  if (!wanted || info.st_size > most) {
+    if (ftruncate(part.fd.get(), 0) != 0) return ErrnoStatus(errno, path);
+    return part;
+  }
+  std::string data;
+  while (part.size < info.st_size) {
+    const auto size = static_cast<size_t>(std::min<int64_t>(1 << 20, info.st_size - part.size));
+    THAW_RETURN_IF_ERROR(ReadExactly(part.fd.get(), part.size, size, path, &data));
+    part.hash.Update(data);
+    part.size += static_cast<int64_t>(size);
+  }
+  return part;
+}
+
+absl::Status AppendTo(Part* part, absl::string_view data) {
+  // At its place: what a write that broke off has left is written over by the next try.
+  THAW_RETURN_IF_ERROR(WriteExactly(part->fd.get(), part->size, data, part->path));
+  part->hash.Update(data);
+  StartWriteback(part->fd.get(), part->size, static_cast<int64_t>(data.size()));
+  part->size += static_cast<int64_t>(data.size());
+  return absl::OkStatus();
+}
+
+// One Read call appended to `part`.
+absl::Status ReadOnce(Stub* stub, const std::string& artifact, const v1::File& file,
+                      const TransferOptions& options, Advance* advance, Part* part) {
   grpc::ClientContext context;
-  Prepare(options, StreamSeconds(file.size() - *size), &context);
+  Prepare(options, StreamSeconds(file.size() - part->size), &context);
   v1::ReadRequest request;
   request.set_id(artifact);
   request.set_path(file.path());
-  request.set_offset(*size);
+  request.set_offset(part->size);
   const auto reader = stub->Read(&context, request);
   v1::ReadResponse response;
   absl::Status local;
   while (local.ok() && reader->Read(&response)) {
     const auto bytes = static_cast<int64_t>(response.data().size());
-    if (*size + bytes > file.size()) {
+    if (part->size + bytes > file.size()) {
       local = absl::DataLossError(absl::StrCat(file.path(), " is longer than was announced"));
       break;
     }
-    local = WriteExactly(fd, response.data(), local_path);
-    if (local.ok()) {
-      *size += bytes;
-      local = advance->Add(bytes);
-    }
+    local = AppendTo(part, response.data());
+    if (local.ok()) local = advance->Add(bytes);
   }
   if (!local.ok()) context.TryCancel();
   const absl::Status status = FromGrpcStatus(reader->Finish());
   if (!local.ok()) return local;
-  if (status.ok() && *size < file.size()) {
+  if (status.ok() && part->size < file.size()) {
     return absl::UnavailableError(absl::StrCat(file.path(), " ended early"));
   }
   return status;
@@ -250,34 +287,24 @@ absl::Status ReceiveFile(Stub* stub, const std::string& artifact, const v1::File
                          const std::string& local_path, const TransferOptions& options,
                          Advance* advance) {
   if (HasDigest(local_path, file)) return advance->Add(file.size());
-  const std::string part = absl::StrCat(local_path, ".part");
+  const std::string path = absl::StrCat(local_path, ".part");
   // A part of another version is found out by its hash; then it is fetched once more from the
   // start.
   for (const bool last_try : {false, true}) {
-    const UniqueFd fd(
-        open(part.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644));
-    if (!fd.valid()) return ErrnoStatus(errno, part);
-    struct stat info {};
-    if (fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, part);
-    if (last_try || info.st_size > file.size()) {
-      if (ftruncate(fd.get(), 0) != 0) return ErrnoStatus(errno, part);
-      info.st_size = 0;
-    }
-    int64_t size = info.st_size;
-    THAW_RETURN_IF_ERROR(advance->Add(size));
-    while (size < file.size()) {
-      const absl::Status status =
-          ReadOnce(stub, artifact, file, fd.get(), part, options, advance, &size);
+    THAW_ASSIGN_OR_RETURN(Part part, OpenPart(path, file.size(), /*wanted=*/!last_try));
+    THAW_RETURN_IF_ERROR(advance->Add(part.size));
+    while (part.size < file.size()) {
+      const absl::Status status = ReadOnce(stub, artifact, file, options, advance, &part);
       if (!status.ok()) THAW_RETURN_IF_ERROR(advance->WaitToRetry(status));
     }
-    if (fsync(fd.get()) != 0) return ErrnoStatus(errno, part);
-    if (HasDigest(part, file)) {
-      if (rename(part.c_str(), local_path.c_str()) != 0) return ErrnoStatus(errno, local_path);
+    if (fsync(part.fd.get()) != 0) return ErrnoStatus(errno, path);
+    if (part.hash.HexDigest() == file.sha256()) {
+      if (rename(path.c_str(), local_path.c_str()) != 0) return ErrnoStatus(errno, local_path);
       return FsyncDirectory(local_path.substr(0, local_path.rfind('/')));
     }
-    THAW_RETURN_IF_ERROR(advance->Add(-size));
+    THAW_RETURN_IF_ERROR(advance->Add(-part.size));
   }
-  (void)unlink(part.c_str());
+  (void)unlink(path.c_str());
   return absl::DataLossError(absl::StrCat(file.path(), " of ", artifact,
                                           " came with another SHA-256 than announced, twice"));
 }

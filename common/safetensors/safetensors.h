@@ -67,6 +67,9 @@ class SafetensorsFile {
   // nullptr if there is none of that name.
   const TensorInfo* Find(absl::string_view name) const;
   const void* Data(const TensorInfo& tensor) const;
+  // The tensor's pages leave this process's memory, but for those that it shares with others; they
+  // come back from the file when they are read.
+  void Forget(const TensorInfo& tensor) const;
 
  private:
   SafetensorsFile() = default;

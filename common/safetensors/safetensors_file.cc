@@ -81,6 +81,15 @@ const void* SafetensorsFile::Data(const TensorInfo& tensor) const {
   return static_cast<const char*>(mapping_) + header_.data_offset + tensor.begin;
 }
 
+void SafetensorsFile::Forget(const TensorInfo& tensor) const {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto data = reinterpret_cast<uintptr_t>(Data(tensor));
+  const uintptr_t begin = (data + page - 1) / page * page;
+  const uintptr_t end = (data + static_cast<uintptr_t>(tensor.end - tensor.begin)) / page * page;
+  // Where the kernel does not want to, they stay.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 absl::StatusOr<std::vector<std::shared_ptr<const SafetensorsFile>>> OpenWeights(
     const std::string& directory) {
   std::vector<std::shared_ptr<const SafetensorsFile>> files;

@@ -179,6 +179,12 @@ std::string WhyNotAnswerable(const v1::Artifact& model, const v1::Prediction& pr
   return "";
 }
 
+std::string WhyNotIn(v1::Precision precision, absl::string_view model_type) {
+  if (precision != v1::BF16 || model_type != "awd_lstm") return "";
+  return absl::StrCat("BF16; models of type ", model_type,
+                      " compute in FP32 alone; give that, or leave it out");
+}
+
 std::vector<v1::Evaluation::Metric> MetricsOf(const v1::Training& training) {
   using v1::Evaluation;
   switch (training.task_case()) {

@@ -38,6 +38,9 @@ std::string WhyNotFirstToken(const v1::Artifact& model);
 // columns are resolved.
 std::string WhyNotAnswerable(const v1::Artifact& model, const v1::Prediction& prediction);
 
+// Why a model of this type cannot compute in `precision`, with the remedy; empty if it can.
+std::string WhyNotIn(v1::Precision precision, absl::string_view model_type);
+
 // The metrics that evaluation of the task knows, the default first; empty without a task.
 std::vector<v1::Evaluation::Metric> MetricsOf(const v1::Training& training);
 

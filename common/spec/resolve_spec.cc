@@ -32,6 +32,12 @@ void CheckMaxLength(absl::string_view field, int max_length, const v1::Artifact&
   }
 }
 
+void CheckPrecision(absl::string_view field, v1::Precision precision, const v1::Artifact& model,
+                    SpecProblems* problems) {
+  const std::string why_not = WhyNotIn(precision, model.model().model_type());
+  if (!why_not.empty()) problems->Add(field, why_not);
+}
+
 // Labels of `dataset` that are not among `known`, quoted; at most five.
 template <typename Known>
 std::string UnknownLabels(const v1::Artifact& dataset, const Known& known) {
@@ -248,6 +254,7 @@ void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const Spe
       model = nullptr;
     } else {
       CheckMaxLength("spec.training.max_length", training.max_length(), *model, problems);
+      CheckPrecision("spec.training.precision", training.precision(), *model, problems);
       CheckAddedPart(training, *model, problems);
       CheckOutput(training, *model, problems);
       if (training.has_pooled_head()) {
@@ -289,8 +296,9 @@ void CheckTraining(const v1::JobSpec& spec, const v1::Training& asked, const Spe
 }
 
 // Labels of one head must be those of the other for their probabilities to be averaged.
-void CheckAverage(const v1::Artifact& model, const v1::Classify& task, const SpecContext& context,
-                  SpecProblems* problems) {
+void CheckAverage(const v1::Artifact& model, const v1::Prediction& prediction,
+                  const SpecContext& context, SpecProblems* problems) {
+  const v1::Classify& task = prediction.classify();
   const v1::ModelSummary::Head head = HeadOf(model.model());
   for (int i = 0; i < task.average_with_size(); ++i) {
     const std::string field = absl::StrCat("spec.prediction.classify.average_with[", i, "]");
@@ -308,6 +316,7 @@ void CheckAverage(const v1::Artifact& model, const v1::Classify& task, const Spe
                                         "output FULL)"));
       continue;
     }
+    CheckPrecision(field, prediction.precision(), *other, problems);
     const auto& labels = model.model().labels();
     const auto& others = other->model().labels();
     if (HeadOf(other->model()) != head ||
@@ -329,7 +338,8 @@ void CheckPrediction(const v1::Prediction& prediction, const v1::Artifact* model
       return;
     }
     CheckMaxLength("spec.prediction.max_length", prediction.max_length(), *model, problems);
-    CheckAverage(*model, prediction.classify(), context, problems);
+    CheckPrecision("spec.prediction.precision", prediction.precision(), *model, problems);
+    CheckAverage(*model, prediction, context, problems);
   }
   if (!prediction.has_dataset()) return;
   const v1::Artifact* dataset = FindReady("spec.prediction.dataset", prediction.dataset(),

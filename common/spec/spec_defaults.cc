@@ -138,6 +138,11 @@ void FillProgram(const v1::Artifact* model, const v1::Artifact* dataset, v1::Tra
   }
 }
 
+template <typename Work>
+void FillPrecision(Work* work) {
+  if (work->precision() == v1::PRECISION_UNSPECIFIED) work->set_precision(v1::FP32);
+}
+
 void FillGeneration(v1::Evaluation* evaluation) {
   const auto generates = [](int metric) {
     return metric == v1::Evaluation::EXACT_MATCH || metric == v1::Evaluation::DIGIT_MATCH;
@@ -169,6 +174,10 @@ void FillTraining(const v1::Artifact* model, const SpecContext& context, v1::Tra
   if (batch->tokens_per_micro_step() == 0) batch->set_tokens_per_micro_step(2048);
   if (training->long_rows() == v1::Training::LONG_ROWS_UNSPECIFIED) {
     training->set_long_rows(v1::Training::TRUNCATE);
+  }
+  FillPrecision(training);
+  if (training->recompute_activations() == v1::Training::RECOMPUTE_UNSPECIFIED) {
+    training->set_recompute_activations(v1::Training::AFTER_OUT_OF_MEMORY);
   }
   if (training->max_length() == 0) {
     training->set_max_length(
@@ -219,6 +228,7 @@ void FillPrediction(const v1::Artifact* model, const SpecContext& context,
                &v1::Generate::set_repetition_penalty, 1.0);
     SetDefault(generate, &v1::Generate::has_seed, &v1::Generate::set_seed, uint64_t{42});
   }
+  FillPrecision(prediction);
   if (prediction->max_length() == 0) {
     const bool prompts = prediction->has_score() || prediction->has_generate();
     prediction->set_max_length(

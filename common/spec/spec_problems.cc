@@ -52,6 +52,12 @@ absl::Status SpecProblems::ToStatus() const {
   return violations_.empty() ? absl::OkStatus() : InvalidFields(violations_);
 }
 
+void ExpectPrecision(absl::string_view field, v1::Precision precision, SpecProblems* problems) {
+  if (v1::Precision_IsValid(precision)) return;
+  problems->Add(field,
+                absl::StrCat(static_cast<int>(precision), " is not known; give FP32 or BF16"));
+}
+
 void ValidatePattern(absl::string_view field, const std::string& pattern, SpecProblems* problems) {
   constexpr int kMaxPatternBytes = 1024;
   if (pattern.empty()) {

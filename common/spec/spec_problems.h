@@ -72,6 +72,9 @@ void ValidatePrediction(absl::string_view field, const v1::Prediction& predictio
                         SpecProblems* problems);
 void ValidateWholeSpec(const v1::JobSpec& spec, SpecProblems* problems);
 
+// Not given, or one that there is.
+void ExpectPrecision(absl::string_view field, v1::Precision precision, SpecProblems* problems);
+
 // Whether a training keeps rows back to evaluate on.
 bool Evaluates(const v1::Training& training);
 

@@ -221,6 +221,7 @@ void ValidatePrediction(absl::string_view field, const v1::Prediction& predictio
     problems->Add(at("weights"), absl::StrCat("are given, but \"", prediction.model(),
                                               "\" is no job and has only one set; leave them out"));
   }
+  ExpectPrecision(at("precision"), prediction.precision(), problems);
   if (prediction.max_length() != 0) {
     problems->ExpectWithin(at("max_length"), int64_t{prediction.max_length()}, 2, 1 << 20);
   }

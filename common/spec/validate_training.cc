@@ -142,6 +142,12 @@ void ValidateTraining(absl::string_view field, const v1::Training& training,
   if (training.has_max_grad_norm()) {
     problems->ExpectWithin(at("max_grad_norm"), training.max_grad_norm(), {0, 1e9});
   }
+  ExpectPrecision(at("precision"), training.precision(), problems);
+  if (!v1::Training::Recompute_IsValid(training.recompute_activations())) {
+    problems->Add(at("recompute_activations"),
+                  absl::StrCat(static_cast<int>(training.recompute_activations()),
+                               " is not known; give AFTER_OUT_OF_MEMORY, ALWAYS or NEVER"));
+  }
   ValidateEvaluation(at("evaluation"), training, problems);
   ValidateReplay(at("replay"), training, problems);
   if (training.checkpoint().every_steps() != 0) {

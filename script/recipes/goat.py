@@ -125,7 +125,7 @@ def table(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loss_units", type=int, default=80000, metavar="N", help="supervised tokens of each tuning")
+    parser.add_argument("--loss_units", type=int, default=160000, metavar="N", help="supervised tokens of each tuning")
     parser.add_argument("--problems", type=int, default=100, metavar="N", help="of each cell, or as many as there are")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS), metavar="NAME")
     parser.add_argument("--slots", type=int, default=2, metavar="N", help="jobs at a time, a thread each (default 2)")

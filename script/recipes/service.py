@@ -109,7 +109,8 @@ class Service:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text + "\n")
         digest = hashlib.sha1(text.encode()).hexdigest()[:12]
-        return self.thaw("submit", path, "--request_id", f"{name}, {digest}")[-1]["id"]
+        request = f"{name[:50]}, {digest}"  # at most 64 bytes
+        return self.thaw("submit", path, "--request_id", request)[-1]["id"]
 
     def job(self, job):
         return self.thaw("get", job)[-1]

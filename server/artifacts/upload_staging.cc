@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "common/base/writeback.h"
 #include "server/jobs/artifact_table.h"
 
 namespace thaw {
@@ -36,6 +38,10 @@ struct StagedFile {
   int64_t written = 0;     // bytes in the file
   int64_t committed = 0;   // bytes fsynced
   int64_t generation = 0;  // of the newest writer
+  // Of the file's first `hashed` bytes, as they came. All of them, unless it was written by an
+  // earlier process or some were replaced.
+  Sha256 hash;
+  int64_t hashed = 0;
 };
 
 struct StagedEntry {
@@ -100,6 +106,11 @@ absl::Status UploadStaging::Writer::Append(absl::string_view bytes) {
     const ssize_t count = pwrite(fd_.get(), bytes.data(), bytes.size(), state.written);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return ErrnoStatus(errno, absl::StrCat("writing ", announced.path()));
+    if (state.hashed == state.written) {
+      state.hash.Update(bytes.substr(0, static_cast<size_t>(count)));
+      state.hashed += count;
+    }
+    StartWriteback(fd_.get(), state.written, count);
     state.written += count;
     entry_->reservation.Release(count);
     bytes.remove_prefix(static_cast<size_t>(count));
@@ -145,7 +156,7 @@ absl::Status UploadStaging::Publication::Verify() {
   for (int i = 0; i < upload().request.files_size(); ++i) {
     const v1::File& announced = upload().request.files(i);
     const std::string path = entry_->PathOf(i);
-    THAW_ASSIGN_OR_RETURN(const FileDigest digest, DigestFile(path));
+    THAW_ASSIGN_OR_RETURN(const FileDigest digest, Digest(i));
     if (digest.sha256 == announced.sha256() && digest.size == announced.size()) continue;
     MutexLock lock(entry_->mutex);
     if (truncate(path.c_str(), 0) != 0) return ErrnoStatus(errno, absl::StrCat("emptying ", path));
@@ -156,6 +167,17 @@ absl::Status UploadStaging::Publication::Verify() {
                       "HASH_MISMATCH");
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<FileDigest> UploadStaging::Publication::Digest(int file) {
+  {
+    MutexLock lock(entry_->mutex);
+    StagedFile& state = entry_->files[file];
+    const int64_t hashed = std::exchange(state.hashed, 0);
+    Sha256 hash = std::exchange(state.hash, Sha256());
+    if (hashed == state.written) return FileDigest{hash.HexDigest(), hashed};
+  }
+  return DigestFile(entry_->PathOf(file));
 }
 
 void UploadStaging::Publication::Finish() { staging_->Forget(entry_); }
@@ -352,6 +374,10 @@ absl::StatusOr<std::unique_ptr<UploadStaging::Writer>> UploadStaging::StartWrite
     writer->entry_ = entry;
     state.written = offset;
     state.committed = std::min(state.committed, offset);
+    if (offset < state.hashed) {
+      state.hash = Sha256();
+      state.hashed = 0;
+    }
     // A commit for each Write would be waste: the row need only be right to half a lifetime.
     extend = expire_micros - entry->expire_micros > Lifetime(request) / 2;
     if (extend) entry->expire_micros = expire_micros;

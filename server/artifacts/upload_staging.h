@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
+#include "common/base/sha256.h"
 #include "common/base/unique_fd.h"
 #include "server/artifacts/disk_budget.h"
 #include "server/jobs/records.h"
@@ -70,6 +71,8 @@ class UploadStaging {
 
    private:
     friend class UploadStaging;
+    // Of what the file holds: known since it came, or read again.
+    absl::StatusOr<FileDigest> Digest(int file);
     Publication(UploadStaging* staging, std::shared_ptr<StagedEntry> entry)
         : staging_(staging), entry_(std::move(entry)) {}
     UploadStaging* staging_;

@@ -71,7 +71,7 @@ bool MayCarry(const v1::Event& event) {
 // Appends the new events; points that follow each other go into one event, one row. `steered`:
 // something that was asked for has been applied.
 absl::Status AppendReported(Transaction& transaction, JobRow* row, AttemptRecord* attempt,
-                            const google::protobuf::RepeatedPtrField<v1::WorkerEvent>& events,
+                            google::protobuf::RepeatedPtrField<v1::WorkerEvent>* events,
                             bool* steered) {
   v1::Event points;
   auto flush = [&]() -> absl::Status {
@@ -80,12 +80,12 @@ absl::Status AppendReported(Transaction& transaction, JobRow* row, AttemptRecord
     points.Clear();
     return status;
   };
-  for (const v1::WorkerEvent& reported : events) {
+  for (v1::WorkerEvent& reported : *events) {
     if (reported.sequence() <= attempt->acknowledged) continue;
     if (reported.sequence() != attempt->acknowledged + 1) break;
     attempt->acknowledged = reported.sequence();
     if (!MayCarry(reported.event())) continue;
-    v1::Event event = reported.event();
+    v1::Event event = std::move(*reported.mutable_event());
     event.set_attempt(attempt->number);
     if (event.has_metric_points()) {
       if (points.has_metric_points()) {
@@ -275,7 +275,7 @@ absl::StatusOr<std::vector<AttemptRecord>> LiveAttempts(Reader& reader) {
 
 absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::string& worker,
                                           const std::string& incarnation, int64_t sync_number,
-                                          const v1::AttemptReport& report) {
+                                          v1::AttemptReport report) {
   THAW_ASSIGN_OR_RETURN(LiveJob live, LoadLive(transaction, report.attempt_id()));
   AttemptRecord& attempt = live.attempt;
   if (attempt.worker != worker) return Stale(transaction, report.attempt_id());
@@ -288,13 +288,15 @@ absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::s
   }
   JobInput input;
   input.worker = worker;
-  if (report.state() == v1::AttemptReport::RUNNING) {
+  // Said with every report, and news but once.
+  if (report.state() == v1::AttemptReport::RUNNING && live.row.life.state == Job::STARTING) {
     input.kind = JobInput::kRunning;
     THAW_RETURN_IF_ERROR(ApplyInput(transaction, &live.row, input));
   }
   bool steered = false;
-  THAW_RETURN_IF_ERROR(AppendReported(transaction, &live.row, &attempt, report.events(), &steered));
-  if (report.has_progress()) live.row.progress = report.progress();
+  THAW_RETURN_IF_ERROR(
+      AppendReported(transaction, &live.row, &attempt, report.mutable_events(), &steered));
+  if (report.has_progress()) live.row.progress = std::move(*report.mutable_progress());
   if (accepts || attempt.acknowledged != acknowledged_before) {
     THAW_RETURN_IF_ERROR(
         transaction.connection()

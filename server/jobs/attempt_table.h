@@ -41,7 +41,7 @@ absl::StatusOr<std::vector<AttemptRecord>> LiveAttempts(Reader& reader);
 // after the commit.
 absl::StatusOr<AttemptRecord> ApplyReport(Transaction& transaction, const std::string& worker,
                                           const std::string& incarnation, int64_t sync_number,
-                                          const v1::AttemptReport& report);
+                                          v1::AttemptReport report);
 
 // The attempt is lost: its worker is gone, or does not hold it any more. `detail` in a few words.
 absl::Status LoseAttempt(Transaction& transaction, const std::string& attempt_id,

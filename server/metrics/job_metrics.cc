@@ -4,7 +4,10 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "server/jobs/job_row.h"
 #include "server/jobs/job_table.h"
+#include "server/jobs/state_machine.h"
 #include "server/metrics/metric_families.h"
 
 namespace thaw {
@@ -89,41 +92,56 @@ std::vector<prometheus::MetricFamily> JobFamilies(const std::vector<v1::Job>& jo
   return families;
 }
 
+void JobMetrics::Note(const JobView& job) {
+  if (HasAttempt(job.state)) {
+    shown_[job.id] = 0;
+    return;
+  }
+  const auto shown = shown_.find(job.id);
+  if (shown == shown_.end()) return;
+  if (IsTerminal(job.state)) {
+    shown->second = clock_.WallMicros();
+  } else {
+    shown_.erase(shown);
+  }
+}
+
 absl::Status JobMetrics::Start() {
   changes_ = store_.ObserveJobs([this](const std::vector<JobView>& jobs) {
     MutexLock lock(mutex_);
-    for (const JobView& job : jobs) {
-      if (HasAttempt(job.state)) shown_.insert(job.id);
-    }
+    for (const JobView& job : jobs) Note(job);
   });
   auto unfinished = store_.Read([](Reader& reader) { return UnfinishedJobs(reader); });
   if (!unfinished.ok()) return unfinished.status();
   MutexLock lock(mutex_);
   for (const JobView& job : *unfinished) {
-    if (HasAttempt(job.state)) shown_.insert(job.id);
+    // What has changed meanwhile was heard of.
+    if (HasAttempt(job.state)) shown_.emplace(job.id, 0);
   }
   return absl::OkStatus();
 }
 
 std::vector<prometheus::MetricFamily> JobMetrics::Collect() const {
-  std::set<std::string> ids;
+  std::vector<std::string> ids;
   {
     MutexLock lock(mutex_);
-    ids = shown_;
-  }
-  std::vector<v1::Job> jobs;
-  for (const std::string& id : ids) {
-    const auto job = store_.Read([&](Reader& reader) { return GetJob(reader, "", id); });
-    const bool ended_long_ago =
-        job.ok() && job->done() &&
-        job->end_time().seconds() * 1'000'000 + kShownAfterEndMicros < clock_.WallMicros();
-    if (!job.ok() || ended_long_ago) {
-      MutexLock lock(mutex_);
-      shown_.erase(id);
-    } else if ((job->done() || HasAttempt(job->state())) && jobs.size() < kMaxJobs) {
-      jobs.push_back(*job);
+    const int64_t oldest = clock_.WallMicros() - kShownAfterEndMicros;
+    std::erase_if(shown_, [&](const auto& job) { return job.second != 0 && job.second < oldest; });
+    for (const auto& [id, ended] : shown_) {
+      if (ids.size() == kMaxJobs) break;
+      ids.push_back(id);
     }
   }
+  std::vector<v1::Job> jobs;
+  // Without their specs, which nothing here shows.
+  const absl::Status status = store_.Read([&](Reader& reader) {
+    for (const std::string& id : ids) {
+      const auto row = LoadJob(reader, "", id);
+      if (row.ok()) jobs.push_back(ToJob(*row, nullptr));
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) THAW_LOG(kWarning, "jobs_not_shown", {"error", status.message()});
   return JobFamilies(jobs);
 }
 

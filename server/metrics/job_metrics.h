@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,10 +28,13 @@ class JobMetrics : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
+  void Note(const JobView& job) THAW_REQUIRES(mutex_);
+
   Store& store_;
   const Clock& clock_;
   mutable Mutex mutex_;
-  mutable std::set<std::string> shown_ THAW_GUARDED_BY(mutex_);  // jobs that run or ended lately
+  // Jobs that run, 0, and those that ended lately, when; wall clock.
+  mutable std::map<std::string, int64_t> shown_ THAW_GUARDED_BY(mutex_);
   Subscription changes_;
 };
 

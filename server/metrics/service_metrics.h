@@ -24,6 +24,8 @@ class ServiceMetrics {
   void RecordRpc(const std::string& rpc, const std::string& code, double seconds);
   void RecordCommit(double seconds) { commit_seconds_->Observe(seconds); }
   void RecordQueueWait(double seconds) { queue_wait_seconds_->Observe(seconds); }
+  void RecordSchedule(double seconds) { schedule_seconds_->Observe(seconds); }
+  void RecordSyncCommit(double seconds) { sync_commit_seconds_->Observe(seconds); }
   void AddBytesRead(int64_t bytes) { bytes_read_->Increment(static_cast<double>(bytes)); }
   void AddBytesWritten(int64_t bytes) { bytes_written_->Increment(static_cast<double>(bytes)); }
   void AddWatchers(int change) { watchers_->Increment(change); }
@@ -36,6 +38,8 @@ class ServiceMetrics {
   prometheus::Family<prometheus::Counter>& rpcs_;
   prometheus::Histogram* commit_seconds_;
   prometheus::Histogram* queue_wait_seconds_;
+  prometheus::Histogram* schedule_seconds_;
+  prometheus::Histogram* sync_commit_seconds_;
   prometheus::Counter* bytes_read_;
   prometheus::Counter* bytes_written_;
   prometheus::Gauge* watchers_;

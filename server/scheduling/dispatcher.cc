@@ -1,7 +1,6 @@
 #include "server/scheduling/dispatcher.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -149,6 +148,7 @@ void Dispatcher::Impl::Wake() {
 }
 
 uint64_t Dispatcher::Impl::Sync(const v1::SyncRequest& request, SyncDone done) {
+  const Arrival arrived = std::chrono::steady_clock::now();
   if (absl::Status status = CheckSyncRequest(request); !status.ok()) {
     done(status);
     return 0;
@@ -160,7 +160,7 @@ uint64_t Dispatcher::Impl::Sync(const v1::SyncRequest& request, SyncDone done) {
     if (!started_ || stopped_) {
       actions.push_back([&] { done(absl::UnavailableError("the server stops: try again")); });
     } else {
-      ticket = Admit(request, std::move(done), &actions);
+      ticket = Admit(request, arrived, std::move(done), &actions);
       Wake();
     }
   }
@@ -212,10 +212,11 @@ absl::StatusOr<v1::WorkerStatus> Dispatcher::Impl::DrainWorker(const std::string
   }
   Worker& worker = found->second;
   worker.record.draining = true;
+  Consider(worker);
   Write(
       0, [record = worker.record](Transaction& t) { return PutWorker(t, record); },
       [](const absl::Status&) {});
-  reschedule_ = true;
+  Changed();
   Wake();
   return StatusOf(worker);
 }
@@ -224,29 +225,33 @@ void Dispatcher::Impl::SetHold(const std::string& reason) {
   MutexLock lock(mutex_);
   if (hold_ == reason) return;
   hold_ = reason;
-  reschedule_ = true;
+  Changed();
   Wake();
 }
 
 void Dispatcher::Impl::FillQueue(v1::Job* job) const {
   if (job->state() != v1::Job::QUEUED) return;
   MutexLock lock(mutex_);
-  const auto entry = queue_.find(job->id());
-  if (entry != queue_.end()) {
-    job->set_queue_position(entry->second.position);
-    job->set_state_reason(entry->second.reason);
-    return;
-  }
   const auto given = given_.find(job->id());
   if (given != given_.end()) {
     job->set_queue_position(1);
     job->set_state_reason(absl::StrCat("is being given to worker ", given->second.worker));
     return;
   }
-  job->set_queue_position(static_cast<int32_t>(queue_.size()) + 1);
+  const int64_t now = clock_.BootMicros();
+  const QueueView& view = View(now);
+  const QueuedJob* queued = queue_.Find(job->id());
+  const auto position =
+      queued == nullptr ? view.positions.end() : view.positions.find(queued->number);
+  if (position != view.positions.end()) {
+    job->set_queue_position(position->second);
+    job->set_state_reason(
+        WhyQueued(*queued, position->second, view.fleet, view.draining_workers, hold_, now));
+    return;
+  }
+  job->set_queue_position(static_cast<int32_t>(view.positions.size()) + 1);
   const v1::JobSpec& spec = job->has_resolved_spec() ? job->resolved_spec() : job->spec();
-  const std::string never =
-      WhyNever(spec.resources(), BuildInput(clock_.BootMicros(), /*with_jobs=*/false));
+  const std::string never = view.fleet.WhyNever(spec.resources(), view.draining_workers);
   if (!never.empty()) job->set_state_reason(never);
 }
 
@@ -258,12 +263,10 @@ DispatcherStats Dispatcher::Impl::Stats() const {
     stats.workers_connected += status.connected() ? 1 : 0;
     stats.workers_draining += status.connected() && status.draining() ? 1 : 0;
   }
-  int64_t oldest = std::numeric_limits<int64_t>::max();
-  for (const auto& [id, job] : queued_) oldest = std::min(oldest, job.view.create_micros);
-  stats.queued = static_cast<int64_t>(queued_.size());
-  if (!queued_.empty()) {
+  stats.queued = static_cast<int64_t>(queue_.size() + given_.size());
+  if (!queue_.empty()) {
     stats.oldest_wait_seconds =
-        std::max(0.0, static_cast<double>(clock_.WallMicros() - oldest) / 1e6);
+        std::max(0.0, static_cast<double>(clock_.WallMicros() - queue_.OldestCreateMicros()) / 1e6);
   }
   stats.live_attempts = static_cast<int64_t>(live_.size());
   stats.leases_lost = leases_lost_;
@@ -283,11 +286,10 @@ void Dispatcher::Impl::Tick() {
     MutexLock lock(mutex_);
     if (!started_ || stopped_) return;
     const int64_t now = clock_.BootMicros();
-    ExpireLeases(now);
+    CheckWorkers(now);
     TakeBackOffers(now);
     RunScheduler(now);
     AnswerCalls(now, &actions);
-    ForgetWorkers(now);
     ThinOldMetrics(now);
     ComputeDeadline(now);
   }

@@ -48,13 +48,14 @@ struct DispatcherOptions {
   int attempts_per_second = 500;
   // An offer that its worker has not come to fetch is taken back after this.
   double offer_timeout_seconds = 5;
-  // With no free slot, positions and reasons of queued jobs are brought up to date this often at
-  // most.
-  double queue_refresh_seconds = 0.2;
   // Workers without attempts that have been silent for so long are forgotten.
   double forget_worker_seconds = 86400;
   // Between passes that thin old metric points.
   double thin_metrics_seconds = 3600;
+  // Hooks for metrics, called with a lock held; must be quick. How long a run of the scheduler
+  // took, and how long after its arrival what a Sync reported was committed.
+  std::function<void(double)> on_schedule_seconds;
+  std::function<void(double)> on_sync_commit_seconds;
   // Off: no thread; the owner calls Tick.
   bool run_thread = true;
 };
@@ -102,7 +103,8 @@ class Dispatcher {
   // While `reason` is not empty, no job is given to a worker; it is what queued ones wait for.
   void SetHold(const std::string& reason);
 
-  // Of a QUEUED job: queue_position, and what it waits for as state_reason. Others are left alone.
+  // Of a QUEUED job: queue_position, and what it waits for as state_reason, as they were a moment
+  // ago where thousands wait. Others are left alone.
   void FillQueue(v1::Job* job) const;
 
   DispatcherStats Stats() const;

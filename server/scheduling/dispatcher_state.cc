@@ -44,14 +44,15 @@ absl::Status Dispatcher::Impl::CheckIncarnation(const Worker& worker,
                     "WORKER_REPLACED");
 }
 
-uint64_t Dispatcher::Impl::Admit(const v1::SyncRequest& request, SyncDone done, Actions* actions) {
+uint64_t Dispatcher::Impl::Admit(const v1::SyncRequest& request, Arrival arrived, SyncDone done,
+                                 Actions* actions) {
   const int64_t now = clock_.BootMicros();
   Worker& worker = workers_[request.worker()];
   if (absl::Status refused = CheckIncarnation(worker, request); !refused.ok()) {
     actions->push_back([done = std::move(done), refused] { done(refused); });
     return 0;
   }
-  if (!IsAvailable(worker, now)) reschedule_ = true;
+  if (!IsAvailable(worker, now)) Changed();
   bool persist = !worker.seen;
   if (worker.record.incarnation != request.incarnation()) {
     if (!worker.record.incarnation.empty()) {
@@ -62,18 +63,21 @@ uint64_t Dispatcher::Impl::Admit(const v1::SyncRequest& request, SyncDone done, 
     worker.record.incarnation = request.incarnation();
     worker.record.draining = false;
     persist = true;
+    Changed();
   }
   if (worker.record.offer.SerializeAsString() != request.offer().SerializeAsString()) {
     worker.record.offer = request.offer();
     persist = true;
-    reschedule_ = true;
+    Changed();
   }
   worker.seen = true;
   worker.lease_stands = true;
+  if (worker.leaving != request.draining()) Changed();
   worker.leaving = request.draining();
   worker.last_number = request.number();
   worker.last_sync = now;
   worker.record.seen_micros = clock_.WallMicros();
+  next_worker_check_ = std::min(next_worker_check_, LeaseEnd(worker));
 
   if (const auto earlier = calls_.find(worker.call); earlier != calls_.end()) {
     actions->push_back(
@@ -86,6 +90,7 @@ uint64_t Dispatcher::Impl::Admit(const v1::SyncRequest& request, SyncDone done, 
   call.worker = request.worker();
   call.incarnation = request.incarnation();
   call.number = request.number();
+  call.arrived = arrived;
   call.done = std::move(done);
   call.hold_until = now + static_cast<int64_t>(options_.idle_hang_seconds * 1e6);
   for (const v1::AttemptReport& report : request.attempts()) {
@@ -105,6 +110,7 @@ uint64_t Dispatcher::Impl::Admit(const v1::SyncRequest& request, SyncDone done, 
     }
   }
   FindMissing(ticket, worker, request);
+  Consider(worker);
   return ticket;
 }
 
@@ -114,8 +120,10 @@ void Dispatcher::Impl::Report(uint64_t ticket, const v1::SyncRequest& request,
   Write(
       ticket,
       [worker = request.worker(), incarnation = request.incarnation(), number = request.number(),
-       report, attempt](Transaction& t) -> absl::Status {
-        THAW_ASSIGN_OR_RETURN(*attempt, ApplyReport(t, worker, incarnation, number, report));
+       report, attempt](Transaction& t) mutable -> absl::Status {
+        // Run once at most, and the points are many.
+        THAW_ASSIGN_OR_RETURN(*attempt,
+                              ApplyReport(t, worker, incarnation, number, std::move(report)));
         return absl::OkStatus();
       },
       [this, attempt](const absl::Status& status) {
@@ -133,7 +141,7 @@ void Dispatcher::Impl::ReportStale(uint64_t ticket, const v1::SyncRequest& reque
   Write(
       ticket,
       [worker = request.worker(), incarnation = request.incarnation(), number = request.number(),
-       report, outcome](Transaction& t) -> absl::Status {
+       report, outcome](Transaction& t) mutable -> absl::Status {
         const absl::StatusOr<AttemptRecord> known = GetAttempt(t, report.attempt_id());
         if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
         // The answer that told the worker so may have been lost.
@@ -150,7 +158,7 @@ void Dispatcher::Impl::ReportStale(uint64_t ticket, const v1::SyncRequest& reque
             (known->state == AttemptState::kOffered || known->state == AttemptState::kAccepted);
         if (back || live) {
           THAW_ASSIGN_OR_RETURN(outcome->attempt,
-                                ApplyReport(t, worker, incarnation, number, report));
+                                ApplyReport(t, worker, incarnation, number, std::move(report)));
           return absl::OkStatus();
         }
         t.CountFenced();
@@ -213,7 +221,11 @@ void Dispatcher::Impl::EndLive(uint64_t ticket, const std::string& attempt_id, L
     const auto found = live_.find(attempt_id);
     if (found == live_.end()) return;
     found->second.ending = false;
-    if (!status.ok()) found->second.retry_at = clock_.BootMicros() + kRetryWriteMicros;
+    if (!status.ok()) {
+      found->second.retry_at = clock_.BootMicros() + kRetryWriteMicros;
+      next_worker_check_ = std::min(next_worker_check_, found->second.retry_at);
+    }
+    Consider(workers_.at(found->second.worker));
   });
 }
 
@@ -227,7 +239,12 @@ void Dispatcher::Impl::Write(uint64_t ticket, std::function<absl::Status(Transac
       THAW_LOG(kError, "dispatcher_write_failed", {"error", status.message()});
     }
     if (const auto call = calls_.find(ticket); call != calls_.end()) {
-      --call->second.writes;
+      considered_.insert(ticket);
+      if (--call->second.writes == 0 && options_.on_sync_commit_seconds) {
+        const std::chrono::duration<double> took =
+            std::chrono::steady_clock::now() - call->second.arrived;
+        options_.on_sync_commit_seconds(took.count());
+      }
       // A stale attempt is answered by its verdict; anything else means that nothing can be
       // acknowledged.
       if (!status.ok() && !IsStale(status)) call->second.status = status;
@@ -245,21 +262,31 @@ void Dispatcher::Impl::Accept(const AttemptRecord& attempt) {
   live.accepted_number = attempt.accepted_number;
   live.acknowledged = attempt.acknowledged;
   live.assignment.reset();
+  Consider(workers_.at(live.worker));
+}
+
+void Dispatcher::Impl::Consider(const Worker& worker) {
+  if (worker.call != 0) considered_.insert(worker.call);
 }
 
 void Dispatcher::Impl::OnJobsChanged(const std::vector<JobView>& views) {
   const int64_t now = clock_.BootMicros();
   for (const JobView& view : views) {
-    queue_.erase(view.id);
-    if (RemoveQueued(view.id)) reschedule_ = true;
+    if (RemoveQueued(view.id)) Changed();
     if (view.state == v1::Job::QUEUED) {
       // The wall clock may have been set meanwhile: never wait longer than the longest back-off.
       const int64_t longest = int64_t{3600} * 1'000'000;
       const int64_t wait = std::clamp<int64_t>(view.not_before_micros - clock_.WallMicros(), 0,
                                                view.not_before_micros > 0 ? longest : 0);
-      queued_[view.id] = {view, now};
+      queue_.Put({.id = view.id,
+                  .owner = view.owner,
+                  .priority = view.priority,
+                  .number = view.number,
+                  .resources = view.resources,
+                  .create_micros = view.create_micros,
+                  .wait_reason = wait > 0 ? view.reason : ""});
       if (wait > 0) BackOff(view.id, now + wait);
-      reschedule_ = true;
+      Changed();
     }
     const auto attempt = attempt_of_.find(view.id);
     if (attempt != attempt_of_.end() && attempt->second != view.attempt_id) {
@@ -270,25 +297,29 @@ void Dispatcher::Impl::OnJobsChanged(const std::vector<JobView>& views) {
 }
 
 void Dispatcher::Impl::BackOff(const std::string& job, int64_t until) {
-  Queued& queued = queued_.at(job);
-  backing_off_.erase({queued.not_before, job});
-  queued.not_before = until;
+  backing_off_.erase({queue_.Find(job)->not_before, job});
+  queue_.SetNotBefore(job, until);
   backing_off_.emplace(until, job);
 }
 
 bool Dispatcher::Impl::RemoveQueued(const std::string& job) {
-  const auto found = queued_.find(job);
-  if (found == queued_.end()) return false;
-  backing_off_.erase({found->second.not_before, job});
-  given_.erase(job);
-  queued_.erase(found);
-  return true;
+  if (given_.erase(job) > 0) return true;
+  const QueuedJob* found = queue_.Find(job);
+  if (found == nullptr) return false;
+  backing_off_.erase({found->not_before, job});
+  return queue_.Remove(job);
+}
+
+void Dispatcher::Impl::Changed() {
+  reschedule_ = true;
+  view_outdated_ = true;
 }
 
 void Dispatcher::Impl::AddLive(const JobView& view) {
   Live& live = live_[view.attempt_id];
   live.job_state = view.state;
   live.steerings = view.steerings;
+  Consider(workers_[view.worker]);
   if (!live.job.empty()) return;
   attempt_of_[view.id] = view.attempt_id;
   live.job = view.id;
@@ -299,6 +330,8 @@ void Dispatcher::Impl::AddLive(const JobView& view) {
   worker.record.name = view.worker;
   if (worker.last_sync == 0) worker.last_sync = live.begun;
   worker.attempts.insert(view.attempt_id);
+  unsent_.insert(view.attempt_id);
+  next_worker_check_ = std::min(next_worker_check_, LeaseEnd(worker));
   live.hold.owner = view.owner;
   live.hold.device_count = std::max(1, view.resources.device_count());
   live.hold.min_memory_bytes = view.resources.min_memory_bytes();
@@ -319,10 +352,12 @@ void Dispatcher::Impl::RemoveLive(const std::string& attempt_id) {
   recent_use_[live.owner] += live.hold.device_count * static_cast<double>(now - live.begun) / 1e6;
   if (const auto worker = workers_.find(live.worker); worker != workers_.end()) {
     worker->second.attempts.erase(attempt_id);
+    Consider(worker->second);
   }
+  unsent_.erase(attempt_id);
   attempt_of_.erase(live.job);
   live_.erase(found);
-  reschedule_ = true;
+  Changed();
 }
 
 void Dispatcher::Impl::DecayUse(int64_t now) {

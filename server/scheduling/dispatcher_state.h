@@ -5,6 +5,7 @@
 // (accepted, acknowledged) comes with the completion of its write, just after.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -42,6 +43,7 @@ class Dispatcher::Impl {
   int64_t NextDeadline() const;
 
  private:
+  using Arrival = std::chrono::steady_clock::time_point;
   // A Sync that is not answered yet.
   struct Call {
     std::string worker;
@@ -52,6 +54,7 @@ class Dispatcher::Impl {
     int writes = 0;                                             // not committed yet
     absl::Status status;                                        // of those that are
     int64_t hold_until = 0;
+    Arrival arrived;
   };
   struct Worker {
     WorkerRecord record;
@@ -82,20 +85,24 @@ class Dispatcher::Impl {
     bool ending = false;                       // its loss or withdrawal is being written
     int64_t retry_at = 0;                      // BootMicros: not before, after such a write failed
   };
-  struct Queued {
-    JobView view;
-    int64_t not_before = 0;  // BootMicros
-  };
   // A queued job whose attempt is being written.
   struct Given {
+    QueuedJob job;
     std::string worker;
     Hold hold;
+  };
+  // Who waits where, as it was when somebody last asked.
+  struct QueueView {
+    int64_t made = 0;                             // BootMicros
+    absl::flat_hash_map<int64_t, int> positions;  // by the number of the job
+    Fleet fleet{{}};
+    int draining_workers = 0;
   };
   using Actions = std::vector<std::function<void()>>;
 
   // All below with mutex_ held.
   absl::Status CheckIncarnation(const Worker& worker, const v1::SyncRequest& request) const;
-  uint64_t Admit(const v1::SyncRequest& request, SyncDone done, Actions* actions);
+  uint64_t Admit(const v1::SyncRequest& request, Arrival arrived, SyncDone done, Actions* actions);
   void Report(uint64_t ticket, const v1::SyncRequest& request, const v1::AttemptReport& report);
   void ReportStale(uint64_t ticket, const v1::SyncRequest& request,
                    const v1::AttemptReport& report);
@@ -112,16 +119,23 @@ class Dispatcher::Impl {
   void BackOff(const std::string& job, int64_t until);
   // Whether it was queued.
   bool RemoveQueued(const std::string& job);
+  // What is scheduled, or said of the queue, may be another thing now.
+  void Changed();
   void AddLive(const JobView& view);
   void RemoveLive(const std::string& attempt_id);
 
-  void ExpireLeases(int64_t now);
+  // The worker's held Sync may have an answer now.
+  void Consider(const Worker& worker);
+
+  // Of the workers whose time has come: leases end, and the long silent are forgotten.
+  void CheckWorkers(int64_t now);
+  void Expire(const std::string& name, Worker& worker, int64_t now);
   void TakeBackOffers(int64_t now);
-  void ForgetWorkers(int64_t now);
   void ThinOldMetrics(int64_t now);
-  SchedulerInput BuildInput(int64_t now, bool with_jobs) const;
+  SchedulerInput BuildInput(int64_t now) const;
+  const QueueView& View(int64_t now) const;
   void RunScheduler(int64_t now);
-  void Begin(const JobAssignment& assignment, int64_t now);
+  void Begin(const JobAssignment& assignment);
   void AnswerCalls(int64_t now, Actions* actions);
   // Nothing to say yet: nullopt.
   std::optional<v1::SyncResponse> Answer(const Call& call, Worker& worker, int64_t now);
@@ -130,9 +144,10 @@ class Dispatcher::Impl {
   // Connected, and about to ask again.
   bool IsAvailable(const Worker& worker, int64_t now) const;
   bool HasFreeSlot(int64_t now) const;
-  // How long to leave between two runs of the scheduler, so that long queues do not take the
-  // processor.
-  int64_t ScheduleGap(int64_t now) const;
+  // How long to leave between two runs of the scheduler, and between two views of the queue, so
+  // that many workers and long queues do not take the processor.
+  int64_t ScheduleGap() const;
+  int64_t ViewGap() const;
   int64_t LeaseEnd(const Worker& worker) const;
   v1::WorkerStatus StatusOf(const Worker& worker) const;
   void DecayUse(int64_t now);
@@ -151,17 +166,22 @@ class Dispatcher::Impl {
   bool wake_ THAW_GUARDED_BY(mutex_) = false;
   int64_t deadline_ THAW_GUARDED_BY(mutex_) = 0;
   uint64_t last_ticket_ THAW_GUARDED_BY(mutex_) = 0;
+  // In the order of arrival, and so of hold_until.
   std::map<uint64_t, Call> calls_ THAW_GUARDED_BY(mutex_);
+  // A look must not walk through all that hang: these are the ones of whom something is new.
+  std::set<uint64_t> considered_ THAW_GUARDED_BY(mutex_);
   std::map<std::string, Worker> workers_ THAW_GUARDED_BY(mutex_);
+  // BootMicros: nothing is due of any worker before.
+  int64_t next_worker_check_ THAW_GUARDED_BY(mutex_) = 0;
   std::map<std::string, Live> live_ THAW_GUARDED_BY(mutex_);               // by attempt id
   std::map<std::string, std::string> attempt_of_ THAW_GUARDED_BY(mutex_);  // job -> live attempt
-  // With a hundred thousand jobs queued, nothing but Schedule may walk through them all.
-  std::map<std::string, Queued> queued_ THAW_GUARDED_BY(mutex_);
-  std::map<std::string, Given> given_ THAW_GUARDED_BY(mutex_);  // of the queued ones
+  std::set<std::string> unsent_ THAW_GUARDED_BY(mutex_);  // attempts that no worker has heard of
+  JobQueue queue_ THAW_GUARDED_BY(mutex_);
+  std::map<std::string, Given> given_ THAW_GUARDED_BY(mutex_);  // not in queue_ meanwhile
   // When a back-off ends, and whose; BootMicros.
   std::set<std::pair<int64_t, std::string>> backing_off_ THAW_GUARDED_BY(mutex_);
-  absl::flat_hash_map<std::string, QueueEntry> queue_
-      THAW_GUARDED_BY(mutex_);  // of the last Schedule
+  mutable QueueView view_ THAW_GUARDED_BY(mutex_);
+  mutable bool view_outdated_ THAW_GUARDED_BY(mutex_) = true;
   std::map<std::string, double> recent_use_ THAW_GUARDED_BY(mutex_);
   int64_t use_decayed_ THAW_GUARDED_BY(mutex_) = 0;
   std::string hold_ THAW_GUARDED_BY(mutex_);  // why nothing starts; empty: it does

@@ -1,6 +1,7 @@
 // What time and new work bring: leases that run out, offers that nobody fetches, assignments,
 // answers.
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <utility>
 
@@ -55,59 +56,81 @@ bool Dispatcher::Impl::HasFreeSlot(int64_t now) const {
   });
 }
 
-int64_t Dispatcher::Impl::ScheduleGap(int64_t now) const {
-  constexpr int64_t kShortQueue = 500;
-  constexpr int64_t kMicrosPerJob = 10;  // several times what the scheduler takes
-  const auto queued = static_cast<int64_t>(queued_.size());
-  // Where nothing can start, a look only renews positions and reasons: a twentieth of one core will
-  // do for those.
-  if (!HasFreeSlot(now)) {
-    return std::max(InMicros(options_.queue_refresh_seconds), 5 * kMicrosPerJob * queued);
-  }
-  return queued < kShortQueue ? 0 : kMicrosPerJob * queued;
+int64_t Dispatcher::Impl::ScheduleGap() const {
+  // Several times what a run takes; nothing where it takes no time.
+  constexpr int64_t kWorkersPerMilli = 100;
+  constexpr int64_t kJobsPerMilli = 10'000;
+  const auto workers = static_cast<int64_t>(workers_.size());
+  const auto jobs = static_cast<int64_t>(queue_.size());
+  return (workers / kWorkersPerMilli + jobs / kJobsPerMilli) * 1'000;
 }
 
-void Dispatcher::Impl::ExpireLeases(int64_t now) {
-  for (auto& [name, worker] : workers_) {
-    if (now < LeaseEnd(worker)) continue;
-    if (worker.lease_stands) {
-      worker.lease_stands = false;
-      reschedule_ = true;
-      if (!worker.attempts.empty()) ++leases_lost_;
+int64_t Dispatcher::Impl::ViewGap() const {
+  // A twentieth of one core will do for what people read.
+  constexpr int64_t kWorkersPerMilli = 50;
+  constexpr int64_t kJobsPerMilli = 500;
+  const auto workers = static_cast<int64_t>(workers_.size());
+  const auto jobs = static_cast<int64_t>(queue_.size());
+  return (workers / kWorkersPerMilli + jobs / kJobsPerMilli) * 1'000;
+}
+
+void Dispatcher::Impl::CheckWorkers(int64_t now) {
+  if (now < next_worker_check_) return;
+  next_worker_check_ = std::numeric_limits<int64_t>::max();
+  for (auto entry = workers_.begin(); entry != workers_.end();) {
+    auto& [name, worker] = *entry;
+    int64_t next = LeaseEnd(worker);
+    if (now >= next) {
+      Expire(name, worker, now);
+      next = worker.last_sync + InMicros(options_.forget_worker_seconds);
+      if (worker.attempts.empty() && worker.call == 0 && now >= next) {
+        Write(
+            0, [gone = name](Transaction& t) { return DeleteWorker(t, gone); },
+            [](const absl::Status&) {});
+        entry = workers_.erase(entry);
+        continue;
+      }
+      // Something keeps it.
+      if (now >= next) next = now + InMicros(options_.busy_interval_seconds);
+      for (const std::string& id : worker.attempts) {
+        // What is being written brings its own news.
+        const Live& live = live_.at(id);
+        next = live.ending ? next : std::min(next, live.retry_at);
+      }
     }
-    for (const std::string& id : worker.attempts) {
-      Live& live = live_.at(id);
-      if (live.ending || now < live.retry_at) continue;
-      Drop(0, id, live,
-           absl::StrCat("worker ", name, " was not heard of for ",
-                        (now - worker.last_sync) / 1'000'000, " s"));
-    }
+    next_worker_check_ = std::min(next_worker_check_, next);
+    ++entry;
+  }
+}
+
+void Dispatcher::Impl::Expire(const std::string& name, Worker& worker, int64_t now) {
+  if (worker.lease_stands) {
+    worker.lease_stands = false;
+    Changed();
+    if (!worker.attempts.empty()) ++leases_lost_;
+  }
+  for (const std::string& id : worker.attempts) {
+    Live& live = live_.at(id);
+    if (live.ending || now < live.retry_at) continue;
+    Drop(0, id, live,
+         absl::StrCat("worker ", name, " was not heard of for ",
+                      (now - worker.last_sync) / 1'000'000, " s"));
   }
 }
 
 void Dispatcher::Impl::TakeBackOffers(int64_t now) {
-  for (auto& [id, live] : live_) {
-    if (live.accepted || live.sent || !live.assignment.has_value()) continue;
-    if (live.ending || now < live.retry_at) continue;
+  for (auto entry = unsent_.begin(); entry != unsent_.end();) {
+    Live& live = live_.at(*entry);
+    if (live.accepted || live.sent) {
+      entry = unsent_.erase(entry);
+      continue;
+    }
+    const std::string& id = *entry++;
+    if (!live.assignment.has_value() || live.ending || now < live.retry_at) continue;
     const Worker& worker = workers_.at(live.worker);
     if (live.job_state == v1::Job::CANCELLING || worker.draining() ||
         now - live.begun >= InMicros(options_.offer_timeout_seconds)) {
       Withdraw(0, id, live);
-    }
-  }
-}
-
-void Dispatcher::Impl::ForgetWorkers(int64_t now) {
-  for (auto entry = workers_.begin(); entry != workers_.end();) {
-    const Worker& worker = entry->second;
-    if (worker.attempts.empty() && worker.call == 0 &&
-        now - worker.last_sync >= InMicros(options_.forget_worker_seconds)) {
-      Write(
-          0, [name = entry->first](Transaction& t) { return DeleteWorker(t, name); },
-          [](const absl::Status&) {});
-      entry = workers_.erase(entry);
-    } else {
-      ++entry;
     }
   }
 }
@@ -131,10 +154,12 @@ void Dispatcher::Impl::ThinOldMetrics(int64_t now) {
       });
 }
 
-SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
+SchedulerInput Dispatcher::Impl::BuildInput(int64_t now) const {
   SchedulerInput input;
+  input.queue = &queue_;
   input.recent_use = recent_use_;
   input.hold = hold_;
+  input.now = now;
   std::map<std::string, size_t> index;
   for (const auto& [name, worker] : workers_) {
     if (!worker.seen || !worker.lease_stands) continue;
@@ -153,49 +178,50 @@ SchedulerInput Dispatcher::Impl::BuildInput(int64_t now, bool with_jobs) const {
     const auto found = index.find(given.worker);
     if (found != index.end()) input.workers[found->second].holds.push_back(given.hold);
   }
-  if (!with_jobs) return input;
-  input.jobs.reserve(queued_.size());
-  for (const auto& [id, job] : queued_) {
-    if (given_.count(id) != 0) continue;
-    QueuedJob& out = input.jobs.emplace_back();
-    out.id = id;
-    out.owner = job.view.owner;
-    out.priority = job.view.priority;
-    out.number = job.view.number;
-    out.resources = job.view.resources;
-    out.wait_seconds = static_cast<double>(std::max<int64_t>(0, job.not_before - now)) / 1e6;
-    out.wait_reason = job.view.reason;
-  }
   return input;
 }
 
 void Dispatcher::Impl::RunScheduler(int64_t now) {
   while (!backing_off_.empty() && backing_off_.begin()->first <= now) {
     backing_off_.erase(backing_off_.begin());
-    reschedule_ = true;
+    Changed();
   }
   if (!reschedule_) return;
-  if (scheduled_ != 0 && now - scheduled_ < ScheduleGap(now)) return;
+  if (scheduled_ != 0 && now - scheduled_ < ScheduleGap()) return;
   reschedule_ = false;
   scheduled_ = now;
-  if (queued_.empty()) {
-    queue_.clear();
-    return;
-  }
+  if (queue_.empty() || !HasFreeSlot(now)) return;
   DecayUse(now);
-  SchedulerOutput output = Schedule(BuildInput(now, /*with_jobs=*/true));
-  queue_ = std::move(output.queue);
-  for (const JobAssignment& assignment : output.assignments) Begin(assignment, now);
+  const auto begin = std::chrono::steady_clock::now();
+  for (const JobAssignment& assignment : Schedule(BuildInput(now))) Begin(assignment);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  if (options_.on_schedule_seconds) options_.on_schedule_seconds(took.count());
 }
 
-void Dispatcher::Impl::Begin(const JobAssignment& assignment, int64_t now) {
-  Queued& job = queued_.at(assignment.job);
-  Hold hold;
-  hold.owner = job.view.owner;
-  hold.kind = assignment.kind;
-  hold.device_count = std::max(1, job.view.resources.device_count());
-  hold.min_memory_bytes = job.view.resources.min_memory_bytes();
-  given_[assignment.job] = {assignment.worker, hold};
+const Dispatcher::Impl::QueueView& Dispatcher::Impl::View(int64_t now) const {
+  if (!view_outdated_ || (view_.made != 0 && now - view_.made < ViewGap())) return view_;
+  const SchedulerInput input = BuildInput(now);
+  view_.fleet = Fleet(input.workers);
+  view_.draining_workers = input.draining_workers;
+  view_.positions.clear();
+  view_.positions.reserve(queue_.size());
+  int position = 0;
+  for (const QueuedJob* job : RunningOrder(input)) view_.positions[job->number] = ++position;
+  view_.made = now;
+  view_outdated_ = false;
+  return view_;
+}
+
+void Dispatcher::Impl::Begin(const JobAssignment& assignment) {
+  Given& given = given_[assignment.job];
+  given.job = *queue_.Find(assignment.job);
+  given.worker = assignment.worker;
+  given.hold.owner = given.job.owner;
+  given.hold.kind = assignment.kind;
+  given.hold.device_count = DeviceCount(given.job.resources);
+  given.hold.min_memory_bytes = given.job.resources.min_memory_bytes();
+  queue_.Remove(assignment.job);
+  view_outdated_ = true;
   const std::string id = RandomId();
   auto built = std::make_shared<v1::Assignment>();
   Write(
@@ -212,12 +238,14 @@ void Dispatcher::Impl::Begin(const JobAssignment& assignment, int64_t now) {
       [this, id, built, job = assignment.job](const absl::Status& status) {
         if (const auto found = live_.find(id); found != live_.end()) {
           found->second.assignment = std::move(*built);
+          Consider(workers_.at(found->second.worker));
         }
-        if (queued_.count(job) != 0) {
-          given_.erase(job);
-          reschedule_ = true;
-          if (!status.ok()) BackOff(job, clock_.BootMicros() + 1'000'000);
-        }
+        const auto back = given_.find(job);
+        if (back == given_.end()) return;
+        queue_.Put(std::move(back->second.job));
+        given_.erase(back);
+        Changed();
+        if (!status.ok()) BackOff(job, clock_.BootMicros() + 1'000'000);
       });
 }
 
@@ -276,7 +304,14 @@ std::optional<v1::SyncResponse> Dispatcher::Impl::Answer(const Call& call, Worke
 }
 
 void Dispatcher::Impl::AnswerCalls(int64_t now, Actions* actions) {
-  for (auto entry = calls_.begin(); entry != calls_.end();) {
+  for (const auto& [ticket, call] : calls_) {
+    if (now < call.hold_until) break;
+    considered_.insert(ticket);
+  }
+  const std::set<uint64_t> tickets = std::exchange(considered_, {});
+  for (const uint64_t ticket : tickets) {
+    const auto entry = calls_.find(ticket);
+    if (entry == calls_.end()) continue;
     Call& call = entry->second;
     Worker& worker = workers_.at(call.worker);
     std::optional<absl::StatusOr<v1::SyncResponse>> answer;
@@ -287,37 +322,31 @@ void Dispatcher::Impl::AnswerCalls(int64_t now, Actions* actions) {
         answer = *std::move(response);
       }
     }
-    if (!answer.has_value()) {
-      ++entry;
-      continue;
-    }
+    if (!answer.has_value()) continue;
     actions->push_back(
         [done = std::move(call.done), result = *std::move(answer)] { done(result); });
     worker.call = 0;
-    entry = calls_.erase(entry);
+    calls_.erase(entry);
   }
 }
 
 void Dispatcher::Impl::ComputeDeadline(int64_t now) {
-  int64_t deadline = next_thinning_;
-  for (const auto& [name, worker] : workers_) {
-    if (worker.lease_stands) deadline = std::min(deadline, LeaseEnd(worker));
-  }
+  int64_t deadline = std::min(next_thinning_, next_worker_check_);
   for (const auto& [ticket, call] : calls_) {
-    if (call.writes == 0) deadline = std::min(deadline, call.hold_until);
-  }
-  for (const auto& [id, live] : live_) {
     // What is being written wakes us when it is done.
-    if (live.ending) continue;
-    if (live.retry_at > now) {
-      deadline = std::min(deadline, live.retry_at);
-    } else if (!live.accepted && !live.sent && live.assignment.has_value()) {
-      deadline = std::min(deadline, live.begun + InMicros(options_.offer_timeout_seconds));
-    }
+    if (call.writes != 0) continue;
+    deadline = std::min(deadline, call.hold_until);
+    break;
+  }
+  for (const std::string& id : unsent_) {
+    const Live& live = live_.at(id);
+    if (live.sent || live.ending || !live.assignment.has_value()) continue;
+    deadline = std::min(
+        deadline, std::max(live.retry_at, live.begun + InMicros(options_.offer_timeout_seconds)));
   }
   if (!backing_off_.empty()) deadline = std::min(deadline, backing_off_.begin()->first);
   if (reschedule_) {
-    deadline = std::min(deadline, scheduled_ + ScheduleGap(now));
+    deadline = std::min(deadline, scheduled_ + ScheduleGap());
   }
   deadline_ = deadline;
 }

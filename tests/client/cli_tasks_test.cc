@@ -208,7 +208,8 @@ TEST_F(CliTasksTest, GeneratedTextIsShownAsItComesAndOnlyOnce) {
       {"predict", "--model",          "gpt2", "--chat",        "--stop", "five",
        "count",   "--max_new_tokens", "3",    "--temperature", "0.5",    "--top_k",
        "5",       "--top_p",          "0.9",  "--min_p",       "0.1",    "--repetition_penalty",
-       "1.2",     "--stop",           "four", "--seed",        "0"});
+       "1.2",     "--stop",           "four", "--seed",        "0",      "--precision",
+       "bf16"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, testing::StartsWith("one mistaken\none two\nthree\n"));
   const v1::Generate generate = Asked().prediction().generate();
@@ -223,6 +224,7 @@ TEST_F(CliTasksTest, GeneratedTextIsShownAsItComesAndOnlyOnce) {
   EXPECT_EQ(generate.stop(1), "four");
   EXPECT_TRUE(generate.has_seed());
   EXPECT_EQ(generate.seed(), 0u);
+  EXPECT_EQ(Asked().prediction().precision(), v1::BF16);
 }
 
 TEST_F(CliTasksTest, DatasetsKeepTheirOwnColumns) {
@@ -261,6 +263,9 @@ TEST_F(CliTasksTest, FlagsOfOtherTasksAreRefused) {
       {{"predict", "--model", "bert", "--pooling", "sum", "x"}, "give mean, cls, last or max"},
       {{"predict", "--model", "gpt2", "--embed", "--score", "x"}, "give one of --embed"},
       {{"predict", "--model", "gpt2", "--weights", "first", "x"}, "give last or best"},
+      {{"predict", "--model", "gpt2", "--precision", "fp16", "x"}, "give fp32 or bf16"},
+      {{"submit", "--model", "bert", "--data", "reviews", "--precision", "half"},
+       "give fp32 or bf16"},
       {{"submit", "--model", "bert", "--data", "reviews", "--per_document"}, "--task lm"}};
   for (const auto& [arguments, says] : cases) {
     const ProgramRun run = Thaw(arguments);

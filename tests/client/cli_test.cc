@@ -114,9 +114,9 @@ TEST_F(CliTest, SteerRefusesWhatItCannotAskFor) {
 }
 
 TEST_F(CliTest, SubmitAsksForAPreset) {
-  const ProgramRun run =
-      Thaw({"submit", "--model", "minilm", "--data", "reviews", "--method", "gradual",
-            "--epochs_per_phase", "0.5", "--name", "first", "--seed", "7", "--label", "team=a"});
+  const ProgramRun run = Thaw({"submit", "--model", "minilm", "--data", "reviews", "--method",
+                               "gradual", "--epochs_per_phase", "0.5", "--name", "first", "--seed",
+                               "7", "--label", "team=a", "--precision", "bf16"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("job-1  QUEUED"));
   ASSERT_EQ(server_.created().size(), 1u);
@@ -127,6 +127,7 @@ TEST_F(CliTest, SubmitAsksForAPreset) {
   EXPECT_EQ(spec.training().preset().name(), v1::Preset::GRADUAL);
   EXPECT_EQ(spec.training().preset().epochs_per_phase(), 0.5);
   EXPECT_EQ(spec.training().seed(), 7u);
+  EXPECT_EQ(spec.training().precision(), v1::BF16);
   EXPECT_EQ(spec.display_name(), "first");
   EXPECT_EQ(spec.labels().at("team"), "a");
 }

@@ -66,6 +66,7 @@ class Services:
         ports = self.directory / "ports.json"
         self.server = self.start("thawd", [BIN / "thawd", "--listen", "127.0.0.1:0", "--metrics_listen", "127.0.0.1:0",
                                            "--data_dir", self.directory / "data", "--port_file", ports,
+                                           "--min_free_gigabytes", "0",  # how full this disk is, is not its matter
                                            *self.server_flags])
         wait_for("thawd to write its ports", lambda: ports.exists() or self.server.poll() is not None)
         if self.server.poll() is not None:

@@ -15,8 +15,8 @@ std::string WarmKeyOf(const v1::Assignment& assignment, int threads) {
   // loading and nothing else. The owner's name comes last, for it may hold anything.
   return absl::StrCat(assignment.model().digest(), "/", assignment.base().digest(), "/",
                       assignment.checkpoint().digest(), "/", assignment.tokenizer().digest(), "/",
-                      prediction.weights() == v1::Prediction::LAST, "/",
-                      assignment.spec().resources().device_kind(), "/",
+                      prediction.weights() == v1::Prediction::LAST, "/", prediction.precision(),
+                      "/", assignment.spec().resources().device_kind(), "/",
                       Sha256Hex(assignment.training_behind().SerializeAsString()), "/", threads,
                       "/", assignment.owner());
 }

@@ -6,10 +6,12 @@ namespace {
 using torch::Tensor;
 
 Tensor ChangeOf(Path path, const Bottleneck& bottleneck, const Tensor& rows) {
+  const auto linear = [path](const Tensor& x, const Parameter* weight, const Parameter* bias) {
+    return Linear(path, x, {weight->tensor, bias->tensor, false, weight->half});
+  };
   const Tensor inner =
-      Activate(path, bottleneck.activation,
-               Linear(path, rows, {bottleneck.down->tensor, bottleneck.down_bias->tensor}));
-  const Tensor change = Linear(path, inner, {bottleneck.up->tensor, bottleneck.up_bias->tensor});
+      Activate(path, bottleneck.activation, linear(rows, bottleneck.down, bottleneck.down_bias));
+  const Tensor change = linear(inner, bottleneck.up, bottleneck.up_bias);
   return bottleneck.scale == 1 ? change : change * bottleneck.scale;
 }
 
@@ -18,7 +20,7 @@ Tensor ChangeOf(Path path, const Bottleneck& bottleneck, const Tensor& rows) {
 Tensor WithBottleneck(Path path, const std::optional<Bottleneck>& bottleneck, const Tensor& x,
                       const Tensor& bias) {
   if (!bottleneck) return x;
-  return x + ChangeOf(path, *bottleneck, bias.defined() ? x + bias : x);
+  return x + ChangeOf(path, *bottleneck, bias.defined() ? (x + bias).to(x.scalar_type()) : x);
 }
 
 Tensor AfterFeedForward(Path path, const AddedToBlock* block, const Tensor& in, const Tensor& out,

@@ -126,7 +126,9 @@ class AwdLstmModel : public Model {
   Tensor Hidden(const Rows& rows, const RunContext& context) override { return rows.data; }
   Tensor Head(const Rows& rows, const RunContext& context) override;
   Tensor OutputStates(const Rows& rows, const Tensor& selected, const RunContext& context) override;
-  OutputLayer output_layer() const override { return {output_->tensor, output_bias_->tensor}; }
+  OutputLayer output_layer() const override {
+    return {output_->tensor, output_bias_->tensor, Tensor()};
+  }
 
  private:
   bool fresh() const { return !weights_there_; }
@@ -348,6 +350,7 @@ const Family kAwdLstmFamily = {
     kAwdLstmTokenTables,
     kAwdLstmPadding,
     /*positions_follow_padding=*/false,
-    /*draws_weights=*/true};
+    /*draws_weights=*/true,
+    /*fp32_only=*/true};
 
 }  // namespace thaw

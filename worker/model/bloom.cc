@@ -140,8 +140,9 @@ Rows BloomModel::Embed(const Packed& batch, const RunContext& context) {
     rows.cu_seqlens = batch.cu_seqlens;
     const Tensor words = Embedding(path, {batch.token_ids, Tensor(), Tensor(), -1}, word_->tensor,
                                    Tensor(), DropoutSite());
-    rows.data = Normalise(path, WithPrompt(words, &rows.cu_seqlens),
-                          LayerNormOf(embeddings_norm_, bloom_.norm_epsilon));
+    Norm norm = LayerNormOf(embeddings_norm_, bloom_.norm_epsilon);
+    norm.type = torch::kFloat;  // the rows that blocks add to
+    rows.data = Normalise(path, WithPrompt(words, &rows.cu_seqlens), norm);
     return rows;
   }
   const Tensor rows =
@@ -173,7 +174,8 @@ Rows BloomModel::Block(int index, const Rows& rows, const RunContext& context) {
       Linear(path, Attend(parts, index, rows, context), block.attention_output.Unbiased(context));
   const auto [sum, normed] = ResidualAndNorm(
       path, AfterAttention(path, added_.Of(index), attended, block.attention_output.b()),
-      block.attention_output.b(), kept(bloom_.residual_is_normed ? in : rows.data),
+      block.attention_output.b(),
+      kept(bloom_.residual_is_normed ? in.to(torch::kFloat) : rows.data),
       LayerNormOf(block.mlp_norm, bloom_.norm_epsilon),
       Site(context, index + 1, kBloomAttentionOutput, bloom_.hidden_dropout));
   // transformers' own gelu has √(2/π) as 0.79788456: the same number in fp32.
@@ -181,7 +183,7 @@ Rows BloomModel::Block(int index, const Rows& rows, const RunContext& context) {
                          block.outer.Both(context), DropoutSite());
   Rows out;
   out.data = Residual(path, AfterFeedForward(path, added_.Of(index), normed, mlp, block.outer.b()),
-                      block.outer.b(), bloom_.residual_is_normed ? normed : sum,
+                      block.outer.b(), bloom_.residual_is_normed ? normed.to(torch::kFloat) : sum,
                       Site(context, index + 1, kBloomOutput, bloom_.hidden_dropout));
   out.cu_seqlens = last_rows ? UnitBounds(rows.cu_seqlens.size() - 1) : rows.cu_seqlens;
   return out;

@@ -63,20 +63,20 @@ Tensor CausalDecoder::Attend(const AttentionParts& parts, int block, const Rows&
 }
 
 Tensor CausalDecoder::Hidden(const Rows& rows, const RunContext& context) {
-  return Normalise(PathOf(context, rows.data), rows.data, TopNorm());
+  return Normalise(PathOf(context, rows.data), rows.data, TopNorm(torch::kFloat));
 }
 
 Tensor CausalDecoder::Head(const Rows& rows, const RunContext& context) {
   const Path path = PathOf(context, rows.data);
   const Tensor last =
       OneRowEach(rows.data, rows.cu_seqlens) ? rows.data : LastRows(rows.data, rows.cu_seqlens);
-  return Linear(path, Normalise(path, last, TopNorm()), score_.Both(context));
+  return Linear(path, Normalise(path, last, TopNorm(torch::kFloat)), score_.Both(context));
 }
 
 Tensor CausalDecoder::OutputStates(const Rows& rows, const Tensor& selected,
                                    const RunContext& context) {
   const Tensor states = selected.defined() ? GatherRows(rows.data, selected) : rows.data;
-  return Normalise(PathOf(context, rows.data), states, TopNorm());
+  return Normalise(PathOf(context, rows.data), states, TopNorm(rows_type()));
 }
 
 }  // namespace thaw

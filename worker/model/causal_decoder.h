@@ -17,7 +17,9 @@ class CausalDecoder : public Model {
   torch::Tensor Head(const Rows& rows, const RunContext& context) override;
   torch::Tensor OutputStates(const Rows& rows, const torch::Tensor& selected,
                              const RunContext& context) override;
-  OutputLayer output_layer() const override { return {output_->tensor, torch::Tensor()}; }
+  OutputLayer output_layer() const override {
+    return {output_->tensor, torch::Tensor(), output_->half};
+  }
 
  protected:
   explicit CausalDecoder(ModelConfig config) : Model(std::move(config)) {}
@@ -45,12 +47,15 @@ class CausalDecoder : public Model {
   // How many keys the longest sequence has in this call.
   int64_t LongestKeys(const Rows& rows, const RunContext& context) const;
 
-  static Norm LayerNormOf(const WeightPair& pair, double epsilon) {
-    return {NormKind::kLayer, pair.w(), pair.b(), epsilon};
+  // What it gives is for matrices.
+  Norm LayerNormOf(const WeightPair& pair, double epsilon) const {
+    return {NormKind::kLayer, pair.w(), pair.b(), epsilon, rows_type()};
   }
 
  private:
-  Norm TopNorm() const { return {kind_, norm_.w(), norm_.b(), epsilon_}; }
+  Norm TopNorm(torch::ScalarType type) const {
+    return {kind_, norm_.w(), norm_.b(), epsilon_, type};
+  }
 
   WeightPair norm_, score_;
   NormKind kind_ = NormKind::kLayer;

@@ -49,6 +49,8 @@ struct ModelConfig {
   HeadKind head = HeadKind::kNone;
   // The classifier stands on pooled hidden states instead of being the family's own.
   std::optional<PooledHeadConfig> pooled;
+  // Not of the file: what a run asks for. Rows are bf16 where they meet matrices.
+  bool half = false;
   // Names by id; two of them ("LABEL_0", "LABEL_1") where the file is silent, as in transformers.
   std::vector<std::string> labels;
   ProblemType problem = ProblemType::kSingleLabel;

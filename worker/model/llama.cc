@@ -192,7 +192,7 @@ class LlamaModel : public CausalDecoder {
  private:
   void LoadBlock(ModelLoader& loader, int64_t index);
   Norm NormOf(const WeightPair& weights) const {
-    return {NormKind::kRms, weights.w(), Tensor(), llama_.norm_epsilon};
+    return {NormKind::kRms, weights.w(), Tensor(), llama_.norm_epsilon, rows_type()};
   }
   // Attention over the normed rows, before its output layer.
   Tensor Attended(int index, const Tensor& normed, const Rows& rows, const RunContext& context);

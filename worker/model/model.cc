@@ -30,7 +30,7 @@ DropoutSite Model::Site(const RunContext& context, int group, uint32_t place, do
 
 torch::Tensor Model::LastHidden(const Rows& rows, const RunContext& context) {
   const bool cut = config_.pooled && config_.pooled->blocks < all_blocks_;
-  return cut ? rows.data : Hidden(rows, context);
+  return cut ? rows.data.to(torch::kFloat) : Hidden(rows, context);
 }
 
 torch::Tensor Model::PooledLogits(const torch::Tensor& vectors, const RunContext& context) const {
@@ -123,8 +123,8 @@ torch::Tensor Model::SelfAttention(Path path, int block, const torch::Tensor& q,
     if (state == nullptr) return Attention(path, q, k, v, spec);
     return CachedAttention(path, q, k, v, spec, state->lengths(), &state->block(block));
   }
-  const torch::Tensor prefix =
-      added->prefix->tensor.view({added_.virtual_tokens, 2, k.size(1), k.size(2)});
+  const torch::Tensor prefix = added->prefix->tensor.to(k.scalar_type())
+                                   .view({added_.virtual_tokens, 2, k.size(1), k.size(2)});
   const torch::Tensor keys = prefix.select(1, 0), values = prefix.select(1, 1);
   if (state == nullptr) {
     std::vector<int32_t> bounds = spec.k_bounds;
@@ -151,18 +151,20 @@ void Model::TakeVirtualTokens(int32_t count) {
   config_.max_positions -= count;
 }
 
-const Parameter* Model::AddPart(const std::string& name, int group, torch::Tensor tensor) {
+const Parameter* Model::AddPart(const std::string& name, int group, torch::Tensor tensor,
+                                bool matrix) {
   groups_[static_cast<size_t>(group)].parameters.push_back(name);
   Parameter parameter;
   parameter.name = name;
   parameter.group = parameter.first_use = group;
   parameter.kind = ParameterKind::kAddedPart;
+  parameter.rounds = matrix && config_.half;
   parameter.tensor = std::move(tensor);
   return parameters_.Add(std::move(parameter));
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
-                                                 const std::optional<HeadSpec>& head) {
+                                                 const std::optional<HeadSpec>& head, bool half) {
   if (head && head->kind == HeadKind::kClassifier) {
     if (head->labels.empty()) return InvalidField("labels", "a head needs a label");
     std::set<std::string> seen;
@@ -183,6 +185,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
     return absl::InvalidArgumentError(
         absl::StrCat(directory, ": model_type \"", config->model_type, "\" has no classifier"));
   }
+  if (half && family->fp32_only) {
+    return absl::InvalidArgumentError(absl::StrCat(directory, ": model_type \"", config->model_type,
+                                                   "\" computes in fp32 alone"));
+  }
+  config->half = half;
   std::optional<HeadSpec> wanted = head;
   if (wanted && wanted->kind == HeadKind::kClassifier && !wanted->pooled) {
     wanted->pooled = config->pooled;

@@ -16,7 +16,13 @@
 //
 //   torch::Tensor states = model->OutputStates(rows, selected, context);  // [selected, width]
 //   OutputLayer output = model->output_layer();
-//   torch::Tensor loss = LinearCrossEntropySum(path, states, output.weight, output.bias, labels);
+//   torch::Tensor loss = LinearCrossEntropySum(path, states, output.weight, output.bias, labels,
+//                                              output.half);
+//
+// A model computes in fp32 or in bf16 (ModelConfig::half, docs/precision.md). In bf16 the rows
+// between blocks are bf16 where a norm ends each block, and fp32 sums where a norm begins it; what
+// attention and matrices read is bf16 in both. OutputStates are bf16 then, everything else that
+// leaves a model is fp32.
 #pragma once
 
 #include <cstdint>
@@ -95,6 +101,7 @@ struct Rows {
 struct OutputLayer {
   torch::Tensor weight;  // [vocabulary, width]
   torch::Tensor bias;    // [vocabulary], or undefined
+  torch::Tensor half;    // of the weight, where the states are bf16
 };
 
 // The head that a training job wants.
@@ -122,8 +129,8 @@ class Model {
   virtual Rows Embed(const Packed& batch, const RunContext& context) = 0;
   // `block` in [0, blocks()). Sequence to sequence: the encoder's blocks, then the decoder's.
   virtual Rows Block(int block, const Rows& rows, const RunContext& context) = 0;
-  // transformers' last_hidden_state of the rows that left the last block, [rows, hidden]: after the
-  // final norm, where the family has one.
+  // transformers' last_hidden_state of the rows that left the last block, [rows, hidden], fp32:
+  // after the final norm, where the family has one.
   virtual torch::Tensor Hidden(const Rows& rows, const RunContext& context) = 0;
   // With a classifier of the family's own: [sequences, num_labels], fp32.
   virtual torch::Tensor Head(const Rows& rows, const RunContext& context) = 0;
@@ -158,7 +165,9 @@ class Model {
   std::deque<LinearLayer>& linears() { return linears_; }
   const std::deque<LinearLayer>& linears() const { return linears_; }
   // A tensor of an added part, which belongs to group `group` from now on. Its name must be new.
-  const Parameter* AddPart(const std::string& name, int group, torch::Tensor tensor);
+  // `matrix`: rows are multiplied by it.
+  const Parameter* AddPart(const std::string& name, int group, torch::Tensor tensor,
+                           bool matrix = false);
   // What of an added part is not in linears().
   AddedToModel& added() { return added_; }
   const AddedToModel& added() const { return added_; }
@@ -176,6 +185,9 @@ class Model {
   bool keeps_layout() const { return keeps_layout_; }
   // What a user should know about the loading: a freshly drawn pooler, ignored tensors.
   const std::vector<std::string>& warnings() const { return warnings_; }
+
+  // Of the rows that matrices are multiplied by.
+  torch::ScalarType rows_type() const { return config_.half ? torch::kBFloat16 : torch::kFloat; }
 
  protected:
   friend class ModelLoader;
@@ -223,8 +235,10 @@ class Model {
 // are misaligned or not fp32, which are copied; nothing requires grad. Without `head` the model
 // gets the head that the directory holds (config().head). Errors name file, tensor or option:
 // among them tensors that are missing, that the architecture does not know, or of another shape.
+// With `half` it computes in bf16, which not every family can.
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
-                                                 const std::optional<HeadSpec>& head);
+                                                 const std::optional<HeadSpec>& head,
+                                                 bool half = false);
 
 // Writes config.json and model.safetensors as transformers' class for the head expects them into
 // `directory`, which exists; each file appears whole or not at all. Tensors that were never

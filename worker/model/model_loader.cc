@@ -37,19 +37,24 @@ WeightAndBias WeightPair::Both(const RunContext& context) const {
 }
 
 WeightAndBias WeightPair::Unbiased(const RunContext& context) const {
-  WeightAndBias result{w(), torch::Tensor(), linear->input_major};
+  WeightAndBias result{w(), torch::Tensor(), linear->input_major, weight->half};
   if (!linear->added) return result;
   const AddedToLinear& added = *linear->added;
   if (added.down != nullptr) {
     result.low_rank.down = added.down->tensor;
     result.low_rank.up = added.up->tensor;
+    result.low_rank.down_half = added.down->half;
+    result.low_rank.up_half = added.up->half;
     result.low_rank.scale = added.scale;
     if (context.training) {
       result.low_rank.dropout =
           MakeDropoutSite(context.dropout.seed, context.dropout.step, context.dropout.micro_step,
                           added.dropout_site, added.dropout);
     }
-    if (added.magnitude != nullptr) result.low_rank.magnitude = added.magnitude->tensor;
+    if (added.magnitude != nullptr) {
+      result.low_rank.magnitude = added.magnitude->tensor;
+      result.weight = weight->master();  // whose rows' lengths it takes
+    }
   }
   if (added.input_scale != nullptr) result.input_scale = added.input_scale->tensor.view(-1);
   if (added.output_scale != nullptr) result.output_scale = added.output_scale->tensor.view(-1);
@@ -62,8 +67,20 @@ void ModelLoader::StartGroup(std::string name) {
 }
 
 const Parameter* ModelLoader::Tensor(const std::string& name, const std::vector<int64_t>& shape) {
+  return Take(name, shape, /*stored=*/false);
+}
+
+bool ModelLoader::rounds() const {
+  const ModelConfig& config = model_->config_;
+  return config.half &&
+         (model_->groups_.back().name != "head" || config.head == HeadKind::kLanguageModel);
+}
+
+const Parameter* ModelLoader::Take(const std::string& name, const std::vector<int64_t>& shape,
+                                   bool stored) {
   if (!status_.ok()) return nullptr;
-  absl::StatusOr<TensorSource> source = weights_->Take(name, shape);
+  absl::StatusOr<TensorSource> source =
+      stored ? weights_->TakeStored(name, shape) : weights_->Take(name, shape);
   if (!source.ok()) {
     status_ = source.status();
     return nullptr;
@@ -90,7 +107,7 @@ const Parameter* ModelLoader::WithoutDecay(const Parameter* parameter) {
 
 WeightPair ModelLoader::Linear(const std::string& scope, int64_t out, int64_t in, bool bias) {
   WeightPair pair;
-  pair.weight = Tensor(scope + ".weight", {out, in});
+  pair.weight = Matrix(scope + ".weight", {out, in});
   if (bias) pair.bias = AsBias(Tensor(scope + ".bias", {out}));
   return AsLinear(scope, pair);
 }
@@ -104,7 +121,7 @@ WeightPair ModelLoader::AsLinear(const std::string& scope, WeightPair pair, bool
 
 WeightPair ModelLoader::InputMajorLinear(const std::string& scope, int64_t in, int64_t out) {
   WeightPair pair;
-  pair.weight = Tensor(scope + ".weight", {in, out});
+  pair.weight = Matrix(scope + ".weight", {in, out});
   pair.bias = AsBias(Tensor(scope + ".bias", {out}));
   return AsLinear(scope, pair, /*input_major=*/true);
 }
@@ -189,9 +206,10 @@ const Parameter* ModelLoader::TiedOutput(const std::string& name, const Paramete
       return nullptr;
     }
     if (!at::equal(own->loaded, word->tensor)) {
-      const bool bias = word->bias;
-      const Parameter* output = Tensor(name, shape);
-      return bias ? AsBias(output) : output;
+      if (word->bias) return AsBias(Tensor(name, shape));
+      const Parameter* output = Matrix(name, shape);
+      if (rounds()) model_->parameters_.MarkRounded(output);
+      return output;
     }
     model_->parameters_.AddAlias(word->name, own->name);
   }
@@ -199,6 +217,7 @@ const Parameter* ModelLoader::TiedOutput(const std::string& name, const Paramete
   for (Group& group : model_->groups_) std::erase(group.parameters, word->name);
   model_->groups_.back().parameters.push_back(word->name);
   model_->parameters_.SetGroup(word->name, group());
+  if (rounds() && !word->bias) model_->parameters_.MarkRounded(word);
   return word;
 }
 
@@ -278,6 +297,16 @@ void ModelLoader::EndInPooledHead() {
   model_->config_.head = HeadKind::kClassifier;
 }
 
+void ModelLoader::MarkMatrices() {
+  const ModelConfig& config = model_->config_;
+  if (!config.half) return;
+  for (const LinearLayer& linear : model_->linears_) {
+    if (linear.weight->group < group() || config.head == HeadKind::kLanguageModel) {
+      model_->parameters_.MarkRounded(linear.weight);
+    }
+  }
+}
+
 absl::Status ModelLoader::Finish(const std::vector<std::string>& other_heads,
                                  const std::vector<std::string>& buffers) {
   if (status_.ok() && model_->config_.pooled) EndInPooledHead();
@@ -302,6 +331,8 @@ absl::Status ModelLoader::Finish(const std::vector<std::string>& other_heads,
     Warn(absl::StrCat(unused.size(), " tensors of the base model are not used by this task: ",
                       FirstNames(unused)));
   }
+  MarkMatrices();
+  model_->parameters_.RoundMatrices();
   return absl::OkStatus();
 }
 

@@ -94,9 +94,18 @@ class ModelLoader {
   void Warn(std::string warning) { model_->warnings_.push_back(std::move(warning)); }
 
  private:
+  // The tensor as Tensor adds it, but with `stored` of its file's type, as far as that may be.
+  const Parameter* Take(const std::string& name, const std::vector<int64_t>& shape, bool stored);
+  // The present group's linear layers multiply rows that are bf16. A classifier's few are fp32.
+  bool rounds() const;
+  const Parameter* Matrix(const std::string& name, const std::vector<int64_t>& shape) {
+    return Take(name, shape, rounds());
+  }
   int group() const { return static_cast<int>(model_->groups_.size()) - 1; }
   // Takes what never runs below a pooled head out of the groups, then adds its tensors.
   void EndInPooledHead();
+  // Layers that never run are gone by now.
+  void MarkMatrices();
   void AddPooledLayer(int index, int64_t out, int64_t in, const Parameter* pair[2]);
 
   Weights* const weights_;

@@ -11,7 +11,7 @@ namespace thaw {
 
 bool Parameter::as_loaded() const {
   if (source.file == nullptr || tensor.is_same(source.loaded)) return source.file != nullptr;
-  const torch::Tensor& loaded = source.loaded;
+  const torch::Tensor loaded = rounds ? source.loaded.to(tensor.scalar_type()) : source.loaded;
   if (!tensor.is_cpu() || !tensor.is_contiguous() || !loaded.is_contiguous() ||
       tensor.scalar_type() != loaded.scalar_type() || tensor.sizes() != loaded.sizes()) {
     return false;
@@ -20,8 +20,15 @@ bool Parameter::as_loaded() const {
                      static_cast<size_t>(loaded.nbytes())) == 0;
 }
 
+void Parameter::ForgetLoaded() const {
+  if (source.file == nullptr) return;
+  const void* const data = source.file->Data(*source.info);
+  if (source.loaded.const_data_ptr() == data) source.file->Forget(*source.info);
+}
+
 const Parameter* Parameters::Add(Parameter parameter) {
   THAW_CHECK(index_.emplace(parameter.name, all_.size()).second);
+  lacks_halves_ |= parameter.rounds;
   all_.push_back(std::move(parameter));
   return &all_.back();
 }
@@ -29,6 +36,34 @@ const Parameter* Parameters::Add(Parameter parameter) {
 const Parameter* Parameters::Find(absl::string_view name) const {
   const auto it = index_.find(std::string(name));
   return it == index_.end() ? nullptr : &all_[it->second];
+}
+
+void Parameters::MarkRounded(const Parameter* parameter) {
+  all_[index_.at(parameter->name)].rounds = lacks_halves_ = true;
+}
+
+void Parameters::RoundMatrices() {
+  if (!lacks_halves_) return;
+  const torch::NoGradGuard no_grad;
+  for (Parameter& parameter : all_) {
+    if (!parameter.rounds || parameter.half.defined()) continue;
+    const torch::Tensor tensor = parameter.tensor.detach();
+    if (tensor.scalar_type() == torch::kBFloat16) {
+      parameter.half = tensor;  // rounded already
+      continue;
+    }
+    // By way of fp32, so that it is what the values in fp32 are rounded to.
+    parameter.half = tensor.to(torch::kFloat32).to(torch::kBFloat16);
+    parameter.ForgetLoaded();
+  }
+  lacks_halves_ = false;
+}
+
+void Parameters::SetHalf(absl::string_view name, torch::Tensor half) {
+  Parameter& parameter = all_[index_.at(std::string(name))];
+  THAW_CHECK(parameter.rounds && half.scalar_type() == torch::kBFloat16 &&
+             half.sizes() == parameter.tensor.sizes());
+  parameter.half = std::move(half);
 }
 
 void Parameters::SetGroup(absl::string_view name, int group) {
@@ -64,14 +99,20 @@ absl::Status Parameters::SetTensor(absl::string_view name, torch::Tensor tensor)
   if (it == index_.end()) {
     return absl::NotFoundError(absl::StrCat("the model has no tensor \"", name, "\""));
   }
-  torch::Tensor& current = all_[it->second].tensor;
-  if (tensor.sizes() != current.sizes() || tensor.scalar_type() != current.scalar_type()) {
+  Parameter& parameter = all_[it->second];
+  torch::Tensor& current = parameter.tensor;
+  const bool other_type = parameter.rounds && (tensor.scalar_type() == torch::kFloat32 ||
+                                               tensor.is_same(parameter.source.loaded));
+  if (tensor.sizes() != current.sizes() ||
+      (tensor.scalar_type() != current.scalar_type() && !other_type)) {
     std::ostringstream message;
     message << "tensor \"" << std::string(name) << "\": expected " << current.scalar_type() << " "
             << current.sizes() << ", found " << tensor.scalar_type() << " " << tensor.sizes();
     return absl::InvalidArgumentError(message.str());
   }
   current = std::move(tensor);
+  parameter.half = torch::Tensor();
+  lacks_halves_ |= parameter.rounds;
   return absl::OkStatus();
 }
 

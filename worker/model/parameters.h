@@ -20,7 +20,7 @@ struct TensorSource {
   std::shared_ptr<const SafetensorsFile> file;
   const TensorInfo* info = nullptr;  // its element type there
   std::string name;                  // as the directory's files have it
-  torch::Tensor loaded;              // what was made of it: fp32
+  torch::Tensor loaded;              // what was made of it: fp32, or see Parameter::tensor
 };
 
 // What a parameter is in its model.
@@ -44,14 +44,25 @@ struct Parameter {
   bool kept_beside = false;   // trained by some phase, so that an adapter must hold it too
   bool decays = true;         // weight decay acts on it, unless it is a bias or a norm
   bool buffer = false;        // learnt without a gradient: a batch norm's running mean
-  torch::Tensor tensor;       // what layers read, each time anew
+  // A matrix of a model that computes in bf16: rows are multiplied by its `half`.
+  bool rounds = false;
+  // What layers read, each time anew. fp32, but one that rounds and was never replaced may be of
+  // its file's type.
+  torch::Tensor tensor;
+  // Of one that rounds: `tensor` rounded to bf16. Undefined before Parameters::RoundMatrices.
+  torch::Tensor half;
   TensorSource source;
   std::vector<std::string> aliases;  // under which files hold copies of it: tied output layers
 
   // Of an added part: not among the base's tensors, nor in a model's files.
   bool added() const { return kind == ParameterKind::kAddedPart; }
-  // Has the bits that were loaded, whatever happened in between.
+  // Has the values that were loaded, bit by bit, whatever happened in between.
   bool as_loaded() const;
+  // What was loaded leaves this process's memory, where it lies in a mapped file: it comes back
+  // when somebody reads it.
+  void ForgetLoaded() const;
+  // `tensor` in fp32 where it is of a file's type, otherwise as it is.
+  torch::Tensor master() const { return rounds ? tensor.to(torch::kFloat32) : tensor; }
 };
 
 // Addresses of its entries stay valid for its lifetime: a layer keeps `const Parameter*` and sees
@@ -69,8 +80,20 @@ class Parameters {
   const Parameter* Find(absl::string_view name) const;
 
   // Puts `tensor` in the place of the named one: the tuning layer's views into its flat buffers,
-  // say. NOT_FOUND for an unknown name, INVALID_ARGUMENT for another shape or element type.
+  // say. Its half is gone. NOT_FOUND for an unknown name, INVALID_ARGUMENT for another shape or
+  // element type; one that rounds may be fp32 in the place of its file's type, and back.
   absl::Status SetTensor(absl::string_view name, torch::Tensor tensor);
+
+  // Gives every matrix that rounds and has no half one, and takes those that lie in a mapped file
+  // out of memory, one by one: they come back when somebody reads them. Costs nothing when none
+  // lacks it.
+  void RoundMatrices();
+  // The caller keeps the half of the named parameter, which rounds, up to date from now on: bf16,
+  // of its shape. Whoever writes into a parameter's memory must do so, or call SetTensor.
+  void SetHalf(absl::string_view name, torch::Tensor half);
+
+  // While a model is loaded: rows are multiplied by the half of `parameter`.
+  void MarkRounded(const Parameter* parameter);
 
   // While a model is loaded: weight decay leaves the parameter alone.
   void KeepFromDecay(const Parameter* parameter) {
@@ -95,6 +118,7 @@ class Parameters {
 
  private:
   std::deque<Parameter> all_;
+  bool lacks_halves_ = false;
   std::unordered_map<std::string, size_t> index_;
 };
 

@@ -167,11 +167,11 @@ Rows PostNormEncoder::EmbedPrompted(const Packed& batch, const RunContext& conte
             : at::zeros({rows.data.size(0)}, options);
     rows.data = rows.data + embedded(types, type_, -1, "token type");
   }
-  rows.data = Dropout(
-      path,
-      Normalise(path, rows.data,
-                {NormKind::kLayer, embeddings_norm_.w(), embeddings_norm_.b(), spec_.norm_epsilon}),
-      Site(context, 0, kEncoderEmbeddings, spec_.embedding_dropout));
+  rows.data = Dropout(path,
+                      Normalise(path, rows.data,
+                                {NormKind::kLayer, embeddings_norm_.w(), embeddings_norm_.b(),
+                                 spec_.norm_epsilon, rows_type()}),
+                      Site(context, 0, kEncoderEmbeddings, spec_.embedding_dropout));
   return rows;
 }
 
@@ -180,7 +180,8 @@ Rows PostNormEncoder::Embed(const Packed& batch, const RunContext& context) {
   bool padding = false;
   EmbeddingInputs inputs{batch.token_ids, PositionIds(batch, context, &padding),
                          type_ == nullptr ? Tensor() : batch.token_type_ids,
-                         spec_.pad_token_id < config_.vocab_size ? spec_.pad_token_id : -1};
+                         spec_.pad_token_id < config_.vocab_size ? spec_.pad_token_id : -1,
+                         rows_type()};
   CheckIds(inputs.ids, config_.vocab_size, "token id");
   CheckIds(inputs.positions, spec_.position_rows, "position");
   CheckIds(inputs.types, spec_.token_types, "token type");
@@ -246,8 +247,9 @@ Tensor PostNormEncoder::Head(const Rows& rows, const RunContext& context) {
   const int group = blocks() + 1;
   const Tensor first =
       OneRowEach(rows.data, rows.cu_seqlens) ? rows.data : FirstRows(rows.data, rows.cu_seqlens);
-  const Tensor input = Dropout(
-      path, first, Site(context, group, kEncoderClassifierInput, spec_.classifier_input_dropout));
+  const Tensor input =
+      Dropout(path, first.to(torch::kFloat),
+              Site(context, group, kEncoderClassifierInput, spec_.classifier_input_dropout));
   const Tensor dense = Linear(path, input, dense_.Both(context));
   // at::relu does not run on the meta device.
   const Tensor pooled = spec_.classifier_relu ? at::threshold(dense, 0, 0) : at::tanh(dense);
@@ -263,9 +265,9 @@ Tensor PostNormEncoder::OutputStates(const Rows& rows, const Tensor& selected,
   const Tensor states = selected.defined() ? GatherRows(rows.data, selected) : rows.data;
   const Tensor transformed = Activate(path, spec_.language_model_activation,
                                       Linear(path, states, transform_.Both(context)));
-  return Normalise(
-      path, transformed,
-      {NormKind::kLayer, transform_norm_.w(), transform_norm_.b(), spec_.norm_epsilon});
+  return Normalise(path, transformed,
+                   {NormKind::kLayer, transform_norm_.w(), transform_norm_.b(), spec_.norm_epsilon,
+                    rows_type()});
 }
 
 }  // namespace thaw

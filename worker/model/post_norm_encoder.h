@@ -64,12 +64,16 @@ class PostNormEncoder : public Model {
 
   Rows Embed(const Packed& batch, const RunContext& context) override;
   Rows Block(int block, const Rows& rows, const RunContext& context) override;
-  torch::Tensor Hidden(const Rows& rows, const RunContext& context) override { return rows.data; }
+  torch::Tensor Hidden(const Rows& rows, const RunContext&) override {
+    return rows.data.to(torch::kFloat);
+  }
   torch::Tensor Head(const Rows& rows, const RunContext& context) override;
   torch::Tensor OutputStates(const Rows& rows, const torch::Tensor& selected,
                              const RunContext& context) override;
   KeyShape PrefixShape() const override;
-  OutputLayer output_layer() const override { return {output_->tensor, output_bias_->tensor}; }
+  OutputLayer output_layer() const override {
+    return {output_->tensor, output_bias_->tensor, output_->half};
+  }
 
  private:
   struct BlockWeights {

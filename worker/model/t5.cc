@@ -141,7 +141,7 @@ class T5Model : public Model {
     TORCH_CHECK(false, "t5 has no classifier");
   }
   Tensor OutputStates(const Rows& rows, const Tensor& selected, const RunContext& context) override;
-  OutputLayer output_layer() const override { return {output_->tensor, Tensor()}; }
+  OutputLayer output_layer() const override { return {output_->tensor, Tensor(), output_->half}; }
   // The decoder's: transformers' encoder alone takes none.
   KeyShape PrefixShape() const override {
     return config_.encoder_decoder ? KeyShape{t5_.heads, t5_.head_dim} : KeyShape{};
@@ -155,7 +155,7 @@ class T5Model : public Model {
     return first_decoder_block_ > 0 && block >= first_decoder_block_;
   }
   Norm NormOf(const WeightPair& weights) const {
-    return {NormKind::kRms, weights.w(), Tensor(), t5_.norm_epsilon};
+    return {NormKind::kRms, weights.w(), Tensor(), t5_.norm_epsilon, rows_type()};
   }
   // `prompted`: bounds of the ids, before each of which a prompt may go, as WithPrompt has it.
   Tensor EmbedIds(const Tensor& ids, T5EmbeddingsPlace place, const RunContext& context,
@@ -381,8 +381,9 @@ Rows T5Model::Block(int index, const Rows& rows, const RunContext& context) {
 
 Tensor T5Model::Hidden(const Rows& rows, const RunContext& context) {
   const Path path = PathOf(context, rows.data);
-  const WeightPair& norm = config_.encoder_decoder ? decoder_norm_ : encoder_norm_;
-  return Dropout(path, Normalise(path, rows.data, NormOf(norm)),
+  Norm norm = NormOf(config_.encoder_decoder ? decoder_norm_ : encoder_norm_);
+  norm.type = torch::kFloat;
+  return Dropout(path, Normalise(path, rows.data, norm),
                  Site(context, blocks() + 1, kT5Final, t5_.dropout));
 }
 
@@ -390,8 +391,10 @@ Tensor T5Model::OutputStates(const Rows& rows, const Tensor& selected, const Run
   Rows few = rows;
   if (selected.defined()) few.data = GatherRows(rows.data, selected);
   const Tensor states = Hidden(few, context);
-  return t5_.scales_output ? states * std::pow(static_cast<double>(config_.hidden_size), -0.5)
-                           : states;
+  const Tensor scaled = t5_.scales_output
+                            ? states * std::pow(static_cast<double>(config_.hidden_size), -0.5)
+                            : states;
+  return scaled.to(rows_type());
 }
 
 absl::StatusOr<std::unique_ptr<Model>> LoadT5(ModelConfig config, const std::string& directory,

@@ -99,6 +99,15 @@ absl::StatusOr<TensorSource> Weights::Take(const std::string& name,
   return TensorSource{file, info, own_name, ViewTensor(file, *info).to(torch::kFloat32)};
 }
 
+absl::StatusOr<TensorSource> Weights::TakeStored(const std::string& name,
+                                                 const std::vector<int64_t>& shape) {
+  if (!Fits(name, shape)) return Take(name, shape);
+  const auto& [own_name, file, info] = found_.at(name);
+  if (info->type != ElementType::kBF16 && info->type != ElementType::kF16) return Take(name, shape);
+  taken_.insert(name);
+  return TensorSource{file, info, own_name, ViewTensor(file, *info)};
+}
+
 absl::StatusOr<TensorSource> Weights::TakeAs(const std::string& name,
                                              const std::vector<int64_t>& shape,
                                              torch::ScalarType type) {

@@ -45,6 +45,10 @@ class Weights {
   // file, tensor, expected and found.
   absl::StatusOr<TensorSource> Take(const std::string& name, const std::vector<int64_t>& shape);
 
+  // The same of the file's own element type where that is bf16 or fp16.
+  absl::StatusOr<TensorSource> TakeStored(const std::string& name,
+                                          const std::vector<int64_t>& shape);
+
   // The same of another element type, which must be the file's own.
   absl::StatusOr<TensorSource> TakeAs(const std::string& name, const std::vector<int64_t>& shape,
                                       torch::ScalarType type);

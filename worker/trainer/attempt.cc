@@ -13,6 +13,7 @@
 #include "worker/training/failure.h"
 #include "worker/training/plan_run.h"
 #include "worker/training/prediction_run.h"
+#include "worker/training/run_precision.h"
 
 namespace thaw {
 namespace {
@@ -55,6 +56,7 @@ internal::Ended RunAssignment(const internal::Run& run, const AttemptContext& co
                    "DEVICE_NOT_SUPPORTED"),
         0);
   }
+  if (const absl::Status status = CheckProcessor(run); !status.ok()) return FailedEnd(status, 0);
   switch (run.assignment().spec().work_case()) {
     case v1::JobSpec::kTraining:
       return RunTraining(run, context);

@@ -9,35 +9,41 @@ namespace {
 
 // Slabs double what there is, within these: few of them, and little that is never filled.
 constexpr int64_t kLeastSlabBytes = int64_t{1} << 20, kMostSlabBytes = int64_t{32} << 20;
-constexpr int64_t kFloatBytes = sizeof(float);
 
 int32_t LengthAt(const std::vector<int32_t>& bounds, size_t sequence) {
   return bounds.empty() ? 0 : bounds[sequence + 1] - bounds[sequence];
 }
 
-int64_t WidthOf(const torch::Tensor& data) { return data.defined() ? data.size(1) : 0; }
+// Of [rows, width], undefined: of none.
+int64_t RowBytes(const torch::Tensor& data) {
+  return data.defined() ? data.size(1) * static_cast<int64_t>(data.element_size()) : 0;
+}
+
+// A row's place in contiguous data.
+const std::byte* RowAt(const torch::Tensor& data, int64_t row) {
+  return static_cast<const std::byte*>(data.const_data_ptr()) + row * RowBytes(data);
+}
 
 // A stream of Rows in the making.
 class Stream {
  public:
-  explicit Stream(int64_t width) : width_(width) {}
-
   void Reserve(int32_t rows) { bounds_.push_back(bounds_.back() + rows); }
-  void Allocate() {
-    data_ = at::empty({bounds_.back(), width_}, torch::kFloat32);
-    out_ = data_.mutable_data_ptr<float>();
+  void Allocate(int64_t width, torch::ScalarType type) {
+    data_ = at::empty({bounds_.back(), width}, type);
+    row_bytes_ = RowBytes(data_);
+    out_ = static_cast<std::byte*>(data_.mutable_data_ptr());
   }
-  void Append(const float* values, int32_t rows) {
-    out_ = std::copy_n(values, rows * width_, out_);
+  void Append(const std::byte* values, int32_t rows) {
+    out_ = std::copy_n(values, rows * row_bytes_, out_);
   }
   torch::Tensor data() const { return data_; }
   std::vector<int32_t> bounds() const { return bounds_; }
 
  private:
-  const int64_t width_;
   std::vector<int32_t> bounds_ = {0};
   torch::Tensor data_;
-  float* out_ = nullptr;
+  int64_t row_bytes_ = 0;
+  std::byte* out_ = nullptr;
 };
 
 }  // namespace
@@ -70,7 +76,7 @@ Rows ActivationCache::RowsOf(const PackedBatch& batch,
     if (computed.other.defined()) computed.other = computed.other.contiguous();
   }
 
-  Stream data(width_), other(other_width_);
+  Stream data, other;
   size_t next = 0;  // of `missing`
   for (const int64_t row : batch.rows) {
     const Entry& entry = entries_[row];
@@ -79,57 +85,61 @@ Rows ActivationCache::RowsOf(const PackedBatch& batch,
     other.Reserve(held ? entry.other_rows : LengthAt(computed.other_bounds, next));
     next += !held;
   }
-  data.Allocate();
-  if (other_width_ > 0) other.Allocate();
+  data.Allocate(data_.width, data_.type);
+  if (other_.width > 0) other.Allocate(other_.width, other_.type);
   next = 0;
   for (const int64_t row : batch.rows) {
     const Entry& entry = entries_[row];
     if (entry.values != nullptr) {
       data.Append(entry.values, entry.rows);
-      if (other_width_ == 0) continue;
-      other.Append(entry.values + entry.rows * width_, entry.other_rows);
+      if (other_.width == 0) continue;
+      other.Append(entry.values + entry.rows * data_.row_bytes, entry.other_rows);
     } else {
-      data.Append(computed.data.const_data_ptr<float>() + computed.cu_seqlens[next] * width_,
+      data.Append(RowAt(computed.data, computed.cu_seqlens[next]),
                   LengthAt(computed.cu_seqlens, next));
-      if (other_width_ > 0) {
-        other.Append(
-            computed.other.const_data_ptr<float>() + computed.other_bounds[next] * other_width_,
-            LengthAt(computed.other_bounds, next));
+      if (other_.width > 0) {
+        other.Append(RowAt(computed.other, computed.other_bounds[next]),
+                     LengthAt(computed.other_bounds, next));
       }
       ++next;
     }
   }
   if (!missing.empty()) Hold(missing, computed);
   Rows rows{.data = data.data(), .cu_seqlens = data.bounds(), .other = {}, .other_bounds = {}};
-  if (other_width_ > 0) {
+  if (other_.width > 0) {
     rows.other = other.data();
     rows.other_bounds = other.bounds();
   }
   return rows;
 }
 
+ActivationCache::Form ActivationCache::FormOf(const torch::Tensor& data) {
+  if (!data.defined()) return {};
+  return {data.scalar_type(), data.size(1), RowBytes(data)};
+}
+
 void ActivationCache::Hold(const std::vector<int64_t>& rows, const Rows& computed) {
   if (entries_.empty()) return;
-  width_ = WidthOf(computed.data);
-  other_width_ = WidthOf(computed.other);
+  data_ = FormOf(computed.data);
+  other_ = FormOf(computed.other);
   const torch::Tensor data = computed.data.contiguous();
   const torch::Tensor other =
       computed.other.defined() ? computed.other.contiguous() : torch::Tensor();
   for (size_t i = 0; i < rows.size(); ++i) {
     Entry entry{.rows = LengthAt(computed.cu_seqlens, i),
                 .other_rows = LengthAt(computed.other_bounds, i)};
-    const int64_t floats = entry.rows * width_, other_floats = entry.other_rows * other_width_;
-    float* const room = Room(floats + other_floats);
+    const int64_t bytes = entry.rows * data_.row_bytes;
+    const int64_t other_bytes = entry.other_rows * other_.row_bytes;
+    std::byte* const room = Room(bytes + other_bytes);
     if (room == nullptr) continue;
-    std::copy_n(data.const_data_ptr<float>() + computed.cu_seqlens[i] * width_, floats, room);
-    if (other_floats > 0) {
-      std::copy_n(other.const_data_ptr<float>() + computed.other_bounds[i] * other_width_,
-                  other_floats, room + floats);
+    std::copy_n(RowAt(data, computed.cu_seqlens[i]), bytes, room);
+    if (other_bytes > 0) {
+      std::copy_n(RowAt(other, computed.other_bounds[i]), other_bytes, room + bytes);
     }
     entry.values = room;
     entries_[rows[i]] = entry;
     ++figures_.held_rows;
-    figures_.held_bytes += (floats + other_floats) * kFloatBytes;
+    figures_.held_bytes += bytes + other_bytes;
   }
 }
 
@@ -141,20 +151,20 @@ int64_t ActivationCache::ExpectedBytes() const {
   return static_cast<int64_t>(std::min(all, static_cast<double>(max_bytes_)));
 }
 
-float* ActivationCache::Room(int64_t floats) {
-  if (free_floats_ < floats) {
-    const int64_t left = (max_bytes_ - figures_.bytes) / kFloatBytes;
-    if (left < floats) return nullptr;
+std::byte* ActivationCache::Room(int64_t bytes) {
+  if (free_bytes_ < bytes) {
+    const int64_t left = max_bytes_ - figures_.bytes;
+    if (left < bytes) return nullptr;
     const int64_t slab = std::clamp(figures_.bytes, kLeastSlabBytes, kMostSlabBytes);
-    const int64_t size = std::min(left, std::max(slab / kFloatBytes, floats));
-    slabs_.push_back(std::make_unique_for_overwrite<float[]>(static_cast<size_t>(size)));
-    figures_.bytes += size * kFloatBytes;
+    const int64_t size = std::min(left, std::max(slab, bytes));
+    slabs_.push_back(std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(size)));
+    figures_.bytes += size;
     free_ = slabs_.back().get();
-    free_floats_ = size;
+    free_bytes_ = size;
   }
-  float* const room = free_;
-  free_ += floats;
-  free_floats_ -= floats;
+  std::byte* const room = free_;
+  free_ += bytes;
+  free_bytes_ -= bytes;
   return room;
 }
 

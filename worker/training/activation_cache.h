@@ -2,6 +2,7 @@
 // pass.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -16,7 +17,7 @@ namespace thaw {
 // Holds for each row of the dataset what flows into group `boundary`, as long as there is room:
 // the first rows that are asked for stay, the others are computed each time. A row's values are its
 // alone (RowsAlike), so that nothing that is computed with them depends on what is held. Nothing
-// below the boundary may change while it is used. On one thread; CPU tensors in fp32.
+// below the boundary may change while it is used. On one thread; CPU tensors of any type.
 class ActivationCache {
  public:
   // What it holds and did.
@@ -46,23 +47,31 @@ class ActivationCache {
  private:
   // A row's part of Rows::data, then that of Rows::other.
   struct Entry {
-    const float* values = nullptr;  // null: not held
+    const std::byte* values = nullptr;  // null: not held
     int32_t rows = 0;
     int32_t other_rows = 0;
   };
 
+  // Of the rows of one stream; width 0: there is none.
+  struct Form {
+    torch::ScalarType type = torch::kFloat;
+    int64_t width = 0;
+    int64_t row_bytes = 0;
+  };
+
+  static Form FormOf(const torch::Tensor& data);
   void Hold(const std::vector<int64_t>& rows, const Rows& computed);
   // Null when there is no room.
-  float* Room(int64_t floats);
+  std::byte* Room(int64_t bytes);
 
   const TokenizedDataset* const dataset_;
   const int boundary_;
   const int64_t max_bytes_;
   std::vector<Entry> entries_;  // by row; empty when nothing is ever held
-  int64_t width_ = 0, other_width_ = 0;
-  std::vector<std::unique_ptr<float[]>> slabs_;
-  float* free_ = nullptr;  // in the newest slab
-  int64_t free_floats_ = 0;
+  Form data_, other_;
+  std::vector<std::unique_ptr<std::byte[]>> slabs_;
+  std::byte* free_ = nullptr;  // in the newest slab
+  int64_t free_bytes_ = 0;
   Figures figures_;
 };
 

@@ -14,7 +14,7 @@ void ChangedWeights::Track(const std::vector<std::string>& names) {
 
 TensorsByName ChangedWeights::Current() const {
   TensorsByName result;
-  for (const auto& [name, base] : base_) result[name] = parameters_->Find(name)->tensor.detach();
+  for (const auto& [name, base] : base_) result[name] = parameters_->Find(name)->master().detach();
   return result;
 }
 

@@ -18,6 +18,7 @@
 #include "common/base/status.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/tensor_view.h"
+#include "worker/training/run_precision.h"
 
 namespace thaw {
 namespace {
@@ -139,7 +140,7 @@ absl::StatusOr<CheckpointContents> ReadCheckpoint(const std::string& directory) 
   return contents;
 }
 
-internal::Fingerprint CurrentFingerprint() {
+internal::Fingerprint CurrentFingerprint(bool half) {
   internal::Fingerprint result;
   result.set_threads(at::get_num_threads());
   switch (Kernels().instruction_set) {
@@ -150,15 +151,14 @@ internal::Fingerprint CurrentFingerprint() {
       result.set_instruction_set("avx2");
       break;
     case InstructionSet::kAvx512:
+    case InstructionSet::kAmx:  // the same bits but in bf16, of which more below
       result.set_instruction_set("avx512");
-      break;
-    case InstructionSet::kAmx:
-      result.set_instruction_set("amx");
       break;
   }
   result.set_libtorch_instruction_set(at::get_cpu_capability());
   result.set_libtorch_version(TORCH_VERSION);
   result.set_thaw_version(THAW_VERSION);
+  if (half) result.set_half_instruction_set(std::string(HalfInstructionSet()));
   return result;
 }
 
@@ -173,6 +173,7 @@ std::string FingerprintDifference(const internal::Fingerprint& then,
   compare("instruction set", then.instruction_set(), now.instruction_set());
   compare("LibTorch's instruction set", then.libtorch_instruction_set(),
           now.libtorch_instruction_set());
+  compare("instructions for bf16", then.half_instruction_set(), now.half_instruction_set());
   compare("LibTorch", then.libtorch_version(), now.libtorch_version());
   compare("Thaw", then.thaw_version(), now.thaw_version());
   return std::string(absl::StripPrefix(result, "; "));

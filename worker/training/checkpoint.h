@@ -27,8 +27,8 @@ absl::Status WriteCheckpoint(const std::string& directory, CheckpointContents co
 // later format; NOT_FOUND when it is not there.
 absl::StatusOr<CheckpointContents> ReadCheckpoint(const std::string& directory);
 
-// What the bits depend on in this process, as it is set up now.
-internal::Fingerprint CurrentFingerprint();
+// What the bits depend on in this process, as it is set up now. `half`: a model computes in bf16.
+internal::Fingerprint CurrentFingerprint(bool half);
 // "threads 2, now 4; …": where two fingerprints differ; empty if they do not.
 std::string FingerprintDifference(const internal::Fingerprint& then,
                                   const internal::Fingerprint& now);

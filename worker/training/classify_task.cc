@@ -31,7 +31,7 @@ std::vector<double> Probabilities(std::span<const float> logits, ProblemType pro
 // Adds what another model says of the same rows. False when told to end.
 absl::StatusOr<bool> AddModel(PredictionTask* task, const std::string& directory, int index,
                               ProbabilityRows* sums) {
-  absl::StatusOr<PredictionModel> loaded = LoadModelAsIs(directory);
+  absl::StatusOr<PredictionModel> loaded = LoadModelAsIs(task->run, directory);
   const std::string field = absl::StrCat("prediction.classify.average_with[", index, "]");
   if (!loaded.ok()) return Annotate(loaded.status(), field);
   const ModelConfig &ours = task->loaded.model->config(), &theirs = loaded->model->config();

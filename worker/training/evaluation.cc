@@ -71,8 +71,8 @@ std::optional<std::map<std::string, double>> EvaluateTokens(
     const torch::Tensor states =
         LossStates(model, batch, TrainedGroups(), DropoutKey(), state, frozen);
     const OutputLayer output = model->output_layer();
-    const torch::Tensor values =
-        LinearLogProbabilities(PathFor(states), states, output.weight, output.bias, NextIds(batch));
+    const torch::Tensor values = LinearLogProbabilities(PathFor(states), states, output.weight,
+                                                        output.bias, NextIds(batch), output.half);
     const float* value = values.const_data_ptr<float>();
     for (const int64_t row : rows) {
       const int64_t count = dataset.loss_units(row);

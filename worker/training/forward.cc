@@ -7,6 +7,7 @@
 
 #include "worker/model/rows_alike.h"
 #include "worker/training/pooling.h"
+#include "worker/training/recomputed_block.h"
 
 namespace thaw {
 namespace {
@@ -32,6 +33,7 @@ RunContext GroupContext(const TrainedGroups& trained, const DropoutKey& dropout,
 // it is a pooled head.
 Rows RunGroups(Model* model, const PackedBatch& batch, const TrainedGroups& trained,
                const DropoutKey& dropout, SequenceState* state, int begin, int end, Rows rows) {
+  model->parameters().RoundMatrices();
   const int head = model->blocks() + 1;
   const bool pools = model->config().pooled.has_value();
   if (begin == 0 && end > 0) {
@@ -50,8 +52,12 @@ Rows RunGroups(Model* model, const PackedBatch& batch, const TrainedGroups& trai
   }
   for (int group = std::max(begin, 1); group < end; ++group) {
     const torch::AutoGradMode gradient(trained.NeedsGradient(group));
-    rows = model->Block(group - 1, std::exchange(rows, {}),
-                        GroupContext(trained, dropout, group, state, pools));
+    const auto run = [=, context = GroupContext(trained, dropout, group, state, pools)](
+                         const Rows& in) { return model->Block(group - 1, in, context); };
+    // Running a block with state again would take its state further.
+    rows = trained.Recomputes(group) && state == nullptr
+               ? RecomputedRows(std::exchange(rows, {}), run)
+               : run(std::exchange(rows, {}));
   }
   if (begin == head || end < head) return rows;
   const torch::AutoGradMode gradient(trained.NeedsGradient(head - 1));
@@ -89,10 +95,11 @@ bool SameBits(const torch::Tensor& a, const torch::Tensor& b) {
 }  // namespace
 
 TrainedGroups::TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names,
-                             bool frozen_dropout)
+                             bool frozen_dropout, bool recomputes)
     : trained_(model.groups().size()),
       lowest_(static_cast<int>(model.groups().size())),
-      frozen_dropout_(frozen_dropout) {
+      frozen_dropout_(frozen_dropout),
+      recomputes_(recomputes) {
   for (const std::string& name : trainable_names) {
     const Parameter* parameter = model.parameters().Find(name);
     trained_[parameter->group] = true;

@@ -18,8 +18,10 @@ class TrainedGroups {
   // Nothing is trained: evaluation and prediction.
   TrainedGroups() = default;
   // The names must be parameters of `model`.
+  // With `recomputes`, what goes on within a block that autograd has to see is computed again in
+  // the backward pass (recomputed_block.h), for the same bits.
   TrainedGroups(const Model& model, const std::vector<std::string>& trainable_names,
-                bool frozen_dropout = false);
+                bool frozen_dropout = false, bool recomputes = false);
 
   bool Trained(int group) const { return !trained_.empty() && trained_[group]; }
   bool DropsOut(int group) const {
@@ -27,13 +29,15 @@ class TrainedGroups {
   }
   // Whether autograd has to see this group.
   bool NeedsGradient(int group) const { return !trained_.empty() && group >= lowest_; }
-  // The lowest group of which that is so; 0 if nothing is trained.
+  bool Recomputes(int group) const { return recomputes_ && NeedsGradient(group); }
+  // The lowest group that needs a gradient; 0 if nothing is trained.
   int lowest() const { return lowest_; }
 
  private:
   std::vector<bool> trained_;  // by group; empty: none
   int lowest_ = 0;
   bool frozen_dropout_ = false;
+  bool recomputes_ = false;
 };
 
 // `batch` must outlive the backward pass in all of these. With `frozen` the groups below its

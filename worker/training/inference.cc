@@ -16,6 +16,7 @@ torch::Tensor IdTensor(const std::vector<int64_t>& ids) {
 
 Rows Infer(Model* model, const Packed& packed, const RunContext& context) {
   const torch::NoGradGuard no_gradients;
+  model->parameters().RoundMatrices();
   Rows rows = model->Embed(packed, context);
   const int first = packed.token_ids.defined() ? 0 : model->first_decoder_block();
   for (int block = first; block < model->blocks(); ++block) {
@@ -32,7 +33,9 @@ torch::Tensor TokenLogits(Model* model, const Rows& rows, const torch::Tensor& s
   const torch::Tensor states = model->OutputStates(rows, selected, RunContext());
   const OutputLayer output = model->output_layer();
   const Path path = states.is_cpu() ? Path::kKernels : Path::kReference;
-  return Linear(path, states, {output.weight, output.bias}).to(torch::kFloat32).contiguous();
+  return Linear(path, states, {output.weight, output.bias, false, output.half})
+      .to(torch::kFloat32)
+      .contiguous();
 }
 
 absl::Status OutputNotANumber(int64_t row) {

@@ -12,6 +12,7 @@
 #include "worker/training/model_directory.h"
 #include "worker/training/pooling.h"
 #include "worker/training/run_model.h"
+#include "worker/training/run_precision.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/peft_files.h"
 
@@ -94,9 +95,10 @@ absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run) {
   return loaded;
 }
 
-absl::StatusOr<PredictionModel> LoadModelAsIs(const std::string& directory) {
+absl::StatusOr<PredictionModel> LoadModelAsIs(const internal::Run& run,
+                                              const std::string& directory) {
   PredictionModel loaded;
-  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, std::nullopt));
+  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, std::nullopt, ComputesInHalf(run)));
   loaded.tokenizer_dir = directory;
   THAW_RETURN_IF_ERROR(ReadText(directory, &loaded));
   return loaded;

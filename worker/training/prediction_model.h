@@ -29,7 +29,8 @@ struct PredictionModel {
 absl::StatusOr<PredictionModel> LoadPredictionModel(const internal::Run& run);
 
 // The same for one of run.average_with_dirs.
-absl::StatusOr<PredictionModel> LoadModelAsIs(const std::string& directory);
+absl::StatusOr<PredictionModel> LoadModelAsIs(const internal::Run& run,
+                                              const std::string& directory);
 
 // The model of the prediction before, in a process that waits warm between two of them.
 struct WarmModel {

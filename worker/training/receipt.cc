@@ -13,6 +13,7 @@
 #include "worker/data/batch_plan.h"
 #include "worker/training/checkpoint.h"
 #include "worker/training/forward.h"
+#include "worker/training/run_precision.h"
 
 namespace thaw {
 namespace {
@@ -30,8 +31,8 @@ torch::Tensor Answers(Model* model, const PackedBatch& batch) {
   }
   const torch::Tensor states = LossStates(model, batch, TrainedGroups(), DropoutKey());
   const OutputLayer output = model->output_layer();
-  return LinearLogProbabilities(PathFor(states), states, output.weight, output.bias,
-                                NextIds(batch));
+  return LinearLogProbabilities(PathFor(states), states, output.weight, output.bias, NextIds(batch),
+                                output.half);
 }
 
 }  // namespace
@@ -86,7 +87,7 @@ absl::Status WriteReceipt(const internal::Run& run, internal::Receipt receipt,
   add("spec.training.dataset", assignment.dataset());
   add("spec.training.validation_dataset", assignment.validation_dataset());
   add("spec.training.tokenizer", assignment.tokenizer());
-  *receipt.mutable_fingerprint() = CurrentFingerprint();
+  *receipt.mutable_fingerprint() = CurrentFingerprint(ComputesInHalf(run));
   if (assignment.micro_step_divisor() > 1) {
     receipt.set_micro_step_divisor(assignment.micro_step_divisor());
   }

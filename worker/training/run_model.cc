@@ -9,6 +9,7 @@
 #include "worker/text/tokenizer.h"
 #include "worker/training/inputs.h"
 #include "worker/training/model_directory.h"
+#include "worker/training/run_precision.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/peft_files.h"
 
@@ -35,9 +36,10 @@ absl::StatusOr<std::optional<HeadSpec>> HeadOfAdapter(const std::string& directo
 
 absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::string& directory,
                                       const std::optional<HeadSpec>& head) {
+  const bool half = ComputesInHalf(run);
   RunModel loaded;
   if (!IsAdapter(run.model_dir())) {
-    THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head));
+    THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, head, half));
     return loaded;
   }
   THAW_ASSIGN_OR_RETURN(const std::optional<HeadSpec> own, HeadOfAdapter(run.model_dir()));
@@ -60,7 +62,7 @@ absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::strin
                           "one, or begin with its base model");
     }
   }
-  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, chosen));
+  THAW_ASSIGN_OR_RETURN(loaded.model, LoadModel(directory, chosen, half));
   THAW_ASSIGN_OR_RETURN(loaded.part, LoadAdapter(run.model_dir(), loaded.model.get()));
   return loaded;
 }
@@ -87,6 +89,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadResult(const internal::Run& run,
   of_result.set_model_dir(result_dir);
   of_result.set_base_dir(BaseWeightsDirectory(run));
   of_result.set_work_dir(run.work_dir() + "/read_back");
+  *of_result.mutable_assignment()->mutable_spec() = run.assignment().spec();
   THAW_RETURN_IF_ERROR(MakeDirectories(of_result.work_dir()));
   THAW_ASSIGN_OR_RETURN(const std::string directory, ModelDirectory(of_result));
   THAW_ASSIGN_OR_RETURN(RunModel loaded, LoadRunModel(of_result, directory, std::nullopt));

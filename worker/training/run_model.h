@@ -18,9 +18,9 @@ struct RunModel {
   std::optional<v1::AddedPart> part;  // of the adapter
 };
 
-// Loads it, from `directory` (ModelDirectory), with `head`, or with its own: an adapter's is what a
-// config.json beside it says, else the base's. INVALID_ARGUMENT for an adapter that was trained
-// with another head than `head`.
+// Loads it, computing as the run asks, from `directory` (ModelDirectory), with `head`, or with its
+// own: an adapter's is what a config.json beside it says, else the base's. INVALID_ARGUMENT for an
+// adapter that was trained with another head than `head`.
 absl::StatusOr<RunModel> LoadRunModel(const internal::Run& run, const std::string& directory,
                                       const std::optional<HeadSpec>& head);
 

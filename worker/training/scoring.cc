@@ -51,7 +51,7 @@ torch::Tensor LogProbabilities(Model* model, const ScoringBatch& batch, int32_t 
   const torch::Tensor states = model->OutputStates(rows, IdTensor(batch.states), RunContext());
   const OutputLayer output = model->output_layer();
   return LinearLogProbabilities(states.is_cpu() ? Path::kKernels : Path::kReference, states,
-                                output.weight, output.bias, IdTensor(batch.labels))
+                                output.weight, output.bias, IdTensor(batch.labels), output.half)
       .cpu();
 }
 

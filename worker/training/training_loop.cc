@@ -14,6 +14,7 @@
 #include "worker/training/receipt.h"
 #include "worker/training/result.h"
 #include "worker/training/run_model.h"
+#include "worker/training/run_precision.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/metric.h"
 
@@ -316,7 +317,7 @@ absl::Status TrainingLoop::Checkpoint() {
   saved.set_loss(loss_);
   saved.set_pending_loss_sum(reporter_.pending().loss_sum);
   saved.set_pending_loss_units(reporter_.pending().loss_units);
-  *saved.mutable_fingerprint() = CurrentFingerprint();
+  *saved.mutable_fingerprint() = CurrentFingerprint(ComputesInHalf(run_));
   saved.set_history_sha256(history_.digest());
   contents.weights = changed_->Current();
   contents.moments = trainables_ ? trainables_->moments() : moments_;

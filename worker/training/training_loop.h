@@ -53,6 +53,7 @@ class TrainingLoop {
   absl::Status Prepare();
   absl::Status RestoreCheckpoint();
   void WarnOfInputs();
+  bool RecomputesActivations() const;
   absl::Status SetUpTrainables();  // of the present phase, with the moments that it keeps
   absl::Status EnterPhase();
   absl::Status AnnouncePhase();

@@ -14,6 +14,7 @@
 #include "worker/training/pooling.h"
 #include "worker/training/rows_report.h"
 #include "worker/training/run_model.h"
+#include "worker/training/run_precision.h"
 #include "worker/training/training_loop.h"
 #include "worker/tuning/added_part.h"
 #include "worker/tuning/peft_files.h"
@@ -46,6 +47,7 @@ absl::Status TrainingLoop::Prepare() {
   THAW_ASSIGN_OR_RETURN(model_dir_, ModelDirectory(run_));
   THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(model_dir_ + "/config.json"));
   THAW_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_text));
+  THAW_RETURN_IF_ERROR(CheckFamily(run_, config.model_type));
   THAW_ASSIGN_OR_RETURN(const int32_t virtual_tokens, VirtualTokensOf(run_));
   config.max_positions = std::max<int64_t>(1, config.max_positions - virtual_tokens);
   THAW_ASSIGN_OR_RETURN(inputs_,
@@ -124,7 +126,8 @@ absl::Status TrainingLoop::Prepare() {
 absl::Status TrainingLoop::RestoreCheckpoint() {
   THAW_ASSIGN_OR_RETURN(CheckpointContents contents, ReadCheckpoint(run_.checkpoint_dir()));
   const internal::Checkpoint& state = contents.state;
-  const std::string difference = FingerprintDifference(state.fingerprint(), CurrentFingerprint());
+  const std::string difference =
+      FingerprintDifference(state.fingerprint(), CurrentFingerprint(ComputesInHalf(run_)));
   if (!difference.empty()) {
     reporter_.Warn(
         "FINGERPRINT_CHANGED",
@@ -195,10 +198,18 @@ absl::StatusOr<PhaseParameters> TrainingLoop::PhaseParametersOf(int phase) const
                       model_->groups(), model_->parameters());
 }
 
+bool TrainingLoop::RecomputesActivations() const {
+  const v1::Training::Recompute when = training_.recompute_activations();
+  return when == v1::Training::ALWAYS ||
+         (when != v1::Training::NEVER && run_.assignment().micro_step_divisor() > 1);
+}
+
 absl::Status TrainingLoop::SetUpTrainables() {
   THAW_ASSIGN_OR_RETURN(parameters_, PhaseParametersOf(program_->state().phase()));
   const std::vector<std::string>& names = parameters_.names;
-  trained_groups_ = TrainedGroups(*model_, names, program_->phase().frozen_dropout());
+  const bool recomputes = RecomputesActivations();
+  if (recomputes) reporter_.Log("activations of trained blocks are computed twice");
+  trained_groups_ = TrainedGroups(*model_, names, program_->phase().frozen_dropout(), recomputes);
   std::vector<std::string> changing = names;
   for (const Parameter& parameter : model_->parameters().all()) {
     // A batch norm's statistics, say: they change without an optimizer.

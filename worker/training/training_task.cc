@@ -60,7 +60,7 @@ class TokenTask : public TrainingTask {
     const OutputLayer output = model->output_layer();
     const torch::AutoGradMode gradient(trained.NeedsGradient(model->blocks() + 1));
     return LinearCrossEntropySum(PathFor(states), states, output.weight, output.bias,
-                                 NextIds(batch));
+                                 NextIds(batch), output.half);
   }
 
   Figures Evaluate(Model* model, const TokenizedDataset& dataset, int64_t tokens_per_batch,

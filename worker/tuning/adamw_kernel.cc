@@ -1,6 +1,7 @@
 #include "worker/tuning/adamw_kernel.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 // One body, compiled for each instruction set; the loader picks.
@@ -18,7 +19,8 @@ constexpr int64_t kRun = 2048;
 
 THAW_VECTOR_CLONES
 double UpdateAdamW(const AdamWStep& step, int64_t count, float* __restrict parameters,
-                   float* __restrict gradients, float* __restrict m, float* __restrict v) {
+                   float* __restrict gradients, float* __restrict m, float* __restrict v,
+                   uint16_t* __restrict halves) {
   const double update = static_cast<double>(step.update);
   const float keep = static_cast<float>(1 - step.learning_rate * step.weight_decay);
   const float rate = static_cast<float>(step.learning_rate / (1 - std::pow(step.beta1, update)));
@@ -50,6 +52,12 @@ double UpdateAdamW(const AdamWStep& step, int64_t count, float* __restrict param
     double run = 0;
     for (int lane = 0; lane < kLanes; ++lane) run += static_cast<double>(lanes[lane]);
     changed += run;
+    if (halves == nullptr) continue;
+    // A run is in the cache still.
+    for (int64_t i = begin; i < end; ++i) {
+      const auto bits = std::bit_cast<uint32_t>(parameters[i]);
+      halves[i] = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
   }
   return changed;
 }

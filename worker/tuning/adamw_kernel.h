@@ -25,9 +25,10 @@ struct AdamWStep {
 //   parameters -= learning_rate / (1 - beta1^update) * m / (sqrt(v / (1 - beta2^update)) + epsilon)
 //   gradients = 0
 // Gives back the sum of the squares of what the parameters changed by, summed in a fixed order.
-// `count` is a multiple of 16; the arrays do not overlap.
+// `count` is a multiple of 16; the arrays do not overlap. `halves`, unless it is null, gets the
+// parameters rounded to bf16, to the nearest and of two as near to the even one.
 double UpdateAdamW(const AdamWStep& step, int64_t count, float* parameters, float* gradients,
-                   float* m, float* v);
+                   float* m, float* v, uint16_t* halves = nullptr);
 
 // Sum of squares of `count` values, a multiple of 16, summed in a fixed order.
 double SumOfSquares(int64_t count, const float* values);

@@ -63,13 +63,14 @@ absl::Status AddLora(const v1::Lora& lora, uint64_t seed, Model* model) {
     const double bound = 1 / std::sqrt(static_cast<double>(linear.in()));
     added.down =
         model->AddPart(linear.name + ".lora_A.weight", group,
-                       UniformTensor({rank, linear.in()}, bound, seed, kPartStreams + number));
-    added.up =
-        model->AddPart(linear.name + ".lora_B.weight", group, at::zeros({linear.out(), rank}));
+                       UniformTensor({rank, linear.in()}, bound, seed, kPartStreams + number),
+                       /*matrix=*/true);
+    added.up = model->AddPart(linear.name + ".lora_B.weight", group,
+                              at::zeros({linear.out(), rank}), /*matrix=*/true);
     if (lora.dora()) {
       added.magnitude =
           model->AddPart(linear.name + ".lora_magnitude_vector", group,
-                         RowLengths(linear.weight->tensor, linear.input_major, ChangeOf(added)));
+                         RowLengths(linear.weight->master(), linear.input_major, ChangeOf(added)));
     }
     linear.added = added;
     if (lora.bias() == v1::Lora::TARGETS && linear.bias != nullptr) {
@@ -103,7 +104,8 @@ absl::Status AddIa3(const v1::Ia3& ia3, Model* model) {
 
 absl::Status MergeInto(LinearLayer* linear, Parameters* parameters) {
   const AddedToLinear& added = *linear->added;
-  Tensor rows = linear->weight->tensor.detach();
+  const Tensor weight = linear->weight->master().detach();
+  Tensor rows = weight;
   if (linear->input_major) rows = rows.t();
   if (added.down != nullptr) {
     const LowRank change = ChangeOf(added);
@@ -111,7 +113,7 @@ absl::Status MergeInto(LinearLayer* linear, Parameters* parameters) {
     if (added.magnitude == nullptr) {
       rows = changed;
     } else {
-      const Tensor lengths = RowLengths(linear->weight->tensor, linear->input_major, change);
+      const Tensor lengths = RowLengths(weight, linear->input_major, change);
       rows = changed * (added.magnitude->tensor / lengths).unsqueeze(1);
     }
   }
@@ -119,6 +121,7 @@ absl::Status MergeInto(LinearLayer* linear, Parameters* parameters) {
   if (added.output_scale != nullptr) rows = rows * added.output_scale->tensor.view({-1, 1});
   if (linear->input_major) rows = rows.t();
   THAW_RETURN_IF_ERROR(parameters->SetTensor(linear->weight->name, rows.detach().contiguous()));
+  linear->weight->ForgetLoaded();
   if (added.output_scale == nullptr || linear->bias == nullptr) return absl::OkStatus();
   return parameters->SetTensor(
       linear->bias->name,

@@ -31,7 +31,8 @@ absl::Status AddBottlenecks(const v1::BottleneckAdapter& adapter, uint64_t seed,
   uint64_t stream = kBottleneckStreams;
   const auto add = [&](int block, const char* place) {
     const auto tensor = [&](const char* name, const torch::Tensor& value) {
-      return model->AddPart(absl::StrCat("block.", block, ".", place, ".", name), block + 1, value);
+      return model->AddPart(absl::StrCat("block.", block, ".", place, ".", name), block + 1, value,
+                            /*matrix=*/value.dim() == 2);
     };
     Bottleneck bottleneck;
     bottleneck.down =

@@ -265,7 +265,7 @@ absl::Status SaveAdapter(const Model& model, const v1::AddedPart& part,
       }
     }
     if (parameter.added() && !prefix.empty()) continue;
-    kept.push_back(parameter.tensor.detach().cpu().contiguous());
+    kept.push_back(parameter.master().detach().cpu().contiguous());
     tensors.push_back(ToWrite(NameInFile(part, parameter.added(), name), kept.back()));
   }
   if (!prefix.empty()) {

@@ -31,7 +31,8 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
     const Parameter* parameter = parameters->Find(name);
     if (parameter == nullptr) return absl::NotFoundError(absl::StrCat("no parameter ", name));
     const torch::Tensor& tensor = parameter->tensor;
-    if (!tensor.device().is_cpu() || tensor.scalar_type() != torch::kFloat32) {
+    if (!tensor.device().is_cpu() ||
+        (tensor.scalar_type() != torch::kFloat32 && !parameter->rounds)) {
       return absl::InvalidArgumentError(absl::StrCat(name, " is not fp32 on the CPU"));
     }
     const auto found = moments.find(name);
@@ -40,13 +41,16 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
                                  .count = tensor.numel(),
                                  .rate = rates[i],
                                  .decayed = tensor.dim() >= 2 && parameter->decays,
-                                 .updates = found == moments.end() ? 0 : found->second.updates});
+                                 .updates = found == moments.end() ? 0 : found->second.updates,
+                                 .half_offset = -1});
   }
+  int64_t halves = 0;
   for (size_t i = 0; i < result->segments_.size(); ++i) {
     Segment& segment = result->segments_[i];
     segment.offset = result->size_;
     const int64_t padded = Padded(segment.count);
     result->size_ += padded;
+    if (segment.parameter->rounds) segment.half_offset = std::exchange(halves, halves + padded);
     for (int64_t begin = 0; begin < padded; begin += kChunk) {
       result->chunks_.push_back({.segment = i,
                                  .offset = segment.offset + begin,
@@ -59,6 +63,7 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
        {&result->values_, &result->gradients_, &result->first_, &result->second_}) {
     *buffer = torch::zeros({result->size_}, options);
   }
+  if (halves > 0) result->halves_ = torch::zeros({halves}, torch::kBFloat16);
   for (const Segment& segment : result->segments_) {
     torch::Tensor value = result->View(result->values_, segment).detach();
     value.copy_(segment.parameter->tensor);
@@ -69,6 +74,12 @@ absl::StatusOr<std::unique_ptr<Trainables>> Trainables::Create(
     value.set_requires_grad(true);
     value.mutable_grad() = result->View(result->gradients_, segment);
     THAW_RETURN_IF_ERROR(parameters->SetTensor(segment.parameter->name, value));
+    segment.parameter->ForgetLoaded();
+    if (segment.half_offset < 0) continue;
+    const torch::Tensor half = result->halves_.narrow(0, segment.half_offset, segment.count)
+                                   .view(segment.parameter->tensor.sizes());
+    half.copy_(value.detach());
+    parameters->SetHalf(segment.parameter->name, half);
   }
   return result;
 }
@@ -149,6 +160,7 @@ Norms Trainables::Update(double rate_share, const AdamWStep& options) {
   auto* gradients = gradients_.mutable_data_ptr<float>();
   auto* first = first_.mutable_data_ptr<float>();
   auto* second = second_.mutable_data_ptr<float>();
+  auto* halves = halves_.defined() ? static_cast<uint16_t*>(halves_.mutable_data_ptr()) : nullptr;
   at::parallel_for(0, static_cast<int64_t>(chunks_.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Chunk& chunk = chunks_[i];
@@ -157,8 +169,11 @@ Norms Trainables::Update(double rate_share, const AdamWStep& options) {
       step.learning_rate = segment.rate * rate_share;
       step.weight_decay = segment.decayed ? options.weight_decay : 0;
       step.update = segment.updates + 1;
+      uint16_t* const half = segment.half_offset < 0
+                                 ? nullptr
+                                 : halves + segment.half_offset + (chunk.offset - segment.offset);
       sums[i] = UpdateAdamW(step, chunk.count, values + chunk.offset, gradients + chunk.offset,
-                            first + chunk.offset, second + chunk.offset);
+                            first + chunk.offset, second + chunk.offset, half);
     }
   });
   for (Segment& segment : segments_) ++segment.updates;

@@ -31,7 +31,8 @@ struct Norms {
 };
 
 // Parameters, gradients and both moments lie in four flat fp32 buffers, each tensor in a segment
-// padded to 64 bytes. Biases and norms (tensors of less than two dimensions) are never decayed.
+// padded to 64 bytes, and what matrices round to (Parameter::half) in a fifth one, which every
+// update writes anew. Biases and norms (tensors of less than two dimensions) are never decayed.
 //
 // Owns nothing of the model but replaces its tensors: after Create the named ones are leaves that
 // require grad, and their .grad is preset to a view of the gradient buffer into which autograd
@@ -75,6 +76,7 @@ class Trainables {
     double rate;
     bool decayed;
     int64_t updates;
+    int64_t half_offset;  // into halves_; -1: it does not round
   };
 
   // A piece of one segment.
@@ -94,6 +96,7 @@ class Trainables {
   std::vector<Chunk> chunks_;  // all segments in pieces for the threads, in order
   int64_t size_ = 0;           // numbers in each buffer, padding included
   torch::Tensor values_, gradients_, first_, second_;
+  torch::Tensor halves_;  // bf16; undefined where nothing rounds
 };
 
 }  // namespace thaw

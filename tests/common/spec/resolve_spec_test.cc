@@ -37,7 +37,8 @@ TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
       "batch": {"examples_per_step": 8, "tokens_per_micro_step": 2048},
       "max_length": 256, "long_rows": "TRUNCATE", "seed": 42, "max_grad_norm": 1,
       "evaluation": {"metric": "ACCURACY", "every_epochs": 1, "keep_best": true},
-      "checkpoint": {"every_steps": 200}, "output": "FULL",
+      "checkpoint": {"every_steps": 200}, "output": "FULL", "precision": "FP32",
+      "recompute_activations": "AFTER_OUT_OF_MEMORY",
       "activation_cache": {"use": "AUTO", "max_bytes": "1073741824", "decisions": [
         "phase 1: no: 1 pass over the rows, and nothing is computed twice",
         "phase 2: kept: blocks 0 to 3 are frozen for 8.89 passes over the rows; at most 1024 MiB"]}},
@@ -48,7 +49,7 @@ TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
 TEST(ResolveSpecTest, FillsEveryDefaultOfAPrediction) {
   ExpectResolved(PredictionExample(), R"({
     "prediction": {"model": "result-1", "texts": {"values": ["good"]}, "max_length": 256,
-                   "classify": {"text_column": "text", "label_column": "label"}},
+                   "precision": "FP32", "classify": {"text_column": "text", "label_column": "label"}},
     "resources": {"device_count": 1},
     "retry_limits": {"crashes": 3, "out_of_memory": 1, "losses_in_a_row": 5}})");
 }

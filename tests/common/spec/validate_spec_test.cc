@@ -188,6 +188,10 @@ TEST(ValidateSpecTest, RefusesWhatIsWrongInATraining) {
         [](auto* s) {
           s->mutable_training()->set_long_rows(static_cast<v1::Training::LongRows>(9));
         }},
+       {"spec.training.recompute_activations", "9 is not known; give AFTER_OUT_OF_MEMORY",
+        [](auto* s) {
+          s->mutable_training()->set_recompute_activations(static_cast<v1::Training::Recompute>(9));
+        }},
        {"spec.training.long_rows", "SPLIT is for single texts",
         [](auto* s) {
           s->mutable_training()->set_long_rows(v1::Training::SPLIT);

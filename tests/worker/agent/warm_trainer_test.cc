@@ -158,6 +158,15 @@ TEST_F(WarmTrainerTest, ServesOneOwner) {
   EXPECT_EQ(earlier(), 1);
 }
 
+TEST_F(WarmTrainerTest, ServesOnePrecision) {
+  Predict("a");
+  const pid_t first = pid();
+  v1::Assignment rounded = Prediction("a", "");
+  rounded.mutable_spec()->mutable_prediction()->set_precision(v1::BF16);
+  EXPECT_EQ(Run(rounded).outcome(), v1::AttemptEnd::SUCCEEDED);
+  EXPECT_NE(pid(), first);
+}
+
 TEST_F(WarmTrainerTest, OneThatDiesWhileItWaitsHarmsNobody) {
   for (const char* const how : {"die-warm", "lie-warm"}) {
     Predict("a", how);

@@ -21,8 +21,8 @@ std::string FixtureTestName(std::string name) {
   return name;
 }
 
-ModelFixture::ModelFixture(const std::string& name, const std::optional<HeadSpec>& head)
-    : model(LoadModel(FixtureDirectory(name), head).value()),
+ModelFixture::ModelFixture(const std::string& name, const std::optional<HeadSpec>& head, bool half)
+    : model(LoadModel(FixtureDirectory(name), head, half).value()),
       json(ReadJsonFile(FixtureDirectory(name) + "/expected.json").value()),
       inputs_(SafetensorsFile::Open(FixtureDirectory(name) + "/inputs.safetensors").value()),
       expected_(SafetensorsFile::Open(FixtureDirectory(name) + "/expected.safetensors").value()) {}
@@ -121,6 +121,7 @@ std::string ModelVariant::Make() const {
 }
 
 Rows RowsOf(Model& model, const Packed& batch, const RunContext& context) {
+  model.parameters().RoundMatrices();
   Rows rows = model.Embed(batch, context);
   for (int i = 0; i < model.blocks(); ++i) rows = model.Block(i, rows, context);
   return model.WithoutPrompt(rows, context);
@@ -132,7 +133,8 @@ torch::Tensor LogitsOf(Model& model, const Packed& batch, const RunContext& cont
   const OutputLayer output = model.output_layer();
   const torch::Tensor states = model.OutputStates(rows, torch::Tensor(), context);
   const bool kernels = states.is_cpu() && !context.reference;
-  return Linear(kernels ? Path::kKernels : Path::kReference, states, {output.weight, output.bias});
+  return Linear(kernels ? Path::kKernels : Path::kReference, states,
+                {output.weight, output.bias, false, output.half});
 }
 
 torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext& context) {
@@ -142,7 +144,7 @@ torch::Tensor MeanLoss(Model& model, const FixtureBatch& batch, const RunContext
     const OutputLayer output = model.output_layer();
     return LinearCrossEntropySum(context.reference ? Path::kReference : Path::kKernels,
                                  model.OutputStates(rows, counting, context), output.weight,
-                                 output.bias, batch.labels.index_select(0, counting)) /
+                                 output.bias, batch.labels.index_select(0, counting), output.half) /
            batch.loss_units;
   }
   const torch::Tensor logits = LogitsOf(model, batch.packed, context);

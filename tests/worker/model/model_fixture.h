@@ -33,8 +33,8 @@ struct FixtureBatch {
 
 class ModelFixture {
  public:
-  // Fails the test (by exception) if a file is not what it should be.
-  ModelFixture(const std::string& name, const std::optional<HeadSpec>& head);
+  // Fails the test (by exception) if a file is not what it should be. `half` as for LoadModel.
+  ModelFixture(const std::string& name, const std::optional<HeadSpec>& head, bool half = false);
 
   FixtureBatch Batch(int index) const;
   torch::Tensor Expected(const std::string& name) const;
@@ -66,6 +66,7 @@ struct ModelVariant {
   std::string Make() const;
 };
 
+// Each of these rounds matrices that need it first.
 // The batch's own rows of those that leave the last block.
 Rows RowsOf(Model& model, const Packed& batch, const RunContext& context = {});
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ostream>
 #include <random>
 
 #include "tests/worker/model/model_fixture.h"
@@ -53,14 +54,20 @@ torch::Tensor OutputsOf(Model* model, const PackedBatch& batch, ActivationCache*
   return LossStates(model, batch, TrainedGroups(), DropoutKey(), nullptr, frozen);
 }
 
-class ActivationCacheOf : public ::testing::TestWithParam<const char*> {};
+struct CacheCase {
+  const char* fixture;
+  bool half;
+};
+void PrintTo(const CacheCase& one, std::ostream* out) { *out << one.fixture; }
+class ActivationCacheOf : public ::testing::TestWithParam<CacheCase> {};
 
 TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
   const unsigned seed = std::random_device()();
   std::mt19937 random(seed);
-  ModelFixture fixture(GetParam(), std::nullopt);
+  ModelFixture fixture(GetParam().fixture, std::nullopt, GetParam().half);
   Model* const model = fixture.model.get();
   const TokenizedDataset rows = RandomRows(model->config(), kRows, &random);
+  const double tolerance = GetParam().half ? 0.1 : 1e-4;
   for (int boundary = 1; boundary <= model->blocks() + 1; ++boundary) {
     EXPECT_TRUE(ComputesRowsAlike(model, rows, boundary));
     ActivationCache nothing(&rows, boundary, 0), some(&rows, boundary, 20'000),
@@ -73,7 +80,7 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
         const PackedBatch batch = Pack(rows, micro_step);
         const torch::Tensor expected = OutputsOf(model, batch, &nothing);
         const torch::Tensor plain = OutputsOf(model, batch, nullptr);
-        ASSERT_LT(MaxDifference(expected, plain), 1e-4) << "seed " << seed;
+        ASSERT_LT(MaxDifference(expected, plain), tolerance) << "seed " << seed;
         for (ActivationCache* cache : {&some, &all}) {
           ASSERT_TRUE(at::equal(OutputsOf(model, batch, cache), expected))
               << "boundary " << boundary << ", pass " << pass << ", seed " << seed;
@@ -93,10 +100,20 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, ActivationCacheOf,
-                         ::testing::Values("bert-cls", "roberta-cls", "distilbert-cls", "gpt2-cls",
-                                           "gpt2", "bloom-5heads", "llama-cls", "qwen3", "t5"),
-                         [](const auto& info) { return FixtureTestName(info.param); });
+std::vector<CacheCase> CacheCases() {
+  std::vector<CacheCase> cases;
+  for (const char* fixture : {"bert-cls", "roberta-cls", "distilbert-cls", "gpt2-cls", "gpt2",
+                              "bloom-5heads", "llama-cls", "qwen3", "t5"}) {
+    for (const bool half : {false, true}) cases.push_back({fixture, half});
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ActivationCacheOf, ::testing::ValuesIn(CacheCases()),
+                         [](const auto& info) {
+                           return FixtureTestName(info.param.fixture) +
+                                  (info.param.half ? "_in_bf16" : "");
+                         });
 
 TEST(ActivationCache, KeepsOneVectorARowWhereTheHeadReadsNoMore) {
   ModelFixture fixture("bert-cls", std::nullopt);

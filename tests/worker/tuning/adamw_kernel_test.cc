@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <iterator>
 #include <random>
+#include <utility>
 #include <vector>
 
 namespace thaw {
@@ -64,6 +66,24 @@ TEST(AdamWKernel, SameBitsHoweverTheArrayIsCut) {
   EXPECT_EQ(p, p2);
   EXPECT_EQ(m, m2);
   EXPECT_EQ(v, v2);
+}
+
+TEST(AdamWKernel, RoundsToTheNearestBf16AndToTheEvenOneOfTwo) {
+  // At no rate and without decay values stay what they are: 1 + 2^-8 lies between two, as does 1 +
+  // 3 · 2^-8; the last ones are those of a float's widest range.
+  const std::pair<float, uint32_t> cases[] = {
+      {0.0f, 0x0000},          {-0.0f, 0x8000},         {1.0f, 0x3f80},
+      {1.00390625f, 0x3f80},   {1.00390637f, 0x3f81},   {1.01171875f, 0x3f82},
+      {-1.00390637f, 0xbf81},  {3.14159274f, 0x4049},   {1e-40f, 0x0001},
+      {3.3895314e38f, 0x7f7f}, {3.4028235e38f, 0x7f80}, {1e-45f, 0x0000}};
+  std::vector<float> p(4096), g(p.size()), m(p.size()), v(p.size());
+  for (size_t i = 0; i < p.size(); ++i) p[i] = cases[i % std::size(cases)].first;
+  std::vector<uint16_t> halves(p.size(), 0xffff);
+  UpdateAdamW({}, static_cast<int64_t>(p.size()), p.data(), g.data(), m.data(), v.data(),
+              halves.data());
+  for (size_t i = 0; i < p.size(); ++i) {
+    ASSERT_EQ(halves[i], cases[i % std::size(cases)].second) << p[i] << " at " << i;
+  }
 }
 
 TEST(AdamWKernel, SumsSquares) {

@@ -66,8 +66,9 @@ TEST_P(EveryFamily, AFreshPartLeavesEveryBitAsItWas) {
        {"lora { rank: 4 alpha: 8 }", "lora { rank: 4 alpha: 8 rank_stabilized: true }",
         "lora { rank: 4 alpha: 8 dora: true }", "lora { rank: 4 alpha: 8 bias: ALL_BIASES }",
         "ia3 { }"}) {
-    for (const bool reference : {false, true}) {
-      ModelFixture base(GetParam(), std::nullopt), changed(GetParam(), std::nullopt);
+    for (const auto& [reference, half] :
+         {std::pair(false, false), {true, false}, {false, true}, {true, true}}) {
+      ModelFixture base(GetParam(), std::nullopt, half), changed(GetParam(), std::nullopt, half);
       const absl::Status added = AddPart(PartOf(text), 7, changed.model.get());
       ASSERT_TRUE(added.ok()) << added;
       ASSERT_FALSE(ChangedLayers(*changed.model).empty());
@@ -75,7 +76,7 @@ TEST_P(EveryFamily, AFreshPartLeavesEveryBitAsItWas) {
       const RunContext context{.reference = reference};
       EXPECT_TRUE(at::equal(LogitsOf(*base.model, packed, context),
                             LogitsOf(*changed.model, packed, context)))
-          << text << (reference ? " (reference path)" : "");
+          << text << (reference ? " (reference path)" : "") << (half ? " in bf16" : "");
       ASSERT_TRUE(MergePart(changed.model.get()).ok());
       for (const Parameter& parameter : base.model->parameters().all()) {
         EXPECT_TRUE(

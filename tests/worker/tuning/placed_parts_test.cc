@@ -60,6 +60,16 @@ class PlacedPart : public ::testing::TestWithParam<const char*> {};
 TEST_P(PlacedPart, AFreshBottleneckLeavesEveryBitAsItWas) {
   torch::NoGradGuard no_grad;
   for (const char* text : kBottlenecks) {
+    for (const bool reference : {false, true}) {
+      ModelFixture base(GetParam(), std::nullopt, /*half=*/true);
+      ModelFixture changed(GetParam(), std::nullopt, /*half=*/true);
+      ASSERT_TRUE(AddPart(PartOf(text), 7, changed.model.get()).ok()) << text;
+      const Packed packed = base.Batch(0).packed;
+      const RunContext context{.training = true, .dropout = {.seed = 1}, .reference = reference};
+      EXPECT_TRUE(at::equal(LogitsOf(*base.model, packed, context),
+                            LogitsOf(*changed.model, packed, context)))
+          << text << " in bf16";
+    }
     ModelFixture base(GetParam(), std::nullopt), changed(GetParam(), std::nullopt);
     ASSERT_TRUE(AddPart(PartOf(text), 7, changed.model.get()).ok()) << text;
     const Packed packed = base.Batch(0).packed;

@@ -17,8 +17,9 @@ class TrainablesTest : public ::testing::Test {
     Add("top.weight", 2, torch::full({2, 3}, 0.5f));
   }
 
-  void Add(const char* name, int group, torch::Tensor tensor) {
+  void Add(const char* name, int group, torch::Tensor tensor, bool rounds = false) {
     Parameter parameter;
+    parameter.rounds = rounds;
     parameter.name = name;
     parameter.group = parameter.first_use = group;
     parameter.tensor = std::move(tensor);
@@ -103,6 +104,52 @@ TEST_F(TrainablesTest, KeepsMomentsOfThoseThatStayAndStartsOthersFresh) {
   second->Update(1, {});
   EXPECT_EQ(second->moments().at("top.weight").updates, 4);
   EXPECT_EQ(second->moments().at("low.weight").updates, 1);
+}
+
+TEST_F(TrainablesTest, HalvesAreWhatTheirTensorsRoundToAfterEveryStep) {
+  torch::manual_seed(3);
+  Add("low.matrix", 0, torch::randn({37, 11}), /*rounds=*/true);
+  Add("top.matrix", 2, torch::randn({300, 301}), /*rounds=*/true);  // of several pieces
+  const auto expect_rounded = [this](const std::string& when) {
+    for (const Parameter& parameter : parameters_.all()) {
+      ASSERT_EQ(parameter.half.defined(), parameter.rounds) << parameter.name << ' ' << when;
+      if (!parameter.rounds) continue;
+      EXPECT_TRUE(torch::equal(parameter.half, parameter.tensor.detach().to(torch::kBFloat16)))
+          << parameter.name << ' ' << when;
+    }
+  };
+  parameters_.RoundMatrices();
+  expect_rounded("as loaded");
+  const torch::Tensor frozen = parameters_.Find("low.matrix")->half;
+  auto first = *Trainables::Create(&parameters_, {"mid.bias", "top.matrix"}, {0.1, 0.2}, {});
+  for (int step = 0; step < 3; ++step) {
+    expect_rounded("before a step");
+    const torch::Tensor before = parameters_.Find("top.matrix")->half.clone();
+    Backward(1.0f);
+    first->Update(1, {});
+    EXPECT_FALSE(torch::equal(parameters_.Find("top.matrix")->half, before));
+  }
+  expect_rounded("after the last step");
+  first->Release();
+  parameters_.RoundMatrices();
+  expect_rounded("once released");
+  auto second =
+      *Trainables::Create(&parameters_, {"low.matrix", "mid.bias", "top.matrix"}, {1, 1, 1}, {});
+  Backward(1.0f);
+  second->Update(1, {});
+  expect_rounded("in the next phase");
+  EXPECT_FALSE(torch::equal(parameters_.Find("low.matrix")->half, frozen));
+}
+
+TEST_F(TrainablesTest, TrainsMatricesThatAreOfAFilesType) {
+  const torch::Tensor stored = torch::full({2, 2}, 0.5f).to(torch::kBFloat16);
+  Add("top.stored", 2, stored, /*rounds=*/true);
+  auto trainables = *Trainables::Create(&parameters_, {"top.stored"}, {0.001}, {});
+  EXPECT_EQ(Value("top.stored").scalar_type(), torch::kFloat32);
+  Backward(1.0f);
+  trainables->Update(1, {.weight_decay = 0});
+  EXPECT_TRUE(torch::allclose(Value("top.stored"), torch::full({2, 2}, 0.499f), 0, 1e-7));
+  EXPECT_TRUE(torch::equal(stored, torch::full({2, 2}, 0.5f).to(torch::kBFloat16)));
 }
 
 TEST_F(TrainablesTest, SeesWhatTheOptimizerWouldMiss) {
