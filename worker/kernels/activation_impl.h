@@ -7,15 +7,8 @@
 namespace thaw {
 namespace {
 
-// T: of the rows.
-template <typename T>
-THAW_INLINE Floats Sigmoid(Floats x) {
-  return ReciprocalFor<T>(ExpFor<T>(-x) + 1.0f);
-}
-template <typename T>
-THAW_INLINE Floats Tanh(Floats x) {
-  return Sigmoid<T>(x * 2.0f) * 2.0f - 1.0f;
-}
+THAW_INLINE Floats Sigmoid(Floats x) { return 1.0f / (Exp(-x) + 1.0f); }
+THAW_INLINE Floats Tanh(Floats x) { return Sigmoid(x * 2.0f) * 2.0f - 1.0f; }
 
 struct ValueAndSlope {
   Floats value;
@@ -24,7 +17,7 @@ struct ValueAndSlope {
 
 // Erf by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7), whose exponential also is the
 // derivative's.
-THAW_INLINE ValueAndSlope ExactGeluErf(Floats x) {
+THAW_INLINE ValueAndSlope GeluErf(Floats x) {
   const Floats z = (x < 0.0f ? -x : x) * 0.70710678f;
   const Floats t = 1.0f / (z * 0.3275911f + 1.0f);
   const Floats density = Exp(-z * z);
@@ -38,34 +31,10 @@ THAW_INLINE ValueAndSlope ExactGeluErf(Floats x) {
   return {x * cumulative, cumulative + x * density * 0.39894228f};
 }
 
-// Of bf16 rows: the normal distribution as 1 / (1 + 2^-u), u being x times a polynomial in x² that
-// was fitted to it. Errs by 3e-6, its slope by 2e-5.
-template <typename T>
-THAW_INLINE ValueAndSlope GeluErf(Floats x) {
-#if THAW_LANES == 16
-  if constexpr (std::is_same_v<T, Bf16>) {
-    const Floats square = Lesser(All(30.0f), x * x);  // beyond it only the sign of x counts
-    Floats p = square * 3.22899207e-6f - 8.82381899e-5f;
-    p = p * square - 3.60274247e-4f;
-    p = p * square + 0.105226687f;
-    p = p * square + 2.30204539f;
-    const Floats cumulative = ReciprocalFor<T>(Exp2(Lesser(All(126.0f), -x * p)) + 1.0f);
-    Floats slope = square * (9 * 3.22899207e-6f) - 7 * 8.82381899e-5f;
-    slope = slope * square - 5 * 3.60274247e-4f;
-    slope = slope * square + 3 * 0.105226687f;
-    slope = slope * square + 2.30204539f;
-    const Floats value = x * cumulative;
-    return {value, cumulative + value * (1.0f - cumulative) * slope * 0.693147181f};
-  }
-#endif
-  return ExactGeluErf(x);
-}
-
-template <typename T>
 THAW_INLINE ValueAndSlope GeluTanh(Floats x) {
   const Floats square = x * x;
   const Floats u = x * (square * 0.044715f + 1.0f) * 0.79788456f;
-  const Floats cumulative = ReciprocalFor<T>(ExpFor<T>(u * -2.0f) + 1.0f);  // (1 + tanh u) / 2
+  const Floats cumulative = 1.0f / (Exp(u * -2.0f) + 1.0f);  // (1 + tanh u) / 2
   const Floats du = (square * 0.134145f + 1.0f) * 0.79788456f;
   return {x * cumulative, cumulative + x * 2.0f * cumulative * (1.0f - cumulative) * du};
 }
@@ -75,34 +44,32 @@ THAW_INLINE ValueAndSlope Relu(Floats x) {
 }
 
 // x times the sigmoid of rate x.
-template <typename T>
 THAW_INLINE ValueAndSlope Swish(Floats x, float rate) {
-  const Floats s = Sigmoid<T>(x * rate), value = x * s;
+  const Floats s = Sigmoid(x * rate), value = x * s;
   return {value, s + value * (1.0f - s) * rate};
 }
 
-template <typename T>
 THAW_INLINE ValueAndSlope TanhAndSlope(Floats x) {
-  const Floats t = Tanh<T>(x);
+  const Floats t = Tanh(x);
   return {t, 1.0f - t * t};
 }
 
 // body(function), the function of `kind`.
-template <typename T, typename Body>
+template <typename Body>
 THAW_INLINE void WithActivation(ActivationKind kind, Body body) {
   switch (kind) {
     case ActivationKind::kGeluErf:
-      return body([](Floats x) { return GeluErf<T>(x); });
+      return body([](Floats x) { return GeluErf(x); });
     case ActivationKind::kGeluTanh:
-      return body([](Floats x) { return GeluTanh<T>(x); });
+      return body([](Floats x) { return GeluTanh(x); });
     case ActivationKind::kRelu:
       return body([](Floats x) { return Relu(x); });
     case ActivationKind::kSilu:
-      return body([](Floats x) { return Swish<T>(x, 1); });
+      return body([](Floats x) { return Swish(x, 1); });
     case ActivationKind::kQuickGelu:
-      return body([](Floats x) { return Swish<T>(x, 1.702f); });
+      return body([](Floats x) { return Swish(x, 1.702f); });
     case ActivationKind::kTanh:
-      return body([](Floats x) { return TanhAndSlope<T>(x); });
+      return body([](Floats x) { return TanhAndSlope(x); });
   }
 }
 
@@ -111,7 +78,7 @@ void ActivationForward(ActivationKind kind, int64_t rows, int64_t columns, Eleme
   WithType(x.type, [=](auto type) {
     using T = decltype(type);
     T *const all = As<T>(x), *const results = As<T>(y);
-    WithActivation<T>(kind, [=](auto function) {
+    WithActivation(kind, [=](auto function) {
       ParallelFor(rows, [=](int64_t r) {
         T* row = all + r * columns;
         OverColumns(0, columns, [&](int64_t c, int64_t n) {
@@ -133,7 +100,7 @@ void ActivationBackward(ActivationKind kind, int64_t rows, int64_t columns, Cons
     using T = decltype(type);
     const T* const all = As<T>(x);
     T *const gradients = As<T>(d), *const results = As<T>(y);
-    WithActivation<T>(kind, [=](auto function) {
+    WithActivation(kind, [=](auto function) {
       ParallelFor(rows, [=](int64_t r) {
         OverColumns(0, columns, [&](int64_t c, int64_t n) {
           const int64_t at = r * columns + c;
@@ -152,7 +119,7 @@ void GatedForward(ActivationKind kind, int64_t rows, int64_t columns, ConstEleme
     using T = decltype(type);
     const T *const gates = As<T>(gate), *const ups = As<T>(up);
     T* const results = As<T>(y);
-    WithActivation<T>(kind, [=](auto function) {
+    WithActivation(kind, [=](auto function) {
       ParallelFor(rows, [=](int64_t r) {
         OverColumns(0, columns, [&](int64_t c, int64_t n) {
           const int64_t at = r * stride + c;
@@ -171,7 +138,7 @@ void GatedBackward(ActivationKind kind, int64_t rows, int64_t columns, ConstElem
     using T = decltype(type);
     const T *const gates = As<T>(gate), *const ups = As<T>(up), *const above = As<T>(d);
     T *const d_gates = As<T>(d_gate), *const d_ups = As<T>(d_up), *const results = As<T>(y);
-    WithActivation<T>(kind, [=](auto function) {
+    WithActivation(kind, [=](auto function) {
       ParallelFor(rows, [=](int64_t r) {
         OverColumns(0, columns, [&](int64_t c, int64_t n) {
           const int64_t at = r * stride + c;

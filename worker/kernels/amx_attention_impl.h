@@ -15,6 +15,19 @@ constexpr int64_t kTileQueries = 64;  // of a block
 constexpr int64_t kTileStrips = kTileQueries / 16;
 constexpr float kLog2E = 1.44269504f;
 
+// 2^x to 1e-7, 0 far below; NaN of NaN.
+THAW_INLINE Floats Exp2(Floats x) {
+  const __m512 all = reinterpret_cast<__m512>(x);
+  const __m512 n = _mm512_roundscale_ps(all, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Floats r = x - reinterpret_cast<Floats>(n);
+  Floats p = r * 0.0013276472f + 0.00967554133f;
+  p = p * r + 0.0555071327f;
+  p = p * r + 0.240221197f;
+  p = p * r + 0.693146967f;
+  p = p * r + 1.00000007f;
+  return reinterpret_cast<Floats>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), n));
+}
+
 // The numbers of `first` and `second` in pairs, rounded.
 THAW_INLINE __m512i Pairs(Floats first, Floats second) {
   const Words low = reinterpret_cast<Words>(first) + 0x8000u;

@@ -154,19 +154,32 @@ void FewRowsOutIn(int64_t rows, int64_t in, int64_t out, const Bf16* x, const Bf
 
 void FewRowsInOut(int64_t rows, int64_t in, int64_t out, const Bf16* x, const Bf16* weight,
                   const float* bias, Bf16* y) {
-  constexpr int64_t kOutputs = 128;  // side by side: long runs of every row of the weight
-  const int64_t steps = TilesOf(in, 32), strip = steps * kTile, tiles = TilesOf(rows, 16);
+  constexpr int64_t kDepth = 64;  // rows of the weight that are packed at a time
+  const int64_t strip = TilesOf(in, 32) * kTile, tiles = TilesOf(rows, 16);
   Bf16* const packed = reinterpret_cast<Bf16*>(SharedScratch(static_cast<size_t>(strip)));
   PackLeft(rows, in, x, in, packed);
-  ParallelFor(TilesOf(out, kOutputs), [=](int64_t block) {
+  // A thread's columns side by side: long runs of every row of the weight.
+  const int64_t parts = omp_get_max_threads(), width = RoundUp(TilesOf(out, parts), 32);
+  ParallelFor(TilesOf(out, width), [=](int64_t part) {
     const TileRegisters registers;
-    const int64_t o = block * kOutputs, outs = Smaller(kOutputs, out - o);
+    const int64_t o = part * width, outs = Smaller(width, out - o);
     const int64_t strips = TilesOf(outs, 16), sums_strip = tiles * kSumTile;
-    float* const sums = ThreadScratch(static_cast<size_t>(8 * sums_strip + 4 * strip));
-    Bf16* const right = reinterpret_cast<Bf16*>(sums + 8 * sums_strip);
-    PackRight(in, outs, weight + o, out, right);
-    TileMatmul(tiles, strips, steps, {packed, strip}, {right, strip}, SumStrips(sums, sums_strip),
-               false);
+    float* const sums =
+        ThreadScratch(static_cast<size_t>(strips * sums_strip + RoundUp(outs, 32) * kDepth / 2));
+    Bf16* const right = reinterpret_cast<Bf16*>(sums + strips * sums_strip);
+    for (int64_t k = 0; k < in; k += kDepth) {
+      const int64_t depth = Smaller(kDepth, in - k), steps = TilesOf(depth, 32);
+      PackRight(depth, outs, weight + k * out + o, out, right);
+      const int64_t next = Smaller(kDepth, in - k - depth);
+      for (int64_t s = 0; s < strips; s += 2) {
+        TileMatmul(tiles, Smaller(2, strips - s), steps, {packed + k / 32 * kTile, strip},
+                   {right + s * steps * kTile, steps * kTile},
+                   SumStrips(sums + s * sums_strip, sums_strip), k > 0);
+        for (int64_t r = 0; r < next; ++r) {
+          __builtin_prefetch(weight + (k + depth + r) * out + o + s * 16, 0, 2);
+        }
+      }
+    }
     for (int64_t r = 0; r < rows; ++r) {
       OverColumns(0, outs, [&](int64_t c, int64_t n) {
         Floats sum = Load(sums + c / 16 * sums_strip + r * 16);

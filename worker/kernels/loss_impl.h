@@ -11,29 +11,20 @@ namespace {
 constexpr int64_t kLossBlock = 512;    // exponentials that one float sum takes
 constexpr int64_t kExactClasses = 64;  // up to here double precision costs nothing that one notices
 
-// Where exponentials are kept until their sum is known: in the gradient, unless it is bf16. Rounded
-// to that they would not be exact enough, and are computed a second time.
-THAW_INLINE float* RoomForExponentials(float* d) { return d; }
-THAW_INLINE float* RoomForExponentials(Bf16*) { return nullptr; }
+THAW_INLINE bool IsExact(int64_t classes) { return classes <= kExactClasses; }
 
-// Stores e^(x - largest) in `exponentials`, which may be null or x; returns their sum.
+// The sum of e^(x - largest).
 template <typename T>
-THAW_INLINE double SumOfExponentials(int64_t classes, const T* x, float largest,
-                                     float* exponentials) {
+THAW_INLINE double SumOfExponentials(int64_t classes, const T* x, float largest) {
   double sum = 0;
-  if (classes <= kExactClasses) {
-    for (int64_t c = 0; c < classes; ++c) {
-      const double e = __builtin_exp(double{ValueOf(x[c])} - largest);
-      if (exponentials != nullptr) exponentials[c] = static_cast<float>(e);
-      sum += e;
-    }
+  if (IsExact(classes)) {
+    for (int64_t c = 0; c < classes; ++c) sum += __builtin_exp(double{ValueOf(x[c])} - largest);
     return sum;
   }
   for (int64_t c0 = 0; c0 < classes; c0 += kLossBlock) {
     Floats block = {};
     OverColumns(c0, Smaller(c0 + kLossBlock, classes), [&](int64_t c, int64_t n) {
-      Floats e = ExpFor<T>(LoadUpTo(x + c, n) - largest);
-      if (exponentials != nullptr) StoreUpTo(exponentials + c, e, n);
+      Floats e = Exp(LoadUpTo(x + c, n) - largest);
       for (int64_t i = n; i < kLanes; ++i) e[i] = 0;
       block += e;
     });
@@ -52,21 +43,24 @@ THAW_INLINE float LargestOfRow(int64_t classes, const T* x) {
   return largest;
 }
 
-// d = factor e^(x - largest), minus 1 at the label; d may be x. Of floats, d holds the exponentials.
-THAW_INLINE void LogitGradients(int64_t classes, const float*, int64_t label, float, float factor,
-                                float* d) {
-  OverColumns(0, classes,
-              [&](int64_t c, int64_t n) { StoreUpTo(d + c, LoadUpTo(d + c, n) * factor, n); });
-  d[label] -= 1;
-}
-THAW_INLINE void LogitGradients(int64_t classes, const Bf16* x, int64_t label, float largest,
-                                float factor, Bf16* d) {
-  const auto probability = [=](Floats logits) { return ExpFor<Bf16>(logits - largest) * factor; };
-  const Floats at_label = probability(All(ValueOf(x[label]))) - 1.0f;
+// d = factor e^(x - largest), minus 1 at the label; d may be x. The exponentials are computed a
+// second time: rounded to bf16 in between they would not be exact enough.
+template <typename T>
+THAW_INLINE void LogitGradients(int64_t classes, const T* x, int64_t label, float largest,
+                                float factor, T* d) {
+  const Floats at_label = All(ValueOf(x[label]));
+  const auto exponentials = [=](Floats logits) {
+    Floats e = logits - largest;
+    if (!IsExact(classes)) return Exp(e);
+    for (int i = 0; i < kLanes; ++i) {
+      e[i] = static_cast<float>(__builtin_exp(double{logits[i]} - largest));
+    }
+    return e;
+  };
   OverColumns(0, classes, [&](int64_t c, int64_t n) {
-    StoreUpTo(d + c, probability(LoadUpTo(x + c, n)), n);
+    StoreUpTo(d + c, exponentials(LoadUpTo(x + c, n)) * factor, n);
   });
-  StorePart(d + label, at_label, 1);
+  StorePart(d + label, Kept(exponentials(at_label) * factor) - 1.0f, 1);
 }
 
 template <typename T>
@@ -84,8 +78,7 @@ double CrossEntropyOf(int64_t rows, int64_t classes, const T* logits, const int6
       return;
     }
     const float largest = LargestOfRow(classes, x), at_label = label < 0 ? 0 : ValueOf(x[label]);
-    const double sum = SumOfExponentials(classes, x, largest,
-                                         label < 0 ? nullptr : RoomForExponentials(d));
+    const double sum = SumOfExponentials(classes, x, largest);
     const double log_sum = __builtin_log(sum) + largest;
     if (log_sums != nullptr) log_sums[r] = static_cast<float>(log_sum);
     if (label >= 0) losses[r] = log_sum - at_label;

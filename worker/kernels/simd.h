@@ -242,42 +242,5 @@ THAW_INLINE Floats Exp(Floats x) {
   return p * reinterpret_cast<Floats>(exponent);
 }
 
-#if THAW_LANES == 16
-// 2^x to 1e-7, 0 far below; NaN of NaN.
-THAW_INLINE Floats Exp2(Floats x) {
-  const __m512 all = reinterpret_cast<__m512>(x);
-  const __m512 n = _mm512_roundscale_ps(all, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const Floats r = x - reinterpret_cast<Floats>(n);
-  Floats p = r * 0.0013276472f + 0.00967554133f;
-  p = p * r + 0.0555071327f;
-  p = p * r + 0.240221197f;
-  p = p * r + 0.693146967f;
-  p = p * r + 1.00000007f;
-  return reinterpret_cast<Floats>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), n));
-}
-#endif
-
-// e^x and 1 / x, where fp32 rows keep their bits; for bf16 rows as fast as some 1e-6 allows. The
-// reciprocal is of numbers from 1 to e^88.
-template <typename T>
-THAW_INLINE Floats ExpFor(Floats x) {
-#if THAW_LANES == 16
-  if constexpr (std::is_same_v<T, Bf16>) {
-    return Exp2(Lesser(All(126.0f), x * 1.44269504f));
-  }
-#endif
-  return Exp(x);
-}
-template <typename T>
-THAW_INLINE Floats ReciprocalFor(Floats x) {
-#if THAW_LANES == 16
-  if constexpr (std::is_same_v<T, Bf16>) {
-    const Floats y = reinterpret_cast<Floats>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
-    return y * (2.0f - x * y);
-  }
-#endif
-  return 1.0f / x;
-}
-
 }  // namespace
 }  // namespace thaw

@@ -57,7 +57,7 @@ TEST_P(ActivationTest, ActivationsAgreeWithDoublePrecision) {
       slope[i] = 2 * ExpectedSlope(kind, z);
     }
     ExpectNear(y, value, 4e-6, type);
-    ExpectNear(d, slope, type == RowType::kBf16 ? 4e-5 : 4e-6, type);
+    ExpectNear(d, slope, 4e-6, type);
     EXPECT_EQ(y, again);
     kernels.activation_forward(kind, rows, columns, x.at(), nullptr, again.at());
     EXPECT_EQ(x, kept);
