@@ -33,6 +33,7 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .embedding_forward = EmbeddingForward,
           .scatter_add = ScatterAdd,
           .cross_entropy = CrossEntropy,
+          .matmul_transposed = nullptr,
           .skinny_matmul = SkinnyMatmul,
           .attention_decode = AttentionDecode};
 }

@@ -138,22 +138,36 @@ inline void ProjectBack(const torch::Tensor& d, const torch::Tensor& weight,
   Gemm(d, InputMajor(MatrixFor(d, weight, half), input_major).t(), d_x, accumulate);
 }
 
+inline const Bf16* Halves(const torch::Tensor& tensor) {
+  return static_cast<const Bf16*>(ElementsOf(tensor).data);
+}
+
+// sum (+)= aᵀ b of rows in bf16, in fp32 where the kernels can.
+inline void AddTransposedProduct(const torch::Tensor& a, const torch::Tensor& b,
+                                 const torch::Tensor& sum, bool accumulate) {
+  if (Kernels().matmul_transposed != nullptr && a.is_contiguous() && b.is_contiguous()) {
+    Kernels().matmul_transposed(a.size(0), a.size(1), b.size(1), Halves(a), Halves(b), accumulate,
+                                Floats(sum));
+    return;
+  }
+  const torch::Tensor product = at::empty(sum.sizes(), a.options());
+  MatrixProduct(a.t(), b, product, false);
+  if (accumulate) {
+    Kernels().add(product.numel(), Halves(product), Floats(sum));
+  } else {
+    sum.copy_(product);
+  }
+}
+
 // d_weight (+)= what x [rows, in] and d [rows, out] give, in the weight's own layout.
 inline void AddWeightGradient(const WeightGradient& d_weight, const torch::Tensor& x,
                               const torch::Tensor& d, bool input_major) {
   if (!d_weight.sum.defined()) return;
-  const torch::Tensor a = input_major ? x.t() : d.t(), &b = input_major ? d : x;
-  if (!IsBf16(x)) {
-    Gemm(a, b, d_weight.sum, d_weight.adds);
-    return;
-  }
-  const torch::Tensor product = at::empty(d_weight.sum.sizes(), x.options());
-  Gemm(a, b, product);
-  if (d_weight.adds) {
-    Kernels().add(product.numel(), static_cast<const Bf16*>(product.data_ptr()),
-                  Floats(d_weight.sum));
+  const torch::Tensor &a = input_major ? x : d, &b = input_major ? d : x;
+  if (IsBf16(x)) {
+    AddTransposedProduct(a, b, d_weight.sum, d_weight.adds);
   } else {
-    d_weight.sum.copy_(product);
+    Gemm(a.t(), b, d_weight.sum, d_weight.adds);
   }
 }
 
