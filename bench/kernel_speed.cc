@@ -64,7 +64,8 @@ double Now() {
 }
 
 // The best of several runs within half a second, in seconds; `prepare` is not counted.
-double Seconds(const std::function<void()>& run, const std::function<void()>& prepare = [] {}) {
+double Seconds(
+    const std::function<void()>& run, const std::function<void()>& prepare = [] {}) {
   prepare();
   run();
   double best = 1e9, total = 0;
@@ -219,9 +220,8 @@ void ActivationsOf(RowType type) {
     Print(what + std::string(NameOf(type)), seconds, amount, "GB/s");
   };
   const ActivationKind silu = ActivationKind::kSilu, gelu = ActivationKind::kGeluErf;
-  const double gated = Seconds([&] {
-    Kernels().gated_forward(silu, rows, inner, gate.at(), up.at(), inner, product.at());
-  });
+  const double gated = Seconds(
+      [&] { Kernels().gated_forward(silu, rows, inner, gate.at(), up.at(), inner, product.at()); });
   print("silu(gate) * up 2048x1536", gated, 3 * wide);
   const double gated_backward = Seconds(
       [&] {
@@ -237,9 +237,7 @@ void ActivationsOf(RowType type) {
       renew);
   print("gelu(x + bias) 2048x1536", forward, 3 * wide);
   const double backward = Seconds(
-      [&] {
-        Kernels().activation_backward(gelu, rows, inner, gate.at(), d.at(), product.at());
-      },
+      [&] { Kernels().activation_backward(gelu, rows, inner, gate.at(), d.at(), product.at()); },
       renew);
   print("gelu backward", backward, 4 * wide);
 }

@@ -13,7 +13,8 @@
 namespace thaw {
 namespace {
 
-constexpr int64_t kGradientRows = 384;  // of a weight's gradient: outputs by inputs that stay in the
+constexpr int64_t kGradientRows =
+    384;  // of a weight's gradient: outputs by inputs that stay in the
 constexpr int64_t kGradientColumns = 768;  // second cache
 constexpr int64_t kGradientSteps = 8;
 
@@ -39,7 +40,8 @@ void MatmulTransposedByTiles(int64_t rows, int64_t out, int64_t in, const Bf16* 
     const int64_t o = task / columns_of_tasks * height, i = task % columns_of_tasks * width;
     const int64_t outs = Smaller(height, out - o), ins = Smaller(width, in - i);
     const int64_t most = Smaller(kGradientSteps, TilesOf(rows, 32));
-    const int64_t left_size = RoundUp(outs, 32) * most * 32, right_size = RoundUp(ins, 32) * most * 32;
+    const int64_t left_size = RoundUp(outs, 32) * most * 32,
+                  right_size = RoundUp(ins, 32) * most * 32;
     float* const edge = ThreadScratch(static_cast<size_t>(kSumTile + (left_size + right_size) / 2));
     Bf16* const left = reinterpret_cast<Bf16*>(edge + kSumTile);
     Bf16* const right = left + left_size;

@@ -31,8 +31,7 @@ TEST_P(RowsAlikeTest, ARowHasItsBitsAmongAnyNumberOfOthers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, RowsAlikeTest,
-                         ::testing::Values(torch::kFloat, torch::kBFloat16),
+INSTANTIATE_TEST_SUITE_P(Types, RowsAlikeTest, ::testing::Values(torch::kFloat, torch::kBFloat16),
                          [](const auto& info) {
                            return info.param == torch::kFloat ? "Fp32" : "Bf16";
                          });
