@@ -105,9 +105,9 @@ void AttendTaskBackwardByTiles(const AttentionShape& shape, int64_t index, const
                                                         parts.At<float>(d_weights_at);
   Bf16 *const weights = parts.At<Bf16>(weights_at), *const d_scores = parts.At<Bf16>(d_scores_at);
   Bf16* const d_pairs = parts.At<Bf16>(d_pairs_at);
-  const SumStrips d_keys = {parts.At<float>(d_keys_at), key_steps * kTile};
-  const SumStrips d_values = {parts.At<float>(d_values_at), key_steps * kTile};
-  const SumStrips d_queries = {parts.At<float>(d_queries_at), dim_tiles * kSumTile};
+  const SumTiles d_keys = SumStrips(parts.At<float>(d_keys_at), key_steps * kTile);
+  const SumTiles d_values = SumStrips(parts.At<float>(d_values_at), key_steps * kTile);
+  const SumTiles d_queries = SumStrips(parts.At<float>(d_queries_at), dim_tiles * kSumTile);
 
   PackLeft(task.keys, task.dim, k + task.kv_offset, shape.kv.row, keys);
   PackLeft(task.keys, task.dim, v + task.kv_offset, shape.kv.row, values);
@@ -150,9 +150,9 @@ void AttendTaskBackwardByTiles(const AttentionShape& shape, int64_t index, const
         const int64_t steps = Smaller(kTileKeySteps, end_step - step);
         const int64_t left = 2 * step * dim_steps * kTile, row = query_steps * kTile;
         TileMatmul(2 * steps, strips, dim_steps, {keys + left, dim_steps * kTile},
-                   {queries_t, dim_steps * kTile}, {scores, steps * kTile}, false);
+                   {queries_t, dim_steps * kTile}, SumStrips(scores, steps * kTile), false);
         TileMatmul(2 * steps, strips, dim_steps, {values + left, dim_steps * kTile},
-                   {above_t, dim_steps * kTile}, {d_weights, steps * kTile}, false);
+                   {above_t, dim_steps * kTile}, SumStrips(d_weights, steps * kTile), false);
         for (int64_t s = 0; s < strips; s += 2) {
           for (int64_t i : {s, s + 1}) {
             HideUnseen(SeenByStrip(shape, task, first + i * 16), step * 32, step * 32,
@@ -167,9 +167,9 @@ void AttendTaskBackwardByTiles(const AttentionShape& shape, int64_t index, const
         }
         const int64_t sums = 2 * step * kSumTile;
         TileMatmul(2 * steps, dim_tiles, query_steps, {weights, row}, {above, row},
-                   {d_values.data + sums, d_values.strip}, true);
+                   SumStrips(d_values.data + sums, d_values.strip), true);
         TileMatmul(2 * steps, dim_tiles, query_steps, {d_scores, row}, {queries, row},
-                   {d_keys.data + sums, d_keys.strip}, true);
+                   SumStrips(d_keys.data + sums, d_keys.strip), true);
         TileMatmul(dim_tiles, strips, steps, {keys_t + step * kTile, key_steps * kTile},
                    {d_pairs, steps * kTile}, d_queries, step > first_step);
       }

@@ -214,14 +214,14 @@ void AttendTaskByTiles(const AttentionShape& shape, int64_t index, const Bf16* q
                           queries);
       TileMatmul(2 * steps, strips, dim_steps,
                  {keys + 2 * step * dim_steps * kTile, dim_steps * kTile},
-                 {queries, dim_steps * kTile}, {scores, steps * kTile}, false);
+                 {queries, dim_steps * kTile}, SumStrips(scores, steps * kTile), false);
       StripSums sums[kTileStrips];
       for (int64_t s = 0; s < strips; ++s) {
         sums[s] = SoftmaxStrip(shape, task, head, first + s * 16, step * 32, (step + steps) * 32,
                                scores + s * steps * kTile, weights + s * steps * kTile);
       }
       TileMatmul(dim_tiles, strips, steps, {values_t + step * kTile, key_steps * kTile},
-                 {weights, steps * kTile}, {results, dim_tiles * kSumTile}, false);
+                 {weights, steps * kTile}, SumStrips(results, dim_tiles * kSumTile), false);
       for (int64_t s = 0; s < strips; ++s) {
         const int64_t row = first + s * 16, columns = Smaller(16, rows - s * 16);
         UnpackTransposedStrip(task.dim, columns, results + s * dim_tiles * kSumTile,

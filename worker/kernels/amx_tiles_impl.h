@@ -45,20 +45,26 @@ struct RightStrips {
   const Bf16* data;
   int64_t strip;  // in elements
 };
-struct SumStrips {
+// Sums, in strips as above or as a matrix in memory: how far it is, in floats, from a strip to the
+// next, from a tile to the one below and from a row to the next.
+struct SumTiles {
   float* data;
-  int64_t strip;
+  int64_t strip, tile, row;
 };
+THAW_INLINE SumTiles SumStrips(float* data, int64_t strip) { return {data, strip, kSumTile, 16}; }
 
 // One or two rows of tiles by one or two strips.
 template <bool kTwoRows, bool kTwoStrips>
 THAW_INLINE void TileBlock(int64_t steps, const Bf16* a, int64_t a_row, const Bf16* b,
-                           int64_t b_strip, float* c, int64_t c_strip, bool accumulate) {
+                           int64_t b_strip, SumTiles c, bool accumulate) {
+  const int64_t bytes = c.row * static_cast<int64_t>(sizeof(float));
+  float *const right = c.data + c.strip, *const below = c.data + c.tile;
+  float* const last = right + c.tile;
   if (accumulate) {
-    _tile_loadd(0, c, 64);
-    if constexpr (kTwoStrips) _tile_loadd(1, c + c_strip, 64);
-    if constexpr (kTwoRows) _tile_loadd(2, c + kSumTile, 64);
-    if constexpr (kTwoRows && kTwoStrips) _tile_loadd(3, c + c_strip + kSumTile, 64);
+    _tile_loadd(0, c.data, bytes);
+    if constexpr (kTwoStrips) _tile_loadd(1, right, bytes);
+    if constexpr (kTwoRows) _tile_loadd(2, below, bytes);
+    if constexpr (kTwoRows && kTwoStrips) _tile_loadd(3, last, bytes);
   } else {
     _tile_zero(0);
     if constexpr (kTwoStrips) _tile_zero(1);
@@ -79,34 +85,33 @@ THAW_INLINE void TileBlock(int64_t steps, const Bf16* a, int64_t a_row, const Bf
       if constexpr (kTwoStrips) _tile_dpbf16ps(3, 5, 7);
     }
   }
-  _tile_stored(0, c, 64);
-  if constexpr (kTwoStrips) _tile_stored(1, c + c_strip, 64);
-  if constexpr (kTwoRows) _tile_stored(2, c + kSumTile, 64);
-  if constexpr (kTwoRows && kTwoStrips) _tile_stored(3, c + c_strip + kSumTile, 64);
+  _tile_stored(0, c.data, bytes);
+  if constexpr (kTwoStrips) _tile_stored(1, right, bytes);
+  if constexpr (kTwoRows) _tile_stored(2, below, bytes);
+  if constexpr (kTwoRows && kTwoStrips) _tile_stored(3, last, bytes);
 }
 
 // c (+)= a b; the sizes are in tiles. Needs TileRegisters.
 __attribute__((noinline)) void TileMatmul(int64_t rows, int64_t strips, int64_t steps, LeftTiles a,
-                                          RightStrips b, SumStrips c, bool accumulate) {
+                                          RightStrips b, SumTiles c, bool accumulate) {
   // GCC's intrinsics do not say that they read memory.
   asm volatile("" ::: "memory");
   for (int64_t s = 0; s < strips; s += 2) {
     const Bf16* strip = b.data + s * b.strip;
-    float* sums = c.data + s * c.strip;
     const bool two_strips = s + 1 < strips;
     for (int64_t r = 0; r < rows; r += 2) {
       const Bf16* left = a.data + r * a.row;
-      float* to = sums + r * kSumTile;
+      const SumTiles to = {c.data + s * c.strip + r * c.tile, c.strip, c.tile, c.row};
       if (r + 1 < rows) {
         if (two_strips) {
-          TileBlock<true, true>(steps, left, a.row, strip, b.strip, to, c.strip, accumulate);
+          TileBlock<true, true>(steps, left, a.row, strip, b.strip, to, accumulate);
         } else {
-          TileBlock<true, false>(steps, left, a.row, strip, b.strip, to, c.strip, accumulate);
+          TileBlock<true, false>(steps, left, a.row, strip, b.strip, to, accumulate);
         }
       } else if (two_strips) {
-        TileBlock<false, true>(steps, left, a.row, strip, b.strip, to, c.strip, accumulate);
+        TileBlock<false, true>(steps, left, a.row, strip, b.strip, to, accumulate);
       } else {
-        TileBlock<false, false>(steps, left, a.row, strip, b.strip, to, c.strip, accumulate);
+        TileBlock<false, false>(steps, left, a.row, strip, b.strip, to, accumulate);
       }
     }
   }
@@ -183,10 +188,10 @@ void PackLeftTransposed(int64_t rows, int64_t columns, const Bf16* from, int64_t
 // The right strips of a matrix in memory: an even number of them.
 void PackRight(int64_t rows, int64_t columns, const Bf16* from, int64_t stride, Bf16* to) {
   const int64_t steps = TilesOf(rows, 32);
-  for (int64_t c = 0; c < columns; c += 32) {
-    Bf16* strip = to + c / 16 * steps * kTile;
-    for (int64_t p = 0; p < steps * 16; ++p) {
-      const Bf16* row = from + 2 * p * stride;
+  for (int64_t p = 0; p < steps * 16; ++p) {
+    const Bf16* row = from + 2 * p * stride;
+    for (int64_t c = 0; c < columns; c += 32) {
+      Bf16* strip = to + c / 16 * steps * kTile;
       const PairedRows paired =
           PairRows(2 * p < rows ? LoadTileRow(row, c, columns) : __m512i(),
                    2 * p + 1 < rows ? LoadTileRow(row + stride, c, columns) : __m512i());
@@ -215,7 +220,7 @@ void PackRightTransposed(int64_t rows, int64_t columns, int64_t strips, const Bf
 // ---- Unpacking
 
 // to[r][c] = factor * sum at (r, c).
-void UnpackSums(int64_t rows, int64_t columns, SumStrips sums, float factor, Bf16* to,
+void UnpackSums(int64_t rows, int64_t columns, SumTiles sums, float factor, Bf16* to,
                 int64_t stride) {
   for (int64_t c = 0; c < columns; c += 16) {
     const float* strip = sums.data + c / 16 * sums.strip;

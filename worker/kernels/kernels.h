@@ -213,6 +213,11 @@ struct KernelTable {
                           const int64_t* labels, Elements d_logits, float* log_probabilities,
                           float* log_sums);
 
+  // A weight's gradient from rows in bf16: sum [out, in] = dᵀ x of d [rows, out] and x [rows, in],
+  // added to it if asked for. Null where the processor has no instructions for such products.
+  void (*matmul_transposed)(int64_t rows, int64_t out, int64_t in, const Bf16* d, const Bf16* x,
+                            bool accumulate, float* sum);
+
   // For generating: bound by memory, which is read once.
   // y [rows, out] = x [rows, in] weightᵀ + bias for up to some 32 rows; bias may be null. A row's
   // result does not depend on the other rows.

@@ -34,6 +34,7 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .embedding_forward = EmbeddingForward,
           .scatter_add = ScatterAdd,
           .cross_entropy = CrossEntropy,
+          .matmul_transposed = nullptr,
           .skinny_matmul = SkinnyMatmul,
           .attention_decode = AttentionDecode,
           .nf4_expand = Nf4Expand};

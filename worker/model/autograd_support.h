@@ -1,6 +1,7 @@
 // What the autograd functions of this folder share.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "torch/csrc/autograd/custom_function.h"
@@ -39,14 +40,24 @@ inline void MatrixProduct(const torch::Tensor& a, const torch::Tensor& b, const 
 
 inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
                  bool accumulate = false) {
-  if (RowsAlike::on() && a.size(0) == 1) {
-    const torch::Tensor twice = at::empty({2, out.size(1)}, out.options());
-    if (accumulate) twice.copy_(out.expand_as(twice));
-    MatrixProduct(a.expand({2, a.size(1)}).contiguous(), b, twice, accumulate);
-    out.copy_(twice.narrow(0, 0, 1));
-    return;
+  if (!RowsAlike::on()) return MatrixProduct(a, b, out, accumulate);
+  // In fp32 a row has its bits as soon as it is not alone. How oneDNN cuts the sums of bf16
+  // products depends on how many rows there are, so that each product there has as many.
+  const int64_t rows = a.size(0), size = IsBf16(a) ? 256 : std::max<int64_t>(2, rows);
+  for (int64_t first = 0; first < rows; first += size) {
+    const int64_t n = std::min(size, rows - first);
+    const torch::Tensor some = a.narrow(0, first, n), result = out.narrow(0, first, n);
+    if (n == size) {
+      MatrixProduct(some, b, result, accumulate);
+      continue;
+    }
+    const torch::Tensor filled = at::zeros({size, a.size(1)}, a.options());
+    const torch::Tensor product = at::zeros({size, out.size(1)}, out.options());
+    filled.narrow(0, 0, n).copy_(some);
+    if (accumulate) product.narrow(0, 0, n).copy_(result);
+    MatrixProduct(filled, b, product, accumulate);
+    result.copy_(product.narrow(0, 0, n));
   }
-  MatrixProduct(a, b, out, accumulate);
 }
 
 // Autograd functions take no undefined tensors: an empty one stands for what is not given.
@@ -146,22 +157,36 @@ inline void ProjectBack(const torch::Tensor& d, const torch::Tensor& weight,
   Gemm(d, InputMajor(MatrixFor(d, weight, half), input_major).t(), d_x, accumulate);
 }
 
+inline const Bf16* Halves(const torch::Tensor& tensor) {
+  return static_cast<const Bf16*>(ElementsOf(tensor).data);
+}
+
+// sum (+)= aᵀ b of rows in bf16, in fp32 where the kernels can.
+inline void AddTransposedProduct(const torch::Tensor& a, const torch::Tensor& b,
+                                 const torch::Tensor& sum, bool accumulate) {
+  if (Kernels().matmul_transposed != nullptr && a.is_contiguous() && b.is_contiguous()) {
+    Kernels().matmul_transposed(a.size(0), a.size(1), b.size(1), Halves(a), Halves(b), accumulate,
+                                Floats(sum));
+    return;
+  }
+  const torch::Tensor product = at::empty(sum.sizes(), a.options());
+  MatrixProduct(a.t(), b, product, false);
+  if (accumulate) {
+    Kernels().add(product.numel(), Halves(product), Floats(sum));
+  } else {
+    sum.copy_(product);
+  }
+}
+
 // d_weight (+)= what x [rows, in] and d [rows, out] give, in the weight's own layout.
 inline void AddWeightGradient(const WeightGradient& d_weight, const torch::Tensor& x,
                               const torch::Tensor& d, bool input_major) {
   if (!d_weight.sum.defined()) return;
-  const torch::Tensor a = input_major ? x.t() : d.t(), &b = input_major ? d : x;
-  if (!IsBf16(x)) {
-    Gemm(a, b, d_weight.sum, d_weight.adds);
-    return;
-  }
-  const torch::Tensor product = at::empty(d_weight.sum.sizes(), x.options());
-  Gemm(a, b, product);
-  if (d_weight.adds) {
-    Kernels().add(product.numel(), static_cast<const Bf16*>(product.data_ptr()),
-                  Floats(d_weight.sum));
+  const torch::Tensor &a = input_major ? x : d, &b = input_major ? d : x;
+  if (IsBf16(x)) {
+    AddTransposedProduct(a, b, d_weight.sum, d_weight.adds);
   } else {
-    d_weight.sum.copy_(product);
+    Gemm(a.t(), b, d_weight.sum, d_weight.adds);
   }
 }
 
