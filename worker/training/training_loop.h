@@ -55,6 +55,9 @@ class TrainingLoop {
   void WarnOfInputs();
   bool RecomputesActivations() const;
   absl::Status SetUpTrainables();  // of the present phase, with the moments that it keeps
+  // That the present phase may have on the disk at a time: the newest checkpoint and the one that
+  // is still being uploaded, each with its best weights, and a result.
+  int64_t WrittenBytes() const;
   absl::Status EnterPhase();
   absl::Status AnnouncePhase();
   absl::StatusOr<PhaseParameters> PhaseParametersOf(int phase) const;

@@ -150,7 +150,8 @@ TEST_F(UploadStagingTest, BoundsTheUnfinishedUploadsOfAnOwner) {
 
 TEST_F(UploadStagingTest, PromisesNoSpaceThatIsNotThere) {
   auto request = Announce(v1::Artifact::DATASET, {{"data.jsonl", "0123"}});
-  request.mutable_files(0)->set_size(int64_t{1} << 44);  // more than the disk of any machine that runs this
+  // More than the disk of any machine that runs this.
+  request.mutable_files(0)->set_size(int64_t{1} << 44);
   const absl::Status status = staging().Create("ann", request).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ReasonOf(status), "DISK_FULL");
