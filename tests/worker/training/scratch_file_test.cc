@@ -113,7 +113,7 @@ TEST(ScratchFile, HasNoRoomWithoutADirectoryOrInOneThatIsNotThere) {
   ScratchFile none{ScratchRoom()};
   EXPECT_EQ(none.Append(row, {}), nullptr);
   EXPECT_EQ(none.most_bytes(), 0);
-  ScratchFile gone{ScratchRoom{.directory = FreshDirectory("gone")}};
+  ScratchFile gone{ScratchRoom{.directory = FreshDirectory("scratch") + "/gone"}};
   EXPECT_EQ(gone.Append(row, {}), nullptr);
   EXPECT_EQ(gone.full().code(), absl::StatusCode::kNotFound);
 }
