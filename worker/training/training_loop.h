@@ -20,6 +20,7 @@
 #include "worker/training/forward.h"
 #include "worker/training/frozen_part.h"
 #include "worker/training/history.h"
+#include "worker/training/read_ahead.h"
 #include "worker/training/reporter.h"
 #include "worker/training/training_inputs.h"
 #include "worker/training/training_run.h"
@@ -107,6 +108,7 @@ class TrainingLoop {
 
   const internal::Run& run_;
   std::string model_dir_;  // see ModelDirectory
+  std::optional<ReadAhead> read_ahead_;
   const v1::Training& training_;
   const AttemptContext context_;
   Reporter reporter_;

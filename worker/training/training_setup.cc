@@ -45,6 +45,7 @@ absl::Status TrainingLoop::Prepare() {
   const auto tick = [this] { reporter_.Beat(); };
   reporter_.Beat();
   THAW_ASSIGN_OR_RETURN(model_dir_, ModelDirectory(run_));
+  read_ahead_.emplace(BaseWeightsDirectory(run_));
   THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(model_dir_ + "/config.json"));
   THAW_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_text));
   THAW_RETURN_IF_ERROR(CheckFamily(run_, config.model_type));

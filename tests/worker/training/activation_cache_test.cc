@@ -106,8 +106,7 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
     EXPECT_EQ(file.figures().computed, kRows);
     EXPECT_LE(file.figures().bytes, 2'000);
     EXPECT_GT(file.figures().file_held_bytes, 0);
-    EXPECT_EQ(file.figures().held_bytes + file.figures().file_held_bytes,
-              all.figures().held_bytes);
+    EXPECT_EQ(file.figures().held_bytes + file.figures().file_held_bytes, all.figures().held_bytes);
     EXPECT_EQ(file.ExpectedShare(), 1);
     EXPECT_LE(file.ExpectedBytes(), 2'000);
     EXPECT_EQ(all.figures().found, 2 * kRows);

@@ -282,11 +282,8 @@ ScratchDisk DiskWith(int64_t free_bytes) {
 
 internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink, Control* control,
                            const Clock& clock, const ScratchDisk& disk) {
-  const AttemptContext context{.sink = sink,
-                               .control = control,
-                               .clock = &clock,
-                               .point_interval_seconds = 0,
-                               .disk = disk};
+  const AttemptContext context{
+      .sink = sink, .control = control, .clock = &clock, .point_interval_seconds = 0, .disk = disk};
   const v1::JobSpec& spec = run.assignment().spec();
   if (spec.has_plan()) return RunPlan(run, context);
   return spec.has_training() ? RunTraining(run, context) : RunPrediction(run, context);
