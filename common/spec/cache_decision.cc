@@ -132,7 +132,7 @@ CacheDecision DecideCache(const v1::Training& training, const v1::Phase& phase,
   }
   const int64_t given = training.activation_cache().max_bytes();
   const double mebi = static_cast<double>(given > 0 ? given : kDefaultCacheBytes) / kMebi;
-  const std::string room = absl::StrFormat("at most %.4g MiB", mebi);
+  const std::string room = absl::StrFormat("at most %.4g MiB in memory, then a file", mebi);
   if (facts.frozen_blocks) {
     decision.why =
         absl::StrCat("kept: ", BlocksFrozen(*facts.frozen_blocks), " for ", use, "; ", room);

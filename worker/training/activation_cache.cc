@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace thaw {
 namespace {
@@ -48,8 +49,9 @@ class Stream {
 
 }  // namespace
 
-ActivationCache::ActivationCache(const TokenizedDataset* dataset, int boundary, int64_t max_bytes)
-    : dataset_(dataset), boundary_(boundary), max_bytes_(max_bytes) {
+ActivationCache::ActivationCache(const TokenizedDataset* dataset, int boundary, int64_t max_bytes,
+                                 ScratchRoom scratch)
+    : dataset_(dataset), boundary_(boundary), max_bytes_(max_bytes), file_(std::move(scratch)) {
   const int64_t table = dataset->rows() * static_cast<int64_t>(sizeof(Entry));
   if (max_bytes <= table) return;
   entries_.resize(static_cast<size_t>(dataset->rows()));
@@ -60,7 +62,11 @@ Rows ActivationCache::RowsOf(const PackedBatch& batch,
                              const std::function<Rows(const PackedBatch&)>& compute) {
   std::vector<int64_t> missing;
   for (const int64_t row : batch.rows) {
-    if (entries_.empty() || entries_[row].values == nullptr) missing.push_back(row);
+    if (entries_.empty() || entries_[row].values == nullptr) {
+      missing.push_back(row);
+    } else if (entries_[row].in_file) {
+      ScratchFile::Expect(entries_[row].values, BytesOf(entries_[row]));
+    }
   }
   figures_.computed += static_cast<int64_t>(missing.size());
   figures_.found += static_cast<int64_t>(batch.rows.size() - missing.size());
@@ -92,8 +98,10 @@ Rows ActivationCache::RowsOf(const PackedBatch& batch,
     const Entry& entry = entries_[row];
     if (entry.values != nullptr) {
       data.Append(entry.values, entry.rows);
-      if (other_.width == 0) continue;
-      other.Append(entry.values + entry.rows * data_.row_bytes, entry.other_rows);
+      if (other_.width > 0) {
+        other.Append(entry.values + entry.rows * data_.row_bytes, entry.other_rows);
+      }
+      if (entry.in_file) ScratchFile::Drop(entry.values, BytesOf(entry));
     } else {
       data.Append(RowAt(computed.data, computed.cu_seqlens[next]),
                   LengthAt(computed.cu_seqlens, next));
@@ -128,27 +136,41 @@ void ActivationCache::Hold(const std::vector<int64_t>& rows, const Rows& compute
   for (size_t i = 0; i < rows.size(); ++i) {
     Entry entry{.rows = LengthAt(computed.cu_seqlens, i),
                 .other_rows = LengthAt(computed.other_bounds, i)};
+    const std::byte* const values = RowAt(data, computed.cu_seqlens[i]);
+    const std::byte* const other_values =
+        entry.other_rows > 0 ? RowAt(other, computed.other_bounds[i]) : nullptr;
     const int64_t bytes = entry.rows * data_.row_bytes;
     const int64_t other_bytes = entry.other_rows * other_.row_bytes;
-    std::byte* const room = Room(bytes + other_bytes);
-    if (room == nullptr) continue;
-    std::copy_n(RowAt(data, computed.cu_seqlens[i]), bytes, room);
-    if (other_bytes > 0) {
-      std::copy_n(RowAt(other, computed.other_bounds[i]), other_bytes, room + bytes);
+    if (std::byte* const room = Room(bytes + other_bytes); room != nullptr) {
+      std::copy_n(other_values, other_bytes, std::copy_n(values, bytes, room));
+      entry.values = room;
+      figures_.held_bytes += bytes + other_bytes;
+    } else {
+      entry.values = file_.Append({values, static_cast<size_t>(bytes)},
+                                  {other_values, static_cast<size_t>(other_bytes)});
+      figures_.file_bytes = file_.bytes();
+      if (entry.values == nullptr) continue;
+      entry.in_file = true;
+      figures_.file_held_bytes += bytes + other_bytes;
     }
-    entry.values = room;
     entries_[rows[i]] = entry;
     ++figures_.held_rows;
-    figures_.held_bytes += bytes + other_bytes;
   }
+}
+
+double ActivationCache::AllBytes() const {
+  return static_cast<double>(figures_.held_bytes + figures_.file_held_bytes) /
+         static_cast<double>(figures_.held_rows) * static_cast<double>(rows());
 }
 
 int64_t ActivationCache::ExpectedBytes() const {
   if (figures_.held_rows == 0) return 0;
-  const double all = static_cast<double>(figures_.held_bytes) /
-                     static_cast<double>(figures_.held_rows) *
-                     static_cast<double>(dataset_->rows());
-  return static_cast<int64_t>(std::min(all, static_cast<double>(max_bytes_)));
+  return static_cast<int64_t>(std::min(AllBytes(), static_cast<double>(max_bytes_)));
+}
+
+double ActivationCache::ExpectedShare() const {
+  if (figures_.held_rows == 0) return 0;
+  return std::min(static_cast<double>(max_bytes_ + file_.most_bytes()) / AllBytes(), 1.0);
 }
 
 std::byte* ActivationCache::Room(int64_t bytes) {

@@ -9,8 +9,15 @@
 #include "worker/training/forward.h"
 
 namespace thaw {
+namespace {
 
-std::string FrozenPart::BeginPhase(int phase, int lowest, Model* model) {
+// Of the disk, for other attempts' inputs, and for a server on the same disk, which takes no new
+// work when less than 1 GiB is free.
+constexpr int64_t kDiskReserveBytes = int64_t{2} << 30;
+
+}  // namespace
+
+std::string FrozenPart::BeginPhase(int phase, int lowest, int64_t written_bytes, Model* model) {
   in_phase_ = true;
   const FrozenFacts facts{.frozen_blocks = std::max(lowest - 1, 0),
                           .rows = static_cast<double>(inputs_.training.rows()),
@@ -48,10 +55,14 @@ std::string FrozenPart::BeginPhase(int phase, int lowest, Model* model) {
                                                         std::max(tokens + validation_tokens, 1.0)));
   rows_.reset();
   validation_rows_.reset();
-  rows_.emplace(&inputs_.training, lowest, decision.training ? share : 0);
+  scratch_.kept_bytes = kDiskReserveBytes + written_bytes;
+  const auto make = [&](bool kept, const TokenizedDataset& rows, int64_t bytes,
+                        std::optional<ActivationCache>* cache) {
+    cache->emplace(&rows, lowest, kept ? bytes : 0, kept ? scratch_ : ScratchRoom());
+  };
+  make(decision.training, inputs_.training, share, &rows_);
   if (facts.has_validation) {
-    validation_rows_.emplace(&inputs_.validation, lowest,
-                             decision.validation ? max_bytes - share : 0);
+    make(decision.validation, inputs_.validation, max_bytes - share, &validation_rows_);
   }
   return decided;
 }
@@ -59,19 +70,28 @@ std::string FrozenPart::BeginPhase(int phase, int lowest, Model* model) {
 std::string FrozenPart::EndPhase() {
   in_phase_ = false;
   ActivationCache::Figures sum;
+  absl::Status full;
   for (const auto* cache : {&rows_, &validation_rows_}) {
     if (!*cache) continue;
     const ActivationCache::Figures& figures = (*cache)->figures();
     sum.held_rows += figures.held_rows;
     sum.bytes += figures.bytes;
+    sum.file_bytes += figures.file_bytes;
     sum.found += figures.found;
     sum.computed += figures.computed;
+    if (figures.held_rows < (*cache)->rows()) full.Update((*cache)->file_full());
   }
   if (sum.held_rows == 0) return "";
-  return absl::StrFormat(
-      "activation cache: holds %d of %d rows in %.1f MiB; %d of the %d asked for were there",
-      sum.held_rows, inputs_.training.rows() + inputs_.validation.rows(),
-      static_cast<double>(sum.bytes) / (1 << 20), sum.found, sum.found + sum.computed);
+  const auto mebi = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  std::string file;
+  if (sum.file_bytes > 0)
+    file = absl::StrFormat(" of memory and %.1f MiB of a file", mebi(sum.file_bytes));
+  std::string told = absl::StrFormat(
+      "activation cache: holds %d of %d rows in %.1f MiB%s; %d of the %d asked for were there",
+      sum.held_rows, inputs_.training.rows() + inputs_.validation.rows(), mebi(sum.bytes), file,
+      sum.found, sum.found + sum.computed);
+  if (!full.ok()) absl::StrAppend(&told, "; a file takes no more: ", full.message());
+  return told;
 }
 
 void FrozenPart::Forget() {

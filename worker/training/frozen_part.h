@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "thaw/v1/job_spec.pb.h"
 #include "worker/model/model.h"
 #include "worker/training/activation_cache.h"
+#include "worker/training/scratch_file.h"
 #include "worker/training/training_inputs.h"
 
 namespace thaw {
@@ -18,14 +20,19 @@ namespace thaw {
 class FrozenPart {
  public:
   // `max_bytes_divisor`: a share of Training.activation_cache.max_bytes alone, after running out
-  // of memory.
-  FrozenPart(const v1::Training& training, const TrainingInputs& inputs, int32_t max_bytes_divisor)
-      : training_(training), inputs_(inputs), max_bytes_divisor_(max_bytes_divisor) {}
+  // of memory. `scratch`: where what does not fit goes, but for what is kept free there.
+  FrozenPart(const v1::Training& training, const TrainingInputs& inputs, int32_t max_bytes_divisor,
+             ScratchRoom scratch)
+      : training_(training),
+        inputs_(inputs),
+        max_bytes_divisor_(max_bytes_divisor),
+        scratch_(std::move(scratch)) {}
 
   // A phase begins, or goes on, in which groups from `lowest` on train. What the phase before has
-  // kept stays if it had the same ones. Returns what was decided, for the log; empty: nothing is
+  // kept stays if it had the same ones. `written_bytes`: that the attempt may have on the disk at a
+  // time, kept free beside a reserve. Returns what was decided, for the log; empty: nothing is
   // frozen that could be kept.
-  std::string BeginPhase(int phase, int lowest, Model* model);
+  std::string BeginPhase(int phase, int lowest, int64_t written_bytes, Model* model);
   // Returns what came of it, for the log; empty: nothing was kept. What was kept stays.
   std::string EndPhase();
   // Frozen weights have changed since the phase before: nothing that was kept holds.
@@ -41,6 +48,7 @@ class FrozenPart {
   const v1::Training& training_;
   const TrainingInputs& inputs_;
   const int32_t max_bytes_divisor_;
+  ScratchRoom scratch_;
   bool in_phase_ = false;
   // What the caches below hold things of.
   bool keeps_training_ = false, keeps_validation_ = false;

@@ -78,14 +78,6 @@ static Spent& operator+=(Spent& sum, const Spent& spent) {
   return sum;
 }
 
-// Of the rows of a dataset that end up in its cache.
-static double HeldShare(const ActivationCache& cache) {
-  const ActivationCache::Figures& figures = cache.figures();
-  const double of_rows = static_cast<double>(figures.held_bytes) /
-                         static_cast<double>(figures.held_rows) * static_cast<double>(cache.rows());
-  return std::min(static_cast<double>(cache.ExpectedBytes()) / of_rows, 1.0);
-}
-
 // Used by the training thread alone.
 class PlanRun {
  public:
@@ -95,7 +87,8 @@ class PlanRun {
         loop_(run, {.sink = &sink_,
                     .control = context.control,
                     .clock = context.clock,
-                    .point_interval_seconds = context.point_interval_seconds}) {}
+                    .point_interval_seconds = context.point_interval_seconds,
+                    .disk = context.disk}) {}
 
   absl::StatusOr<internal::Ended> Run();
 
@@ -210,7 +203,7 @@ absl::Status PlanRun::PlanPhase(int number) {
     all += evaluations;
   }
   all += trained;
-  // Beside what the sample has left in memory.
+  // Beside what the sample has left in memory; what lies in a file is not.
   int64_t to_be_held = 0;
   for (const ActivationCache* cache :
        {loop_.frozen_part_->training(), loop_.frozen_part_->validation()}) {
@@ -289,7 +282,7 @@ absl::StatusOr<Spent> PlanRun::TrySteps(const PhaseSteps& steps, const Spent& la
       steps.work > first_work && cache != nullptr && cache->figures().held_rows > 0) {
     THAW_ASSIGN_OR_RETURN(later, TrySample(sample, &clock_share));
     if (end_) return Spent();
-    const double held = HeldShare(*cache);
+    const double held = cache->ExpectedShare();
     later = later * held;
     later += sum * (1 - held);
   }
@@ -355,7 +348,7 @@ absl::StatusOr<Spent> PlanRun::TryEvaluations(int64_t count) {
   Spent later = all;
   if (const ActivationCache* cache = loop_.frozen_part_->validation();
       cache != nullptr && cache->figures().held_rows > 0) {
-    const double held = HeldShare(*cache);
+    const double held = cache->ExpectedShare();
     THAW_ASSIGN_OR_RETURN(const Spent again, TryEvaluation());
     later = again * held;
     later += all * (1 - held);

@@ -20,6 +20,7 @@
 #include "worker/training/forward.h"
 #include "worker/training/frozen_part.h"
 #include "worker/training/history.h"
+#include "worker/training/read_ahead.h"
 #include "worker/training/reporter.h"
 #include "worker/training/training_inputs.h"
 #include "worker/training/training_run.h"
@@ -55,6 +56,9 @@ class TrainingLoop {
   void WarnOfInputs();
   bool RecomputesActivations() const;
   absl::Status SetUpTrainables();  // of the present phase, with the moments that it keeps
+  // That the present phase may have on the disk at a time: the newest checkpoint and the one that
+  // is still being uploaded, each with its best weights, and a result.
+  int64_t WrittenBytes() const;
   absl::Status EnterPhase();
   absl::Status AnnouncePhase();
   absl::StatusOr<PhaseParameters> PhaseParametersOf(int phase) const;
@@ -104,6 +108,7 @@ class TrainingLoop {
 
   const internal::Run& run_;
   std::string model_dir_;  // see ModelDirectory
+  std::optional<ReadAhead> read_ahead_;
   const v1::Training& training_;
   const AttemptContext context_;
   Reporter reporter_;

@@ -5,6 +5,7 @@
 #include "thaw/internal/trainer.pb.h"
 #include "worker/training/control.h"
 #include "worker/training/progress_sink.h"
+#include "worker/training/scratch_file.h"
 
 namespace thaw {
 
@@ -15,6 +16,8 @@ struct AttemptContext {
   const Clock* clock = nullptr;
   // Least time between the metric points of two steps.
   double point_interval_seconds = 0.1;
+  // That holds the attempt's work_dir.
+  ScratchDisk disk = {};
 };
 
 // Runs `run.assignment`, whose work is a training, on the calling thread and the compute threads

@@ -46,6 +46,7 @@ absl::Status TrainingLoop::Prepare() {
   const auto tick = [this] { reporter_.Beat(); };
   reporter_.Beat();
   THAW_ASSIGN_OR_RETURN(model_dir_, ModelDirectory(run_));
+  read_ahead_.emplace(BaseWeightsDirectory(run_));
   THAW_ASSIGN_OR_RETURN(const std::string config_text, ReadFile(model_dir_ + "/config.json"));
   THAW_ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_text));
   THAW_RETURN_IF_ERROR(CheckFamily(run_, config.model_type));
@@ -119,7 +120,8 @@ absl::Status TrainingLoop::Prepare() {
                         }};
   program_.emplace(training_, steps, has_validation);
   changed_.emplace(&model_->parameters());
-  frozen_part_.emplace(training_, inputs_, std::max(run_.assignment().micro_step_divisor(), 1));
+  frozen_part_.emplace(training_, inputs_, std::max(run_.assignment().micro_step_divisor(), 1),
+                       ScratchRoom{.directory = run_.work_dir(), .disk = context_.disk});
   if (!run_.checkpoint_dir().empty()) THAW_RETURN_IF_ERROR(RestoreCheckpoint());
   for (const v1::SteeringRecord& record : run_.assignment().steerings()) {
     steerings_.emplace(record.number(), record);
@@ -226,14 +228,29 @@ absl::Status TrainingLoop::SetUpTrainables() {
   THAW_ASSIGN_OR_RETURN(
       trainables_, Trainables::Create(&model_->parameters(), names, parameters_.rates, moments_));
   moments_.clear();
-  const std::string decided =
-      frozen_part_->BeginPhase(program_->state().phase(), trained_groups_.lowest(), model_.get());
+  const std::string decided = frozen_part_->BeginPhase(
+      program_->state().phase(), trained_groups_.lowest(), WrittenBytes(), model_.get());
   if (!decided.empty()) reporter_.Log(decided);
   time_mark_ = reporter_.SecondsSinceStart();
   reporter_.progress().set_trainable_share(
       static_cast<double>(CountNumbers(names)) /
       static_cast<double>(CountNumbers(AllNames(model_->groups()))));
   return trainables_->CheckComplete();
+}
+
+int64_t TrainingLoop::WrittenBytes() const {
+  const auto sum = [](const auto& tensors) {
+    int64_t bytes = 0;
+    for (const auto& [name, tensor] : tensors) bytes += static_cast<int64_t>(tensor.nbytes());
+    return bytes;
+  };
+  int64_t result = 0;
+  for (const Parameter& parameter : model_->parameters().all()) {
+    result += static_cast<int64_t>(parameter.tensor.nbytes());
+  }
+  const int64_t moments = 2 * int64_t{sizeof(float)} * CountNumbers(parameters_.names);
+  const int64_t checkpoint = 2 * sum(changed_->Current()) + moments;
+  return 2 * checkpoint + result;
 }
 
 absl::Status TrainingLoop::EnterPhase() {

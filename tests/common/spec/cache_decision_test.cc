@@ -30,11 +30,15 @@ TEST(CacheDecision, KeepsWhatIsAllowedAndPays) {
   // 100 rows, 10 a step.
   const Case cases[] = {
       {"phases { epochs: 2 }", "bert", 6, true, true, true,
-       "kept: blocks 0 to 5 are frozen for 2 passes over the rows; at most 1024 MiB"},
+       "kept: blocks 0 to 5 are frozen for 2 passes over the rows; at most 1024 MiB in memory, "
+       "then a file"},
       {"phases { epochs: 2 }", "bert", 1, false, true, false,
-       "kept: block 0 is frozen for 2 passes over the rows; at most 1024 MiB"},
+       "kept: block 0 is frozen for 2 passes over the rows; at most 1024 MiB in memory, then a "
+       "file"},
       {"phases { epochs: 2 } activation_cache { max_bytes: 3145728 }", "gpt2", 2, false, true,
-       false, "kept: blocks 0 to 1 are frozen for 2 passes over the rows; at most 3 MiB"},
+       false,
+       "kept: blocks 0 to 1 are frozen for 2 passes over the rows; at most 3 MiB in memory, then a "
+       "file"},
       {"phases { epochs: 2 } activation_cache { use: OFF }", "bert", 6, true, false, false,
        "no: use is OFF"},
       {"phases { epochs: 2 frozen_dropout: true }", "bert", 6, true, false, false,
@@ -48,17 +52,19 @@ TEST(CacheDecision, KeepsWhatIsAllowedAndPays) {
       {"phases { epochs: 0.25 }", "bert", 6, true, false, false,
        "no: 0.25 passes over the rows, and nothing is computed twice"},
       {"phases { epochs: 1 } evaluation { every_epochs: 0.25 }", "bert", 6, true, false, true,
-       "kept: blocks 0 to 5 are frozen for 4 evaluations; at most 1024 MiB"},
+       "kept: blocks 0 to 5 are frozen for 4 evaluations; at most 1024 MiB in memory, then a file"},
       {"phases { epochs: 1 } evaluation { every_epochs: 0.25 }", "bert", 6, false, false, false,
        "no: 1 pass over the rows, and nothing is computed twice"},
       {"phases { steps: 25 }", "bert", 6, false, true, false,
-       "kept: blocks 0 to 5 are frozen for 2.5 passes over the rows; at most 1024 MiB"},
+       "kept: blocks 0 to 5 are frozen for 2.5 passes over the rows; at most 1024 MiB in memory, "
+       "then a file"},
       {"phases { steps: 10 }", "bert", 6, false, false, false,
        "no: 1 pass over the rows, and nothing is computed twice"},
       {"phases { steps: 10 } evaluation { every_steps: 3 }", "bert", 6, true, false, true,
-       "kept: blocks 0 to 5 are frozen for 4 evaluations; at most 1024 MiB"},
+       "kept: blocks 0 to 5 are frozen for 4 evaluations; at most 1024 MiB in memory, then a file"},
       {"phases { loss_units: 150 }", "bert", 6, false, true, false,
-       "kept: blocks 0 to 5 are frozen for 1.5 passes over the rows; at most 1024 MiB"},
+       "kept: blocks 0 to 5 are frozen for 1.5 passes over the rows; at most 1024 MiB in memory, "
+       "then a file"},
       {"phases { plateau { max_epochs: 9 } }", "bert", 6, true, true, true,
        "kept: blocks 0 to 5 are frozen for as many passes over the rows as it takes; at most 1024 "
        "MiB"},
@@ -66,7 +72,7 @@ TEST(CacheDecision, KeepsWhatIsAllowedAndPays) {
        "no: a phase that ends by convergence reads the rows once"},
       {"phases { epochs: 3 }", "bert", std::nullopt, true, false, false,
        "perhaps: if the weights show that blocks are frozen below what trains, kept for 3 passes "
-       "over the rows; at most 1024 MiB"}};
+       "over the rows; at most 1024 MiB in memory, then a file"}};
   for (const Case& one : cases) {
     const v1::Training training = TrainingOf(one.training);
     const CacheDecision decision = DecideCache(
@@ -129,7 +135,8 @@ TEST(CacheDecision, ResolvedSpecSaysItForEachPhase) {
   EXPECT_THAT(
       cache.decisions(),
       ElementsAre(
-          "phase 1: kept: blocks 0 to 5 are frozen for 3 passes over the rows; at most 1024 MiB",
+          "phase 1: kept: blocks 0 to 5 are frozen for 3 passes over the rows; at most 1024 MiB in "
+          "memory, then a file",
           "phase 2: kept: blocks 0 to 3 are frozen for 8.89 passes over the rows; at most 1024 "
           "MiB"));
   EXPECT_EQ(CanonicalBytes(*ResolveSpec(*resolved, ContextExample())), CanonicalBytes(*resolved));

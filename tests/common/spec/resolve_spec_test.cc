@@ -41,7 +41,7 @@ TEST(ResolveSpecTest, FillsEveryDefaultOfATraining) {
       "precision": "FP32", "recompute_activations": "AFTER_OUT_OF_MEMORY",
       "activation_cache": {"use": "AUTO", "max_bytes": "1073741824", "decisions": [
         "phase 1: no: 1 pass over the rows, and nothing is computed twice",
-        "phase 2: kept: blocks 0 to 3 are frozen for 8.89 passes over the rows; at most 1024 MiB"]}},
+        "phase 2: kept: blocks 0 to 3 are frozen for 8.89 passes over the rows; at most 1024 MiB in memory, then a file"]}},
     "resources": {"device_count": 1},
     "retry_limits": {"crashes": 3, "out_of_memory": 1, "losses_in_a_row": 5}})");
 }

@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <numeric>
 #include <ostream>
 #include <random>
 
+#include "common/base/files.h"
 #include "tests/worker/model/model_fixture.h"
 #include "tests/worker/training/toy_job.h"
 #include "worker/data/batch_plan.h"
@@ -22,6 +24,13 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kRows = 18;
 constexpr int64_t kPlenty = int64_t{1} << 30;
+
+// For a file in a directory of the test's own.
+ScratchRoom Scratch() {
+  const std::string directory = FreshDirectory("scratch");
+  EXPECT_TRUE(MakeDirectories(directory).ok());
+  return {.directory = directory, .disk = DiskWith(kPlenty)};
+}
 
 // Rows of 1 to 40 tokens; most micro-steps below hold more than 32 rows, some fewer.
 TokenizedDataset RandomRows(const ModelConfig& config, int rows, std::mt19937* random) {
@@ -71,7 +80,7 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
   for (int boundary = 1; boundary <= model->blocks() + 1; ++boundary) {
     EXPECT_TRUE(ComputesRowsAlike(model, rows, boundary));
     ActivationCache nothing(&rows, boundary, 0), some(&rows, boundary, 20'000),
-        all(&rows, boundary, kPlenty);
+        all(&rows, boundary, kPlenty), file(&rows, boundary, 2'000, Scratch());
     std::vector<int64_t> order(kRows);
     std::iota(order.begin(), order.end(), 0);
     for (int pass = 0; pass < 3; ++pass) {
@@ -81,7 +90,7 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
         const torch::Tensor expected = OutputsOf(model, batch, &nothing);
         const torch::Tensor plain = OutputsOf(model, batch, nullptr);
         ASSERT_LT(MaxDifference(expected, plain), tolerance) << "seed " << seed;
-        for (ActivationCache* cache : {&some, &all}) {
+        for (ActivationCache* cache : {&some, &all, &file}) {
           ASSERT_TRUE(at::equal(OutputsOf(model, batch, cache), expected))
               << "boundary " << boundary << ", pass " << pass << ", seed " << seed;
         }
@@ -92,6 +101,14 @@ TEST_P(ActivationCacheOf, AnyShareOfTheRowsGivesTheSameBits) {
     EXPECT_EQ(nothing.figures().computed, 3 * kRows);
     EXPECT_EQ(all.figures().held_rows, kRows);
     EXPECT_EQ(all.figures().computed, kRows) << "what is held was computed again";
+    EXPECT_EQ(all.figures().file_bytes, 0);
+    EXPECT_EQ(file.figures().held_rows, kRows) << file.file_full();
+    EXPECT_EQ(file.figures().computed, kRows);
+    EXPECT_LE(file.figures().bytes, 2'000);
+    EXPECT_GT(file.figures().file_held_bytes, 0);
+    EXPECT_EQ(file.figures().held_bytes + file.figures().file_held_bytes, all.figures().held_bytes);
+    EXPECT_EQ(file.ExpectedShare(), 1);
+    EXPECT_LE(file.ExpectedBytes(), 2'000);
     EXPECT_EQ(all.figures().found, 2 * kRows);
     EXPECT_LE(some.figures().bytes, 20'000);
     EXPECT_GT(some.figures().held_rows, 0);
@@ -153,27 +170,41 @@ TEST_P(ActivationCacheOfAHead, ChangesNoBitOfATraining) {
   const std::string dataset = MakeToyDataset(FreshDirectory("dataset"), 100, 5);
   std::string weights, history;
   std::map<int64_t, double> losses;
-  for (const char* cache :
-       {"use: OFF", "use: AUTO", "use: AUTO max_bytes: 30000", "use: AUTO max_bytes: 1"}) {
+  int allocations = 0;
+  ScratchDisk full = DiskWith(int64_t{1} << 40);
+  // One of the two caches of a phase finds room, the other one does not.
+  full.allocate = [&allocations](int fd, int64_t offset, int64_t bytes) {
+    return ++allocations % 2 == 0 ? ENOSPC : AllocateInFile(fd, offset, bytes);
+  };
+  struct Case {
+    const char* cache;
+    ScratchDisk disk;
+    const char* told;  // by a line
+  };
+  const ScratchDisk plenty = DiskWith(int64_t{1} << 40);
+  for (const auto& [cache, disk, told] :
+       {Case{"use: OFF", plenty, "activation cache: phase 1: no: use is OFF"},
+        Case{"use: AUTO", plenty, "holds 100 of 100 rows"},
+        Case{"use: AUTO max_bytes: 30000", plenty, "of memory and "},
+        Case{"use: AUTO max_bytes: 6000", full, "a file takes no more: allocating"},
+        Case{"use: AUTO max_bytes: 30000", DiskWith(int64_t{1} << 30), "MiB of the disk are free"},
+        Case{"use: AUTO max_bytes: 1", plenty, "phase 4: kept: block"}}) {
     const internal::Run run = ToyTraining(
         model, dataset, std::string(kProgram) + GetParam() + "activation_cache {" + cache + "}");
     RecordingSink sink;
-    const internal::Ended ended = RunAttempt(run, &sink);
+    Control control;
+    const internal::Ended ended = RunAttempt(run, &sink, &control, RealClock(), disk);
+    EXPECT_THAT(sink.LogLines(), Contains(HasSubstr(told))) << cache;
     ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
     if (weights.empty()) {
       weights = ResultWeights(run);
       history = ReceiptOf(run).history_sha256();
       losses = sink.Series("loss");
-      EXPECT_THAT(sink.LogLines(), Contains("activation cache: phase 1: no: use is OFF"));
       continue;
     }
     EXPECT_EQ(sink.Series("loss"), losses) << cache;
     EXPECT_EQ(ReceiptOf(run).history_sha256(), history) << cache;
     EXPECT_EQ(ResultWeights(run), weights) << cache;
-    if (std::string(cache) != "use: AUTO") continue;
-    const std::vector<std::string> lines = sink.LogLines();
-    EXPECT_THAT(lines, Contains(HasSubstr("phase 4: kept: block")));
-    EXPECT_THAT(lines, Contains(HasSubstr("holds 100 of 100 rows")));
   }
 }
 

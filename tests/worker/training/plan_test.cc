@@ -121,6 +121,28 @@ TEST(PlanTest, SaysWhatIsKeptFromPassToPass) {
   }
 }
 
+TEST(PlanTest, KeepsInAFileWhatMemoryHasNoRoomFor) {
+  const std::string model = MakeToyModel(FreshDirectory("model"), 0);
+  const std::string dataset = MakeToyDataset(FreshDirectory("dataset"), 100, 5);
+  int64_t allocated = 0;
+  ScratchDisk disk = DiskWith(int64_t{1} << 40);
+  disk.allocate = [&allocated](int fd, int64_t offset, int64_t bytes) {
+    allocated += bytes;
+    return AllocateInFile(fd, offset, bytes);
+  };
+  const internal::Run plan = PlanOf(ToyTraining(model, dataset, R"(
+    validation_fraction: 0
+    activation_cache { max_bytes: 3000 }
+    phases { name: "head" selector { last_blocks: 1 } learning_rate: 0.01 epochs: 3 })"));
+  RecordingSink sink;
+  Control control;
+  ASSERT_EQ(RunAttempt(plan, &sink, &control, RealClock(), disk).end().outcome(),
+            v1::AttemptEnd::SUCCEEDED);
+  EXPECT_TRUE(ReportOf(plan).phases(0).cached());
+  EXPECT_GT(allocated, 0);
+  EXPECT_THAT(sink.LogLines(), ::testing::Contains(::testing::HasSubstr("of memory and 1.0 MiB")));
+}
+
 TEST(PlanTest, APhaseThatConvergesIsOneTurn) {
   v1::Training training;
   v1::Phase* phase = training.add_phases();

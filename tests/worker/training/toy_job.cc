@@ -274,10 +274,16 @@ std::vector<v1::Warning> RecordingSink::Warnings() const {
   return result;
 }
 
+ScratchDisk DiskWith(int64_t free_bytes) {
+  ScratchDisk disk;
+  disk.free_bytes = [free_bytes](const std::string&) { return free_bytes; };
+  return disk;
+}
+
 internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink, Control* control,
-                           const Clock& clock) {
+                           const Clock& clock, const ScratchDisk& disk) {
   const AttemptContext context{
-      .sink = sink, .control = control, .clock = &clock, .point_interval_seconds = 0};
+      .sink = sink, .control = control, .clock = &clock, .point_interval_seconds = 0, .disk = disk};
   const v1::JobSpec& spec = run.assignment().spec();
   if (spec.has_plan()) return RunPlan(run, context);
   return spec.has_training() ? RunTraining(run, context) : RunPrediction(run, context);

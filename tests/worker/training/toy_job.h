@@ -69,9 +69,13 @@ class RecordingSink : public ProgressSink {
   std::function<void(const v1::MetricPoint&)> on_point;
 };
 
+// A disk with so much room, whatever the machine's has.
+ScratchDisk DiskWith(int64_t free_bytes);
+
 // Runs it in this process, with a metric point for every step.
 internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink, Control* control,
-                           const Clock& clock = RealClock());
+                           const Clock& clock = RealClock(),
+                           const ScratchDisk& disk = DiskWith(int64_t{1} << 40));
 internal::Ended RunAttempt(const internal::Run& run, RecordingSink* sink);
 
 // The bytes of the result's weights.
