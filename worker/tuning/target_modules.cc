@@ -203,11 +203,12 @@ absl::Status MarkBeside(absl::string_view field, const ModuleNames& names, Model
       if (!inside || parameter.added() || parameter.buffer) continue;
       found = true;
       if (parameter.compressed) {
-        return InvalidField(absl::StrCat(field, "[", i, "]"),
-                            absl::StrCat("\"", names[i], "\" holds ", parameter.name,
-                                         ", which base_weights NF4 (or the base model itself) keeps "
-                                         "in fewer bits, frozen: leave it out, or give base_weights "
-                                         "AS_LOADED"));
+        return InvalidField(
+            absl::StrCat(field, "[", i, "]"),
+            absl::StrCat("\"", names[i], "\" holds ", parameter.name,
+                         ", which base_weights NF4 (or the base model itself) keeps "
+                         "in fewer bits, frozen: leave it out, or give base_weights "
+                         "AS_LOADED"));
       }
       model->parameters().MarkBesideAdded(parameter.name);
     }

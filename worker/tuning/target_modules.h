@@ -35,7 +35,8 @@ struct Ia3Layers {
 absl::StatusOr<Ia3Layers> Ia3Targets(const v1::Ia3& ia3, Model* model);
 
 // Marks all parameters of the modules that `names` name, and a head that was drawn anew, as trained
-// beside the part. INVALID_ARGUMENT, naming `field`, for a name of no module or of a compressed one.
+// beside the part. INVALID_ARGUMENT, naming `field`, for a name of no module or of a compressed
+// one.
 absl::Status MarkBeside(absl::string_view field, const ModuleNames& names, Model* model);
 
 }  // namespace thaw

@@ -237,11 +237,11 @@ TEST_F(Nf4Training, CompressedModulesBesideAPartAreRefusedByName) {
   for (const auto& [module, holds] : cases) {
     const internal::Run run = ToyTraining(
         llama, texts_,
-        absl::StrCat("completion {} phases { selector { name_pattern: \".*lora_.*\" } "
-                     "learning_rate: 0.01 epochs: 1 } output: ADAPTER ",
-                     kInNf4,
-                     LoraOf(absl::StrCat("target_modules: \"q_proj\" modules_to_save: \"", module,
-                                         "\""))));
+        absl::StrCat(
+            "completion {} phases { selector { name_pattern: \".*lora_.*\" } "
+            "learning_rate: 0.01 epochs: 1 } output: ADAPTER ",
+            kInNf4,
+            LoraOf(absl::StrCat("target_modules: \"q_proj\" modules_to_save: \"", module, "\""))));
     RecordingSink sink;
     const internal::Ended ended = RunAttempt(run, &sink);
     EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::FAILED);
