@@ -23,7 +23,7 @@ bool Parameter::as_loaded() const {
 }
 
 void Parameter::ForgetLoaded() const {
-  if (source.file == nullptr) return;
+  if (source.file == nullptr || !source.loaded.defined()) return;
   const void* const data = source.file->Data(*source.info);
   if (source.loaded.const_data_ptr() == data) source.file->Forget(*source.info);
 }
