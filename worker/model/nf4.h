@@ -1,5 +1,5 @@
 // Frozen matrices in 4 bits: NF4 of QLoRA (arXiv 2305.14314, section 3) in the form of
-// bitsandbytes, bit for bit. Each number is the nearest of 16 quantiles of N(0, 1) times the
+// bitsandbytes. Each number is the nearest of 16 quantiles of N(0, 1) times the
 // greatest absolute value of its block of 64, and those scales are 8 bits each too: an offset plus
 // one of 256 numbers times the greatest absolute value of 256 of them. 4.13 bits a number.
 #pragma once
