@@ -254,6 +254,10 @@ TensorsToSave TensorsOf(const Model& model) {
       one.tensor = {name, source.info->type, source.info->shape, source.file->Data(*source.info)};
     } else {
       all.kept.push_back(parameter.tensor.detach().cpu().contiguous());
+      // A table that is held rounded: readers expect one type of all that is not in NF4.
+      if (torch::Tensor& own = all.kept.back(); own.scalar_type() == torch::kBFloat16) {
+        own = own.to(torch::kFloat);
+      }
       one.tensor = ToWrite(name, all.kept.back());
       all.changed = true;
     }

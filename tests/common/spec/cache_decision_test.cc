@@ -67,7 +67,7 @@ TEST(CacheDecision, KeepsWhatIsAllowedAndPays) {
        "then a file"},
       {"phases { plateau { max_epochs: 9 } }", "bert", 6, true, true, true,
        "kept: blocks 0 to 5 are frozen for as many passes over the rows as it takes; at most 1024 "
-       "MiB"},
+       "MiB in memory, then a file"},
       {"phases { convergence {} }", "bert", 6, true, false, false,
        "no: a phase that ends by convergence reads the rows once"},
       {"phases { epochs: 3 }", "bert", std::nullopt, true, false, false,
@@ -138,7 +138,7 @@ TEST(CacheDecision, ResolvedSpecSaysItForEachPhase) {
           "phase 1: kept: blocks 0 to 5 are frozen for 3 passes over the rows; at most 1024 MiB in "
           "memory, then a file",
           "phase 2: kept: blocks 0 to 3 are frozen for 8.89 passes over the rows; at most 1024 "
-          "MiB"));
+          "MiB in memory, then a file"));
   EXPECT_EQ(CanonicalBytes(*ResolveSpec(*resolved, ContextExample())), CanonicalBytes(*resolved));
 }
 

@@ -119,7 +119,7 @@ TEST(ScratchFile, HasNoRoomWithoutADirectoryOrInOneThatIsNotThere) {
 }
 
 TEST(ScratchFile, FilesInMemoryAreNoDisk) {
-  if (!std::filesystem::is_directory("/dev/shm")) GTEST_SKIP() << "no tmpfs at hand";
+  ASSERT_TRUE(std::filesystem::is_directory("/dev/shm"));
   const auto free = FreeBytesOnOwnDisk("/dev/shm");
   ASSERT_TRUE(free.ok()) << free.status();
   EXPECT_EQ(*free, 0);
