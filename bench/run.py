@@ -2,7 +2,7 @@
 """Ours beside the peers on the same work, in turn: called by script/bench, which see for the options.
 
 For each case and precision a gate, which compares what both sides compute, then pairs of windows A B A B …, then figures.
-A case whose gate fails is not measured. Results are a JSON file (docs/performance.md describes it) and a table.
+A case whose gate fails is not measured. Results are a JSON file and a table.
 """
 import argparse
 import datetime

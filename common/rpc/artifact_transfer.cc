@@ -1,6 +1,7 @@
 #include "common/rpc/artifact_transfer.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -219,6 +220,11 @@ absl::StatusOr<Part> OpenPart(const std::string& path, int64_t most, bool wanted
   part.path = path;
   part.fd = UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
   if (!part.fd.valid()) return ErrnoStatus(errno, path);
+  // Two that write one file could each find what it wrote right, and what lies there wrong.
+  if (flock(part.fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": another download writes it: wait for that, or give another place"));
+  }
   struct stat info {};
   if (fstat(part.fd.get(), &info) != 0) return ErrnoStatus(errno, path);
   if (!wanted || info.st_size > most) {

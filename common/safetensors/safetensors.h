@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -78,6 +79,7 @@ class SafetensorsFile {
   void* mapping_ = nullptr;
   size_t size_ = 0;
   SafetensorsHeader header_;
+  absl::flat_hash_map<absl::string_view, const TensorInfo*> by_name_;
 };
 
 // A tensor to be written; `data` are its contiguous elements, which the caller keeps.

@@ -63,6 +63,8 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(
   THAW_ASSIGN_OR_RETURN(
       file->header_,
       ParseSafetensors(absl::string_view(static_cast<const char*>(mapping), file->size_), path));
+  // A hostile header names hundreds of thousands.
+  for (const TensorInfo& tensor : file->header_.tensors) file->by_name_[tensor.name] = &tensor;
   return std::shared_ptr<const SafetensorsFile>(std::move(file));
 }
 
@@ -71,10 +73,8 @@ SafetensorsFile::~SafetensorsFile() {
 }
 
 const TensorInfo* SafetensorsFile::Find(absl::string_view name) const {
-  for (const TensorInfo& tensor : header_.tensors) {
-    if (tensor.name == name) return &tensor;
-  }
-  return nullptr;
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : found->second;
 }
 
 const void* SafetensorsFile::Data(const TensorInfo& tensor) const {

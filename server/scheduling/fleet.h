@@ -30,8 +30,8 @@ struct SchedulableWorker {
 };
 
 // Questions take the same time however many workers there are, but for WhyNever where the answer
-// is not empty, and Reserve. GPUs are held exclusively; a CPU device is shared by as many attempts
-// as the worker has slots.
+// is not empty, Reserve, and Assign, which passes by free workers that are too small. GPUs are held
+// exclusively; a CPU device is shared by as many attempts as the worker has slots.
 class Fleet {
  public:
   explicit Fleet(const std::vector<SchedulableWorker>& workers);

@@ -31,8 +31,8 @@ struct JobAssignment {
   v1::Resources::DeviceKind kind = v1::Resources::CPU;
 };
 
-// Ends as soon as no worker has a free slot; until then it looks at each job once, in a time that
-// does not depend on the number of workers.
+// Ends as soon as no worker has a free slot; until then it looks at each job once, passing by free
+// workers that are too small for it.
 std::vector<JobAssignment> Schedule(const SchedulerInput& input);
 
 // All that wait, in the order in which they would run.

@@ -13,9 +13,9 @@
 namespace thaw {
 namespace {
 
-constexpr int64_t kGradientRows =
-    384;  // of a weight's gradient: outputs by inputs that stay in the
-constexpr int64_t kGradientColumns = 768;  // second cache
+// Of a weight's gradient: outputs by inputs that stay in the second cache.
+constexpr int64_t kGradientRows = 384;
+constexpr int64_t kGradientColumns = 768;
 constexpr int64_t kGradientSteps = 8;
 
 // sum (+)= c over the part of a tile that lies within the matrix.

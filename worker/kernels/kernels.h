@@ -214,7 +214,7 @@ struct KernelTable {
                           float* log_sums);
 
   // A weight's gradient from rows in bf16: sum [out, in] = dᵀ x of d [rows, out] and x [rows, in],
-  // added to it if asked for. Null where the processor has no instructions for such products.
+  // added to it if asked for. Null without AMX.
   void (*matmul_transposed)(int64_t rows, int64_t out, int64_t in, const Bf16* d, const Bf16* x,
                             bool accumulate, float* sum);
 

@@ -124,8 +124,8 @@ torch::Tensor Model::SelfAttention(Path path, int block, const torch::Tensor& q,
     if (state == nullptr) return Attention(path, q, k, v, spec);
     return CachedAttention(path, q, k, v, spec, state->lengths(), &state->block(block));
   }
-  const torch::Tensor prefix = added->prefix->tensor.to(k.scalar_type())
-                                   .view({added_.virtual_tokens, 2, k.size(1), k.size(2)});
+  const torch::Tensor prefix =
+      added->prefix->tensor.view({added_.virtual_tokens, 2, k.size(1), k.size(2)});
   const torch::Tensor keys = prefix.select(1, 0), values = prefix.select(1, 1);
   if (state == nullptr) {
     std::vector<int32_t> bounds = spec.k_bounds;
@@ -139,8 +139,9 @@ torch::Tensor Model::SelfAttention(Path path, int block, const torch::Tensor& q,
   kept.values.resize(lengths.size());
   for (size_t s = 0; s < lengths.size(); ++s) {
     if (lengths[s] == 0) {
-      AppendRows(keys.flatten(1), 0, added_.virtual_tokens, 0, &kept.keys[s]);
-      AppendRows(values.flatten(1), 0, added_.virtual_tokens, 0, &kept.values[s]);
+      AppendRows(keys.flatten(1).to(k.scalar_type()), 0, added_.virtual_tokens, 0, &kept.keys[s]);
+      AppendRows(values.flatten(1).to(v.scalar_type()), 0, added_.virtual_tokens, 0,
+                 &kept.values[s]);
     }
     lengths[s] += added_.virtual_tokens;
   }

@@ -244,7 +244,8 @@ struct LoadOptions {
 
 // Loads config.json and *.safetensors (one file, or shards with an index) of a Hugging Face
 // directory. Tensors stay mapped from the file, read-only (writing to one is a fault), unless they
-// are misaligned or neither fp32 nor NF4, which are copied; nothing requires grad. Without `head`
+// are misaligned or neither fp32 nor NF4, which are copied (with options.half matrices keep their
+// file's type and are not); nothing requires grad. Without `head`
 // the model gets the head that the directory holds (config().head). Errors name file, tensor or
 // option: among them tensors that are missing, that the architecture does not know, or of another
 // shape.

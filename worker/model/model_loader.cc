@@ -109,6 +109,8 @@ const Parameter* ModelLoader::Matrix(const std::string& name, const std::vector<
     return parameter;
   }
   const Parameter* parameter = Take(name, shape, rounds());
+  // transformers keeps these of T5 in fp32 whatever is asked for, and would read codes as weights.
+  if (absl::EndsWith(name, ".DenseReluDense.wo.weight")) return parameter;
   const bool of_block = kind_ == ParameterKind::kAttention || kind_ == ParameterKind::kFeedForward;
   if (parameter == nullptr || !of_block || !model_->config_.quantises) return parameter;
   parameters.Compress(

@@ -37,7 +37,7 @@ torch::Tensor BeforeEach(const torch::Tensor& first, const torch::Tensor& x,
   }
   std::vector<torch::Tensor> parts;
   for (const torch::Tensor& rows : x.split_with_sizes(lengths)) {
-    parts.push_back(first);
+    parts.push_back(first.to(x.scalar_type()));  // one each: gradients are summed in its own type
     parts.push_back(rows);
   }
   for (size_t s = 0; s < bounds->size(); ++s) (*bounds)[s] += static_cast<int32_t>(s) * added;

@@ -56,6 +56,7 @@ std::string FrozenPart::BeginPhase(int phase, int lowest, int64_t written_bytes,
   rows_.reset();
   validation_rows_.reset();
   scratch_.kept_bytes = kDiskReserveBytes + written_bytes;
+  scratch_.files = decision.training && decision.validation ? 2 : 1;
   const auto make = [&](bool kept, const TokenizedDataset& rows, int64_t bytes,
                         std::optional<ActivationCache>* cache) {
     cache->emplace(&rows, lowest, kept ? bytes : 0, kept ? scratch_ : ScratchRoom());
@@ -79,7 +80,8 @@ std::string FrozenPart::EndPhase() {
     sum.file_bytes += figures.file_bytes;
     sum.found += figures.found;
     sum.computed += figures.computed;
-    if (figures.held_rows < (*cache)->rows()) full.Update((*cache)->file_full());
+    const bool kept = cache == &rows_ ? keeps_training_ : keeps_validation_;
+    if (kept && figures.held_rows < (*cache)->rows()) full.Update((*cache)->file_full());
   }
   if (sum.held_rows == 0) return "";
   const auto mebi = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };

@@ -61,7 +61,8 @@ ScratchFile::ScratchFile(ScratchRoom room) : room_(std::move(room)) {
   }
   const absl::StatusOr<int64_t> free = room_.disk.free_bytes(room_.directory);
   full_.Update(free.status());
-  if (free.ok()) most_bytes_ = std::max<int64_t>(*free - room_.kept_bytes, 0) / kShareOfFree;
+  if (!free.ok()) return;
+  most_bytes_ = std::max<int64_t>(*free - room_.kept_bytes, 0) / (kShareOfFree * room_.files);
 }
 
 ScratchFile::~ScratchFile() {

@@ -32,12 +32,13 @@ struct ScratchDisk {
 struct ScratchRoom {
   std::string directory;   // empty: nowhere
   int64_t kept_bytes = 0;  // that it leaves free on the disk, whatever else is written meanwhile
+  int64_t files = 1;       // that will be there at the same time, each with its part of the rest
   ScratchDisk disk;
 };
 
 // A file without a name, gone with this object or its process, that grows slab by slab and is read
-// through a mapping. It takes no more than half of what was free beyond kept_bytes when it was
-// made. What is read stays in this process's resident memory until Drop. On one thread.
+// through a mapping. It takes no more than its part of half of what was free beyond kept_bytes when
+// it was made. What is read stays in this process's resident memory until Drop. On one thread.
 class ScratchFile {
  public:
   explicit ScratchFile(ScratchRoom room);

@@ -214,7 +214,7 @@ bool TrainingLoop::RecomputesActivations() const {
 absl::Status TrainingLoop::SetUpTrainables() {
   THAW_ASSIGN_OR_RETURN(parameters_, PhaseParametersOf(program_->state().phase()));
   const std::vector<std::string>& names = parameters_.names;
-  const bool recomputes = RecomputesActivations();
+  const bool recomputes = RecomputesActivations() && !inputs_.in_lanes;  // state is carried on
   if (recomputes) reporter_.Log("activations of trained blocks are computed twice");
   trained_groups_ = TrainedGroups(*model_, names, program_->phase().frozen_dropout(), recomputes);
   std::vector<std::string> changing = names;

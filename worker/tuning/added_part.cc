@@ -170,6 +170,12 @@ absl::Status KeepBeside(absl::string_view field, const std::vector<std::string>&
   }
   for (const Parameter& parameter : model->parameters().all()) {
     if (!parameter.added() && !parameter.buffer && modules.count(module_of(parameter.name)) > 0) {
+      if (parameter.compressed) {
+        return InvalidField(
+            field, absl::StrCat("trains a bias beside ", parameter.name,
+                                ", which is kept in fewer bits and which an adapter would have to "
+                                "hold: leave it out by and_not, or give base_weights AS_LOADED"));
+      }
       model->parameters().MarkKeptBeside(parameter.name);
     }
   }

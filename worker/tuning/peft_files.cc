@@ -249,6 +249,7 @@ absl::Status SaveAdapter(const Model& model, const v1::AddedPart& part,
   }
   for (const Parameter& parameter : model.parameters().all()) {
     const bool classifiers = model.config().head == HeadKind::kClassifier &&
+                             !parameter.compressed &&
                              (absl::StartsWith(parameter.name, "classifier.") ||
                               absl::StartsWith(parameter.name, "score.") ||
                               absl::StartsWith(parameter.name, kPooledHeadScope));

@@ -1,6 +1,9 @@
 #include "common/rpc/artifact_transfer.h"
 
+#include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -9,6 +12,7 @@
 
 #include "common/base/files.h"
 #include "common/base/sha256.h"
+#include "common/base/unique_fd.h"
 #include "common/rpc/channel.h"
 #include "tests/common/rpc/fake_artifact_service.h"
 #include "tests/testing/temp_dir.h"
@@ -202,6 +206,19 @@ TEST_F(ArtifactTransferTest, ALinkInTheDirectoryIsNotWrittenThrough) {
   ASSERT_TRUE(Download().ok());
   ExpectWhole();
   EXPECT_EQ(*ReadFile(outside), "untouched");
+}
+
+TEST_F(ArtifactTransferTest, TwoDownloadsDoNotWriteOneFile) {
+  ASSERT_TRUE(MakeDirectories(Into()).ok());
+  const UniqueFd other(
+      open((Into() + "/config.json.part").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  ASSERT_EQ(flock(other.get(), LOCK_EX), 0);
+  const absl::Status status = Download();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("another download writes it"));
+  ASSERT_EQ(flock(other.get(), LOCK_UN), 0);
+  ASSERT_TRUE(Download().ok());
+  ExpectWhole();
 }
 
 TEST_F(ArtifactTransferTest, WhatCannotBeMendedIsNotTriedAgain) {

@@ -251,5 +251,21 @@ TEST_F(Nf4Training, CompressedModulesBesideAPartAreRefusedByName) {
   }
 }
 
+// A bias that trains takes its whole module into the adapter, the compressed matrix too.
+TEST_F(Nf4Training, ABiasBesideACompressedMatrixFitsInNoAdapter) {
+  const internal::Run run = ToyTraining(
+      model_, dataset_,
+      absl::StrCat(
+          "phases { selector { any_of { values { kind: ADDED_PARTS } values { name_pattern: "
+          "\".*intermediate.dense.bias\" } } } learning_rate: 0.01 epochs: 1 } "
+          "output: ADAPTER ",
+          kInNf4, LoraOf("target_modules: \"query\"")));
+  RecordingSink sink;
+  const internal::Ended ended = RunAttempt(run, &sink);
+  EXPECT_EQ(ended.end().outcome(), v1::AttemptEnd::FAILED);
+  EXPECT_THAT(ended.end().ShortDebugString(), HasSubstr("intermediate.dense.weight"));
+  EXPECT_THAT(ended.end().ShortDebugString(), HasSubstr("kept in fewer bits"));
+}
+
 }  // namespace
 }  // namespace thaw

@@ -1,15 +1,20 @@
-// What a block's activations are computed again for gives the same bits, and nothing of it is kept.
+// Blocks whose activations are computed again give the same bits, and no graph is kept of them.
 #include "worker/training/recomputed_block.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tests/worker/model/model_fixture.h"
 #include "tests/worker/training/toy_job.h"
+#include "worker/training/forward.h"
 
 namespace thaw {
 namespace {
@@ -41,10 +46,53 @@ TEST(RecomputedBlock, RunsAgainInTheBackwardPassAlone) {
     run({own, {0, 3}, {}, {}}).data.square().sum().backward();
     EXPECT_TRUE(at::equal(got, weight.grad()));
     EXPECT_EQ(in.grad().defined(), input_trains);
-    if (input_trains) EXPECT_TRUE(at::equal(in.grad(), own.grad()));
+    if (input_trains) {
+      EXPECT_TRUE(at::equal(in.grad(), own.grad()));
+    }
     weight.mutable_grad().reset();
     runs = 0;
   }
+}
+
+// How many of the graph's nodes behind `result` are blocks that are computed again.
+size_t RecomputedBlocksBehind(const Tensor& result) {
+  std::set<torch::autograd::Node*> seen;
+  std::vector<torch::autograd::Node*> open = {result.grad_fn().get()};
+  size_t count = 0;
+  while (!open.empty()) {
+    torch::autograd::Node* const node = open.back();
+    open.pop_back();
+    if (node == nullptr || !seen.insert(node).second) continue;
+    count += absl::StrContains(node->name(), "Recomputed") ? 1 : 0;
+    for (const torch::autograd::Edge& edge : node->next_edges())
+      open.push_back(edge.function.get());
+  }
+  return count;
+}
+
+TEST(RecomputedBlock, ATrainingRecomputesTheBlocksAboveTheFrozenOnes) {
+  ModelFixture fixture("bert-cls", std::nullopt);
+  Model* const model = fixture.model.get();
+  TokenizedDataset rows;
+  rows.token_ids = {5, 6, 7};
+  rows.offsets.push_back(3);
+  rows.labels = {0};
+  std::vector<std::string> all, last;
+  for (const Parameter& parameter : model->parameters().all()) {
+    all.push_back(parameter.name);
+    if (parameter.group >= model->blocks()) last.push_back(parameter.name);
+  }
+  const auto recomputed = [&](const std::vector<std::string>& names, bool recomputes) {
+    for (const Parameter& parameter : model->parameters().all()) {
+      parameter.tensor.set_requires_grad(absl::c_linear_search(names, parameter.name));
+    }
+    const TrainedGroups trained(*model, names, false, recomputes);
+    const std::vector<int64_t> row = {0};
+    return RecomputedBlocksBehind(Logits(model, Pack(rows, row), trained, DropoutKey()));
+  };
+  EXPECT_EQ(recomputed(all, true), model->blocks());
+  EXPECT_EQ(recomputed(last, true), 1);
+  EXPECT_EQ(recomputed(all, false), 0);
 }
 
 TEST(RecomputedBlock, TheOtherStreamPassesThrough) {

@@ -64,6 +64,9 @@ TEST(ScratchFile, TakesHalfOfWhatIsFreeBeyondWhatIsKept) {
   room.kept_bytes = 20 * kMebi;
   ScratchFile file(room);
   EXPECT_EQ(file.most_bytes(), 5 * kMebi);
+  ScratchRoom shared = room;
+  shared.files = 2;
+  EXPECT_EQ(ScratchFile(shared).most_bytes(), 5 * kMebi / 2);
   const std::vector<std::byte> row(100'000);
   int held = 0;
   while (held < 1000 && file.Append(row, {}) != nullptr) ++held;
