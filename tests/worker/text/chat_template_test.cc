@@ -4,7 +4,6 @@
 #include <sys/resource.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
@@ -15,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/testing/temp_dir.h"
 
 namespace thaw {
 namespace {
@@ -318,11 +318,6 @@ TEST(ChatTemplateTest, MarksLeaveNoTrace) {
 
 class ChatDirectoryTest : public testing::Test {
  protected:
-  ChatDirectoryTest() {
-    directory_ = testing::TempDir() + "chat_directory_test";
-    std::filesystem::remove_all(directory_);
-    std::filesystem::create_directories(directory_);
-  }
   void Write(const std::string& name, const std::string& text) const {
     std::ofstream(directory_ + "/" + name, std::ios::binary) << text;
   }
@@ -334,7 +329,8 @@ class ChatDirectoryTest : public testing::Test {
     auto text = (*loaded)->Render("[]", {});
     return text.ok() ? *text : text.status().ToString();
   }
-  std::string directory_;
+  const TempDir own_;
+  const std::string directory_ = own_.path();
 };
 
 TEST_F(ChatDirectoryTest, TakesTheTemplateFromWhereTransformersDoes) {
