@@ -48,9 +48,6 @@ class Messages:
         self.json, self.trainer, self.artifact = json_format, trainer_pb2, artifact_pb2
         self.spec, self.worker = job_spec_pb2, worker_service_pb2
 
-    def knows_precision(self):
-        return "precision" in self.spec.Training.DESCRIPTOR.fields_by_name
-
 
 class Trainer:
     """One process of thaw-trainer; use as a context manager. Times out where it falls silent."""
