@@ -48,9 +48,6 @@ class Messages:
         self.json, self.trainer, self.artifact = json_format, trainer_pb2, artifact_pb2
         self.spec, self.worker = job_spec_pb2, worker_service_pb2
 
-    def knows_precision(self):
-        return "precision" in self.spec.Training.DESCRIPTOR.fields_by_name
-
 
 class Trainer:
     """One process of thaw-trainer; use as a context manager. Times out where it falls silent."""
@@ -80,9 +77,7 @@ class Trainer:
 
     def run(self, spec, model, data, rows=None, base=None, validation=None, validation_rows=None, warm_key=""):
         """Asks for one run of a JobSpec as JSON, on so many rows of a file; answers come from frames()."""
-        self.runs += 1
-        work = self.directory / str(self.runs)
-        work.mkdir()
+        work = self.work()
         run = self.messages.trainer.Run(model_dir=str(model), work_dir=str(work), threads=self.threads, warm_key=warm_key,
                                         base_dir=str(base or ""))
         assignment = run.assignment
@@ -94,9 +89,19 @@ class Trainer:
         if validation:
             run.validation_dataset_dir = str(self.dataset("validation", validation, validation_rows,
                                                           assignment.validation_dataset))
+        self.send(run)
+        return work
+
+    def work(self):
+        """A directory for the next run."""
+        self.runs += 1
+        directory = self.directory / str(self.runs)
+        directory.mkdir()
+        return directory
+
+    def send(self, run):
         payload = self.messages.trainer.ToTrainer(run=run).SerializeToString()
         self.socket.sendall(struct.pack("<I", len(payload)) + payload)
-        return work
 
     def dataset(self, name, data, rows, artifact):
         """A directory of one file, and the artifact that tells of it."""
@@ -118,6 +123,8 @@ class Trainer:
             payload = self.socket.recv(struct.unpack("<I", header)[0], socket.MSG_WAITALL)
             frame = self.messages.trainer.FromTrainer.FromString(payload)
             yield frame
+            if frame.WhichOneof("frame") == "checkpoint_ready":
+                shutil.rmtree(self.directory / str(self.runs) / frame.checkpoint_ready.dir)
             if frame.WhichOneof("frame") == "ended":
                 if frame.ended.end.outcome != self.messages.worker.AttemptEnd.SUCCEEDED:
                     raise Failed(f"the trainer did not succeed: {frame.ended.end.failure.message or frame.ended}")
@@ -127,8 +134,6 @@ class Trainer:
         """(step, values) of every metric point of training steps. first_step is noted, in seconds from the start."""
         self.logs, self.first_step, self.steps_begin = [], None, None
         for frame in self.frames():
-            if frame.WhichOneof("frame") == "checkpoint_ready":
-                shutil.rmtree(self.directory / str(self.runs) / frame.checkpoint_ready.dir)
             if frame.event.HasField("log_line"):
                 self.logs.append(frame.event.log_line.text)
                 if self.logs[-1].startswith("model loaded"):

@@ -18,11 +18,15 @@ NOTHING = "Nothing is kept in bench/results yet."
 
 
 def newest(results):
-    """(entries of cases, entries by sweep): the newest of each, with the results that it is of."""
+    """(entries of cases, entries by sweep): the newest of each. One without figures, whose gate failed, takes the place of
+    none that has some.
+    """
     found, swept = {}, {}
     for result in sorted(results, key=lambda result: result["date"]):
         for entry in result["cases"]:
-            found[(entry["precision"] != "fp32", entry["name"])] = {**entry, "of": result}
+            case = entry["precision"] != "fp32", entry["name"]
+            if "figures" in entry or "figures" not in found.get(case, ()):
+                found[case] = entry
         for name, entries in result["sweeps"].items():
             swept[name] = entries
     return [entry for _, entry in sorted(found.items())], swept

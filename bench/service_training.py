@@ -13,14 +13,14 @@ import itertools
 import json
 import os
 import pathlib
+import resource
 import shutil
-import socket
 import statistics
-import struct
 import subprocess
 import sys
-import tempfile
 import time
+
+import ours
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEPS = pathlib.Path(os.environ.get("THAW_DEPS", pathlib.Path.home() / ".cache/thaw"))
@@ -47,40 +47,19 @@ def cpu_of(process, children):
     return (int(fields[first]) + int(fields[first + 1])) / TICKS
 
 
-def receive(connection):
-    header = connection.recv(4, socket.MSG_WAITALL)
-    if len(header) < 4:
-        return None
-    return trainer_pb2.FromTrainer.FromString(connection.recv(struct.unpack("<I", header)[0], socket.MSG_WAITALL))
-
-
-def run_bare(assignment, dataset_dir):
-    """CPU and wall seconds of a trainer that gets the assignment over its socket."""
-    work = pathlib.Path(tempfile.mkdtemp(prefix="thaw-bench-"))
-    run = trainer_pb2.ToTrainer(run=trainer_pb2.Run(assignment=assignment, model_dir=str(args.model), work_dir=str(work),
-                                                    dataset_dir=str(dataset_dir), threads=args.threads))
-    ours, theirs = socket.socketpair()
-    environment = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
-    environment.update(HOME=str(work), TMPDIR=str(work), GOMP_SPINCOUNT="1000", OMP_NUM_THREADS=str(args.threads))
-    start = time.monotonic()
-    with open(work / "trainer.log", "wb") as log:
-        trainer = subprocess.Popen([args.bin.resolve() / "thaw-trainer", "--fd", str(theirs.fileno())], cwd=work,
-                                   pass_fds=[theirs.fileno()], env=environment, stdout=log, stderr=log)
-    theirs.close()
-    payload = run.SerializeToString()
-    ours.sendall(struct.pack("<I", len(payload)) + payload)
-    ended = None
-    while (frame := receive(ours)) is not None:
-        if frame.WhichOneof("frame") == "ended":
-            ended = frame.ended.end
-            break
-    ours.close()
-    _, _, usage = os.wait4(trainer.pid, 0)
-    if ended is None or ended.outcome != worker_pb2.AttemptEnd.SUCCEEDED:
-        raise SystemExit(f"the trainer did not succeed: {ended}\n{(work / 'trainer.log').read_text()[-2000:]}")
-    seconds = time.monotonic() - start
-    shutil.rmtree(work)
-    return {"who": "bare", "cpu_seconds": usage.ru_utime + usage.ru_stime, "wall_seconds": seconds}
+def run_bare(messages, assignment, dataset_dir):
+    """CPU and wall seconds of a trainer that gets the assignment over its socket, until it has ended."""
+    with ours.Trainer(messages, args.bin / "thaw-trainer", args.threads) as trainer:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        trainer.send(messages.trainer.Run(assignment=assignment, model_dir=str(args.model), work_dir=str(trainer.work()),
+                                          dataset_dir=str(dataset_dir), threads=args.threads))
+        for _ in trainer.frames():
+            pass
+        trainer.socket.close()
+        trainer.process.wait()
+        after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - trainer.started
+    return {"who": "bare", "wall_seconds": seconds,
+            "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
 def run_through(services, spec):
@@ -119,7 +98,7 @@ def artifact(services, kind):
     return services.call("ArtifactService", "GetArtifact", request)
 
 
-def main(services):
+def main(services, messages):
     data = services.directory / "data.jsonl"
     with open(args.data, encoding="utf-8") as lines:
         data.write_text("".join(itertools.islice(lines, args.rows)), encoding="utf-8")
@@ -137,15 +116,15 @@ def main(services):
     first, job = run_through(services, spec)
     print(json.dumps({**first, "note": "not counted: fills the worker's cache"}), flush=True)
     request = services.module("fine_tune_service_pb2").GetJobRequest(id=job)
-    assignment = worker_pb2.Assignment(job=job, attempt_id="0" * 32, attempt=1, micro_step_divisor=1,
-                                       spec=services.call("FineTuneService", "GetJob", request).resolved_spec, model=model,
-                                       dataset=dataset)
-    assignment.spec.resources.device_kind = services.module("job_spec_pb2").Resources.CPU
+    assignment = messages.worker.Assignment(job=job, attempt_id="0" * 32, attempt=1, micro_step_divisor=1, model=model,
+                                            spec=services.call("FineTuneService", "GetJob", request).resolved_spec,
+                                            dataset=dataset)
+    assignment.spec.resources.device_kind = messages.spec.Resources.CPU
     dataset_dir = services.directory / "data/artifacts/datasets" / dataset.id
     pairs = []
     for _ in range(args.pairs):
         through, _ = run_through(services, spec)
-        bare = run_bare(assignment, dataset_dir)
+        bare = run_bare(messages, assignment, dataset_dir)
         for run in (through, bare):
             print(json.dumps({**{k: round(v, 3) if isinstance(v, float) else v for k, v in run.items()},
                               "load": round(os.getloadavg()[0], 1)}), flush=True)
@@ -164,7 +143,5 @@ with thaw_services.Services(args.bin.resolve() / "thaw-trainer", worker_flags=["
     stubs = running.directory / "stubs"
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I", str(ROOT / "proto"), f"--python_out={stubs}",
                     *map(str, (ROOT / "proto/thaw/internal").glob("*.proto"))], check=True)
-    from thaw.internal import trainer_pb2  # noqa: E402  (made just now)
-    worker_pb2 = running.module("worker_service_pb2")
-    main(running)
+    main(running, ours.Messages(stubs))
 shutil.rmtree(running.directory)

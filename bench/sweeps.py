@@ -12,15 +12,11 @@ SWEEP_CASES = {"threads": ("C2", "C3", "C6"), "starts": ("C6", "C2")}
 STEPS = 2  # that are counted
 
 
-def precisions(setup, chosen):
-    return [precision for precision in chosen.precisions if precision == "fp32" or setup.messages.knows_precision()]
-
-
 def threads(setup, chosen):
     """Windows with one thread and with all, in turn; tokens per second."""
     found = []
     for name in SWEEP_CASES["threads"]:
-        for precision in precisions(setup, chosen):
+        for precision in chosen.precisions:
             case, counts = cases.by_name(name), (1, setup.threads)
             running = {}
             for count in counts:
@@ -58,7 +54,7 @@ def lengths(setup, chosen):
     """Documents of 128 to 8,192 tokens, as many in a step as make 8,192 tokens: LoRA on SmolLM2."""
     found, case = [], cases.by_name("C2")
     shape = flops.Shape(setup.inputs.model(case.model))
-    for precision in precisions(setup, chosen):
+    for precision in chosen.precisions:
         for length in LENGTHS:
             batch = LENGTHS[-1] // length
             data = long_rows(case, setup, length, batch)
@@ -83,7 +79,7 @@ def starts(setup, chosen):
     """Seconds from the start of the process until the first step begins, and until it is done."""
     found = []
     for name in SWEEP_CASES["starts"]:
-        for precision in precisions(setup, chosen):
+        for precision in chosen.precisions:
             case, begun, done = cases.by_name(name), [], []
             for _ in range(chosen.pairs):
                 side = sides.our_side(case, precision, setup)

@@ -1,6 +1,7 @@
 #include "common/spec/base_weights.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/spec/fp32_only.h"
 
 namespace thaw {
 
@@ -23,7 +24,7 @@ void CheckBaseWeights(const v1::Training& training, const v1::Artifact& model,
                       SpecProblems* problems) {
   if (training.base_weights() != v1::Training::NF4) return;
   const std::string& type = model.model().model_type();
-  if (type == "awd_lstm") {
+  if (IsFp32Only(type)) {
     problems->Add("spec.training.base_weights",
                   absl::StrCat("NF4; models of type ", type, " are held in fp32; leave it out"));
     return;

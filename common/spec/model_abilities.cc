@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/spec/fp32_only.h"
 
 namespace thaw {
 namespace {
@@ -180,7 +181,7 @@ std::string WhyNotAnswerable(const v1::Artifact& model, const v1::Prediction& pr
 }
 
 std::string WhyNotIn(v1::Precision precision, absl::string_view model_type) {
-  if (precision != v1::BF16 || model_type != "awd_lstm") return "";
+  if (precision != v1::BF16 || !IsFp32Only(model_type)) return "";
   return absl::StrCat("BF16; models of type ", model_type,
                       " compute in FP32 alone; give that, or leave it out");
 }

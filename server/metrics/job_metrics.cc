@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
+#include "common/base/status.h"
 #include "server/jobs/job_row.h"
 #include "server/jobs/job_table.h"
 #include "server/jobs/state_machine.h"
@@ -111,14 +112,13 @@ absl::Status JobMetrics::Start() {
     MutexLock lock(mutex_);
     for (const JobView& job : jobs) Note(job);
   });
-  auto unfinished = store_.Read([](Reader& reader) { return UnfinishedJobs(reader); });
-  if (!unfinished.ok()) return unfinished.status();
-  MutexLock lock(mutex_);
-  for (const JobView& job : *unfinished) {
-    // What has changed meanwhile was heard of.
-    if (HasAttempt(job.state)) shown_.emplace(job.id, 0);
-  }
-  return absl::OkStatus();
+  // On the thread that commits: what a later commit changes is heard of after this.
+  return store_.Write([this](Transaction& transaction) -> absl::Status {
+    THAW_ASSIGN_OR_RETURN(const std::vector<JobView> unfinished, UnfinishedJobs(transaction));
+    MutexLock lock(mutex_);
+    for (const JobView& job : unfinished) Note(job);
+    return absl::OkStatus();
+  });
 }
 
 std::vector<prometheus::MetricFamily> JobMetrics::Collect() const {

@@ -350,7 +350,6 @@ const Family kAwdLstmFamily = {
     kAwdLstmTokenTables,
     kAwdLstmPadding,
     /*positions_follow_padding=*/false,
-    /*draws_weights=*/true,
-    /*fp32_only=*/true};
+    /*draws_weights=*/true};
 
 }  // namespace thaw

@@ -33,7 +33,6 @@ struct Family {
   bool positions_follow_padding = false;
   // A configuration without weights is a model too: all are drawn from the seed.
   bool draws_weights = false;
-  bool fp32_only = false;  // not bf16
 };
 
 // nullptr if there is none.

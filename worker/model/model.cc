@@ -8,6 +8,7 @@
 #include "common/base/files.h"
 #include "common/base/status.h"
 #include "common/delta/delta.h"
+#include "common/spec/fp32_only.h"
 #include "worker/model/family.h"
 #include "worker/model/nf4_files.h"
 #include "worker/model/packed_rows.h"
@@ -194,15 +195,11 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
     return absl::InvalidArgumentError(
         absl::StrCat(directory, ": model_type \"", config->model_type, "\" has no classifier"));
   }
-  if (options.half && family->fp32_only) {
+  if ((options.half || options.nf4) && IsFp32Only(config->model_type)) {
     return absl::InvalidArgumentError(absl::StrCat(directory, ": model_type \"", config->model_type,
                                                    "\" computes in fp32 alone"));
   }
   config->half = options.half;
-  if (options.nf4 && config->carries_state) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(directory, ": model_type \"", config->model_type, "\" is not for NF4"));
-  }
   if (options.nf4 && !config->nf4) {
     config->quantises = true;
     config->nf4.emplace();

@@ -120,7 +120,7 @@ uint8_t NearestInMap(const float* map, float value) {
 
 void QuantiseScales(Nf4Matrix* matrix) {
   const Tensor scales = matrix->scales;
-  const int64_t n = scales.numel(), block = matrix->nested_block;
+  const int64_t n = scales.numel(), block = matrix->nested_block_size;
   matrix->offset = MeanOf(scales);
   matrix->nested_map = DynamicMap();
   matrix->nested_scales = at::empty({(n + block - 1) / block}, torch::kFloat32);
@@ -153,7 +153,7 @@ void ExpandScales(const Nf4Matrix& matrix, float* to) {
               *nested = matrix.nested_scales.const_data_ptr<float>();
   at::parallel_for(0, matrix.blocks(), 1 << 14, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const float product = map[codes[i]] * nested[i / matrix.nested_block];
+      const float product = map[codes[i]] * nested[i / matrix.nested_block_size];
       to[i] = product + matrix.offset;
     }
   });
@@ -166,7 +166,7 @@ Tensor InItsLayout(const Nf4Matrix& matrix, const Tensor& rows) {
 // [out, in], with memory for the scales behind it.
 void Expand(const Nf4Matrix& matrix, const Tensor& scales, Elements to) {
   ExpandScales(matrix, scales.data_ptr<float>());
-  Kernels().nf4_expand(matrix.numbers(), matrix.block, matrix.codes.const_data_ptr<uint8_t>(),
+  Kernels().nf4_expand(matrix.numbers(), matrix.block_size, matrix.codes.const_data_ptr<uint8_t>(),
                        kNf4Table.data(), scales.const_data_ptr<float>(), to);
 }
 
@@ -188,9 +188,9 @@ Nf4Matrix QuantiseNf4(const Tensor& weight, bool input_major, bool nested) {
   const std::array<float, 15> bounds = Nf4Bounds();
   at::parallel_for(0, matrix.blocks(), 64, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * matrix.block, size = std::min(matrix.block, n - first);
+      const int64_t first = b * matrix.block_size, size = std::min(matrix.block_size, n - first);
       scales[b] =
-          QuantiseBlock(from + first, size, size == matrix.block, bounds, codes + first / 2);
+          QuantiseBlock(from + first, size, size == matrix.block_size, bounds, codes + first / 2);
     }
   });
   if (nested) QuantiseScales(&matrix);

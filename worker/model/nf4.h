@@ -23,7 +23,7 @@ struct Nf4Matrix {
   // Other forms of the weight are [in, out] (GPT-2's Conv1D). Here it is transposed, as
   // bitsandbytes stores it.
   bool input_major = false;
-  int64_t block = 64;  // numbers for each scale
+  int64_t block_size = 64;  // numbers for each scale
   // What bitsandbytes makes of the codes, by torch's name.
   std::string element_type = "float32";
   // uint8 [(numbers + 1) / 2], row by row, the first of two in the upper half.
@@ -31,12 +31,12 @@ struct Nf4Matrix {
   torch::Tensor scales;  // [blocks], fp32 or, where they are quantised themselves, uint8
   // Of quantised scales; undefined otherwise.
   torch::Tensor nested_map;     // fp32 [256]
-  torch::Tensor nested_scales;  // fp32 [blocks / nested_block, rounded up]
-  int64_t nested_block = 256;
+  torch::Tensor nested_scales;  // fp32 [blocks / nested_block_size, rounded up]
+  int64_t nested_block_size = 256;
   float offset = 0;
 
   int64_t numbers() const { return rows * columns; }
-  int64_t blocks() const { return (numbers() + block - 1) / block; }
+  int64_t blocks() const { return (numbers() + block_size - 1) / block_size; }
   bool nested() const { return nested_map.defined(); }
   // Of codes and scales, without the map, which matrices may share.
   int64_t bytes() const;

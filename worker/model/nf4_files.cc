@@ -26,9 +26,9 @@ absl::Status ReadState(absl::string_view text, Nf4Matrix* matrix) {
   ConfigFields fields(json, "", "", "quant_state");
   fields.Only("quant_type", "nf4");
   if (fields.Find("quant_type") == nullptr) fields.Fail("quant_type", "is missing");
-  matrix->block = fields.Size("blocksize", 32, {}, 4096);
-  if ((matrix->block & (matrix->block - 1)) != 0) {
-    fields.Fail("blocksize", absl::StrCat("expected a power of 2, found ", matrix->block));
+  matrix->block_size = fields.Size("blocksize", 32, {}, 4096);
+  if ((matrix->block_size & (matrix->block_size - 1)) != 0) {
+    fields.Fail("blocksize", absl::StrCat("expected a power of 2, found ", matrix->block_size));
   }
   matrix->element_type = fields.Text("dtype", "");
   if (matrix->element_type != "float32" && matrix->element_type != "float16" &&
@@ -42,7 +42,7 @@ absl::Status ReadState(absl::string_view text, Nf4Matrix* matrix) {
                                       found == nullptr ? "none" : ShownJson(*found)));
   }
   if (matrix->nested()) {
-    matrix->nested_block = fields.Size("nested_blocksize", 1, {}, 1 << 20);
+    matrix->nested_block_size = fields.Size("nested_blocksize", 1, {}, 1 << 20);
     fields.Only("nested_dtype", "float32");
     const nlohmann::json* offset = fields.Find("nested_offset");
     if (offset == nullptr || !offset->is_number()) {
@@ -62,11 +62,11 @@ bool AllFinite(const torch::Tensor& tensor) {
 }
 
 std::string StateText(const Nf4Matrix& matrix) {
-  std::string text =
-      absl::StrCat("{\"quant_type\": \"nf4\", \"blocksize\": ", matrix.block, ", \"dtype\": \"",
-                   matrix.element_type, "\", \"shape\": [", matrix.rows, ", ", matrix.columns, "]");
+  std::string text = absl::StrCat("{\"quant_type\": \"nf4\", \"blocksize\": ", matrix.block_size,
+                                  ", \"dtype\": \"", matrix.element_type, "\", \"shape\": [",
+                                  matrix.rows, ", ", matrix.columns, "]");
   if (matrix.nested()) {
-    absl::StrAppend(&text, ", \"nested_blocksize\": ", matrix.nested_block,
+    absl::StrAppend(&text, ", \"nested_blocksize\": ", matrix.nested_block_size,
                     ", \"nested_dtype\": \"float32\", \"nested_offset\": ",
                     nlohmann::json(double{matrix.offset}).dump());
   }
@@ -126,7 +126,7 @@ absl::StatusOr<TensorSource> TakeNf4(Weights* weights, const std::string& name,
     THAW_ASSIGN_OR_RETURN(
         const TensorSource nested,
         weights->TakeAs(name + ".nested_absmax",
-                        {(blocks + matrix->nested_block - 1) / matrix->nested_block},
+                        {(blocks + matrix->nested_block_size - 1) / matrix->nested_block_size},
                         torch::kFloat32));
     matrix->nested_scales = finite = nested.loaded;
   }

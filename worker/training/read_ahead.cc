@@ -12,8 +12,9 @@
 namespace thaw {
 namespace {
 
-// Small enough to stop soon.
-constexpr int64_t kReadAheadBytes = int64_t{8} << 20;
+// The kernel's own window: a disk reads more at a call only where it is set up to, and forgets the
+// rest without a word.
+constexpr int64_t kReadAheadBytes = int64_t{128} << 10;
 
 void ReadWeights(const std::stop_token& stop, const std::string& directory) {
   const auto files = ListFiles(directory);

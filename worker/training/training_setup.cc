@@ -244,9 +244,14 @@ int64_t TrainingLoop::WrittenBytes() const {
     for (const auto& [name, tensor] : tensors) bytes += static_cast<int64_t>(tensor.nbytes());
     return bytes;
   };
+  const bool adapter = part_ && training_.output() == v1::Training::ADAPTER;
   int64_t result = 0;
   for (const Parameter& parameter : model_->parameters().all()) {
-    result += static_cast<int64_t>(parameter.tensor.nbytes());
+    if (adapter && !parameter.added() && !parameter.beside_added && !parameter.kept_beside) {
+      continue;
+    }
+    // Merging a part makes fp32 of what is in 4 bits.
+    result += part_ ? static_cast<int64_t>(parameter.tensor.nbytes()) : BytesHeld(parameter.tensor);
   }
   const int64_t moments = 2 * int64_t{sizeof(float)} * CountNumbers(parameters_.names);
   const int64_t checkpoint = 2 * sum(changed_->Current()) + moments;

@@ -1,17 +1,21 @@
 // What /metrics shows, and for how long.
 #include <arpa/inet.h>
+#include <sqlite3.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/jobs/database.h"
 #include "server/metrics/job_metrics.h"
 #include "server/metrics/metrics_server.h"
 #include "server/metrics/service_metrics.h"
@@ -144,6 +148,48 @@ TEST_F(MetricsTest, AJobsGaugesGoTwoMinutesAfterItsEnd) {
   clock().AdvanceSeconds(110);
   EXPECT_EQ(Series(metrics.Collect()).size(), 12u);
   clock().AdvanceSeconds(15);
+  EXPECT_TRUE(Series(metrics.Collect()).empty());
+}
+
+// Calls `then` once, when the next read has its rows and has not come back.
+class AfterARead {
+ public:
+  AfterARead(Store& store, std::function<void()> then) : then_(std::move(then)) {
+    // The connection that came back last is the next to be taken.
+    database_ = store
+                    .Read([](Reader& reader) {
+                      return absl::StatusOr<sqlite3*>(reader.connection().handle());
+                    })
+                    .value();
+    sqlite3_trace_v2(database_, SQLITE_TRACE_STMT, &BeforeStatement, this);
+  }
+  ~AfterARead() { sqlite3_trace_v2(database_, 0, nullptr, nullptr); }
+
+ private:
+  static int BeforeStatement(unsigned, void* self, void*, void* sql) {
+    auto& then = static_cast<AfterARead*>(self)->then_;
+    if (then && std::string(static_cast<const char*>(sql)) == "COMMIT") {
+      std::exchange(then, nullptr)();
+    }
+    return 0;
+  }
+
+  std::function<void()> then_;
+  sqlite3* database_ = nullptr;
+};
+
+TEST_F(MetricsTest, AJobThatEndsAsTheyStartIsNotShownForever) {
+  const std::string job = StartJob();
+  bool ended = false;
+  const AfterARead end(store(), [&] {
+    Report(job, v1::AttemptReport::ENDED);
+    ended = true;
+  });
+  JobMetrics metrics(store(), clock());
+  ASSERT_TRUE(metrics.Start().ok());
+  EXPECT_EQ(Series(metrics.Collect()).size(), 12u);
+  ASSERT_TRUE(ended);
+  clock().AdvanceSeconds(125);
   EXPECT_TRUE(Series(metrics.Collect()).empty());
 }
 

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <vector>
 
 #include "common/base/status.h"
 #include "gtest/gtest.h"
@@ -60,6 +61,26 @@ TEST(Dispatcher, TheHangStaysWithinTheLease) {
   const Reply reply = cluster.Send(worker.Request());
   cluster.Advance(2.1);
   EXPECT_TRUE(reply->has_value());
+}
+
+TEST(Dispatcher, TellsHowLongSchedulingAndCommitsTook) {
+  std::vector<double> runs, commits;
+  DispatcherOptions options;
+  options.on_schedule_seconds = [&](double seconds) { runs.push_back(seconds); };
+  options.on_sync_commit_seconds = [&](double seconds) { commits.push_back(seconds); };
+  Cluster cluster(options);
+  SimWorker worker("w");
+  const Reply held = cluster.Send(worker.Request());
+  EXPECT_EQ(runs.size(), 0u) << "there was nothing to schedule";
+  cluster.Submit();
+  EXPECT_EQ(runs.size(), 1u);
+  Cluster::Deliver(worker, held);
+  const size_t before = commits.size();
+  worker.only().state = v1::AttemptReport::RUNNING;
+  cluster.Sync(worker);
+  ASSERT_EQ(commits.size(), before + 1);
+  EXPECT_GT(runs[0], 0);
+  EXPECT_GT(commits.back(), 0);
 }
 
 TEST(Dispatcher, AnAttemptIsOnDiskBeforeItIsOffered) {

@@ -10,6 +10,7 @@
 #include <ostream>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "tests/worker/model/model_fixture.h"
 #include "tests/worker/training/toy_job.h"
@@ -163,6 +164,15 @@ constexpr char kProgram[] = R"(
   evaluation { every_epochs: 0.5 metric: LOSS }
 )";
 
+int64_t BytesOfDense(const std::string& directory) {
+  const auto model = LoadModel(directory, std::nullopt).value();
+  int64_t bytes = 0;
+  for (const Parameter& parameter : model->parameters().all()) {
+    bytes += static_cast<int64_t>(parameter.tensor.nbytes());
+  }
+  return bytes;
+}
+
 class ActivationCacheOfAHead : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(ActivationCacheOfAHead, ChangesNoBitOfATraining) {
@@ -212,6 +222,39 @@ INSTANTIATE_TEST_SUITE_P(Heads, ActivationCacheOfAHead,
                          ::testing::Values("", "pooled_head { pooling: MAX }",
                                            "pooled_head { pooling: MEAN blocks: 2 }"),
                          [](const auto& info) { return "Head" + std::to_string(info.index); });
+
+// Of the disk the file leaves free what the result takes: an adapter, 4 bits a number, or all in
+// fp32, for which there is no more room.
+TEST(ActivationCacheOfATraining, ItsFileLeavesRoomForTheResult) {
+  const std::string model = MakeToyModel(FreshDirectory("model"), 0.1);
+  const std::string dataset = MakeToyDataset(FreshDirectory("dataset"), 100, 5);
+  constexpr char kHead[] = "phases { selector { head_only: true } learning_rate: 0.01 epochs: 2 } ";
+  constexpr char kLora[] =
+      "phases { selector { kind: ADDED_PARTS } learning_rate: 0.01 epochs: 2 } added_part { lora { "
+      "rank: 2 alpha: 4 target_modules: \"2.attention.self.query\" } } ";
+  const ScratchDisk disk = DiskWith((int64_t{2} << 30) + BytesOfDense(model));
+  struct Case {
+    std::string result;
+    bool has_room;
+  };
+  for (const auto& [result, has_room] :
+       {Case{absl::StrCat(kLora, "output: ADAPTER"), true},
+        Case{absl::StrCat(kLora, "output: ADAPTER base_weights: NF4"), true},
+        Case{absl::StrCat(kLora, "output: MERGED base_weights: NF4"), false},
+        Case{absl::StrCat(kHead, "output: FULL base_weights: NF4"), true},
+        Case{absl::StrCat(kHead, "output: FULL"), false}}) {
+    const internal::Run run = ToyTraining(
+        model, dataset,
+        absl::StrCat("validation_fraction: 0 activation_cache { max_bytes: 6000 } ", result));
+    RecordingSink sink;
+    Control control;
+    const internal::Ended ended = RunAttempt(run, &sink, &control, RealClock(), disk);
+    ASSERT_EQ(ended.end().outcome(), v1::AttemptEnd::SUCCEEDED) << ended.ShortDebugString();
+    EXPECT_THAT(sink.LogLines(),
+                Contains(HasSubstr(has_room ? "MiB of a file" : "MiB of the disk are free")))
+        << result;
+  }
+}
 
 TEST(ActivationCacheOfATraining, FoundRowsAreNotComputedAgain) {
   const std::string model = MakeToyModel(FreshDirectory("model"), 0.1);
