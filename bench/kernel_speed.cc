@@ -54,6 +54,8 @@ class Matrix {
   RowType type_;
 };
 
+Bf16* As(Matrix& matrix) { return static_cast<Bf16*>(matrix.at().data); }
+
 double Now() {
   const char* clock = std::getenv("THAW_BENCH_CLOCK");
   timespec time;
@@ -281,12 +283,36 @@ void MatmulOf(const MatmulCase& c, RowType type) {
   }
 }
 
+// Many rows, as trainings and embeddings have them.
+void ProductOf(const MatmulCase& c) {
+  if (Kernels().matmul == nullptr) return;
+  const int64_t layers = std::max<int64_t>(1, 28'000'000 / (c.in * c.out));
+  Matrix w(RowType::kBf16, layers * c.in * c.out);
+  for (int64_t rows : {64, 300, 1024}) {
+    Matrix x(RowType::kBf16, rows * c.in), y(RowType::kBf16, rows * c.out);
+    const bool in_out = c.layout == WeightLayout::kInOut;
+    const MatmulShape shape = {c.layout, rows, c.in, c.out, c.in, in_out ? c.out : c.in, c.out};
+    const double seconds = Seconds([&] {
+      for (int64_t layer = 0; layer < layers; ++layer) {
+        Kernels().matmul(shape, As(x), As(w) + layer * c.in * c.out, nullptr, false, As(y));
+      }
+    });
+    Print("matmul " + std::to_string(rows) + " x " + std::to_string(c.in) + " -> " +
+              std::to_string(c.out) + (in_out ? " in-out" : "") + " bf16",
+          seconds / double(layers), 2 * double(rows * c.in * c.out), "GFLOP/s");
+  }
+}
+
 void Matmul() {
   for (const MatmulCase& c :
        {MatmulCase{WeightLayout::kOutIn, 576, 576}, MatmulCase{WeightLayout::kOutIn, 576, 1536},
         MatmulCase{WeightLayout::kOutIn, 1536, 576}, MatmulCase{WeightLayout::kOutIn, 576, 49152},
-        MatmulCase{WeightLayout::kInOut, 768, 3072}}) {
+        MatmulCase{WeightLayout::kInOut, 768, 3072}, MatmulCase{WeightLayout::kOutIn, 384, 384},
+        MatmulCase{WeightLayout::kOutIn, 384, 1536}, MatmulCase{WeightLayout::kOutIn, 1536, 384},
+        MatmulCase{WeightLayout::kInOut, 384, 384}, MatmulCase{WeightLayout::kInOut, 1536, 384},
+        MatmulCase{WeightLayout::kInOut, 384, 1536}}) {
     for (RowType type : kTypes) MatmulOf(c, type);
+    ProductOf(c);
   }
 }
 

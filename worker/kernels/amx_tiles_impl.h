@@ -39,9 +39,12 @@ class TileRegisters {
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
+// Packed as above, or rows of a matrix as they lie in memory; all in elements.
 struct LeftTiles {
   const Bf16* data;
-  int64_t row;  // from a row of tiles to the next, in elements
+  int64_t row;           // from a row of tiles to the next
+  int64_t step = kTile;  // from a tile to the next in its row
+  int64_t pitch = 32;    // from a row to the next within a tile
 };
 struct RightStrips {
   const Bf16* data;
@@ -57,8 +60,10 @@ THAW_INLINE SumTiles SumStrips(float* data, int64_t strip) { return {data, strip
 
 // One or two rows of tiles by one or two strips.
 template <bool kTwoRows, bool kTwoStrips>
-THAW_INLINE void TileBlock(int64_t steps, const Bf16* a, int64_t a_row, const Bf16* b,
-                           int64_t b_strip, SumTiles c, bool accumulate) {
+THAW_INLINE void TileBlock(int64_t steps, LeftTiles left, const Bf16* b, int64_t b_strip,
+                           SumTiles c, bool accumulate) {
+  const Bf16* a = left.data;
+  const int64_t a_bytes = left.pitch * static_cast<int64_t>(sizeof(Bf16));
   const int64_t bytes = c.row * static_cast<int64_t>(sizeof(float));
   float *const right = c.data + c.strip, *const below = c.data + c.tile;
   float* const last = right + c.tile;
@@ -73,8 +78,8 @@ THAW_INLINE void TileBlock(int64_t steps, const Bf16* a, int64_t a_row, const Bf
     if constexpr (kTwoRows) _tile_zero(2);
     if constexpr (kTwoRows && kTwoStrips) _tile_zero(3);
   }
-  for (int64_t step = 0; step < steps; ++step, a += kTile, b += kTile) {
-    _tile_loadd(4, a, 64);
+  for (int64_t step = 0; step < steps; ++step, a += left.step, b += kTile) {
+    _tile_loadd(4, a, a_bytes);
     _tile_loadd(6, b, 64);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (kTwoStrips) {
@@ -82,7 +87,7 @@ THAW_INLINE void TileBlock(int64_t steps, const Bf16* a, int64_t a_row, const Bf
       _tile_dpbf16ps(1, 4, 7);
     }
     if constexpr (kTwoRows) {
-      _tile_loadd(5, a + a_row, 64);
+      _tile_loadd(5, a + left.row, a_bytes);
       _tile_dpbf16ps(2, 5, 6);
       if constexpr (kTwoStrips) _tile_dpbf16ps(3, 5, 7);
     }
@@ -102,18 +107,18 @@ __attribute__((noinline)) void TileMatmul(int64_t rows, int64_t strips, int64_t 
     const Bf16* strip = b.data + s * b.strip;
     const bool two_strips = s + 1 < strips;
     for (int64_t r = 0; r < rows; r += 2) {
-      const Bf16* left = a.data + r * a.row;
+      const LeftTiles left = {a.data + r * a.row, a.row, a.step, a.pitch};
       const SumTiles to = {c.data + s * c.strip + r * c.tile, c.strip, c.tile, c.row};
       if (r + 1 < rows) {
         if (two_strips) {
-          TileBlock<true, true>(steps, left, a.row, strip, b.strip, to, accumulate);
+          TileBlock<true, true>(steps, left, strip, b.strip, to, accumulate);
         } else {
-          TileBlock<true, false>(steps, left, a.row, strip, b.strip, to, accumulate);
+          TileBlock<true, false>(steps, left, strip, b.strip, to, accumulate);
         }
       } else if (two_strips) {
-        TileBlock<false, true>(steps, left, a.row, strip, b.strip, to, accumulate);
+        TileBlock<false, true>(steps, left, strip, b.strip, to, accumulate);
       } else {
-        TileBlock<false, false>(steps, left, a.row, strip, b.strip, to, accumulate);
+        TileBlock<false, false>(steps, left, strip, b.strip, to, accumulate);
       }
     }
   }

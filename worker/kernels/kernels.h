@@ -106,6 +106,13 @@ struct DecodeShape {
 // kInOut: as GPT-2's Conv1D has it.
 enum class WeightLayout { kOutIn, kInOut };
 
+// x [rows, in] and y [rows, out]; consecutive rows are so many elements apart.
+struct MatmulShape {
+  WeightLayout layout = WeightLayout::kOutIn;
+  int64_t rows = 0, in = 0, out = 0;
+  int64_t x_row = 0, weight_row = 0, y_row = 0;
+};
+
 struct RotaryShape {
   int64_t rows = 0;
   int64_t heads = 0;
@@ -217,6 +224,11 @@ struct KernelTable {
   // added to it if asked for. Null without AMX.
   void (*matmul_transposed)(int64_t rows, int64_t out, int64_t in, const Bf16* d, const Bf16* x,
                             bool accumulate, float* sum);
+
+  // y = x weightᵀ + bias, added to y's before if asked for; bias may be null. A row's result does
+  // not depend on the other rows. Null without AMX.
+  void (*matmul)(const MatmulShape& shape, const Bf16* x, const Bf16* weight, const float* bias,
+                 bool accumulate, Bf16* y);
 
   // For generating: bound by memory, which is read once.
   // y [rows, out] = x [rows, in] weightᵀ + bias for up to some 32 rows; bias may be null. A row's

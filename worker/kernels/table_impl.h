@@ -35,6 +35,7 @@ constexpr KernelTable MakeTable(InstructionSet set) {
           .scatter_add = ScatterAdd,
           .cross_entropy = CrossEntropy,
           .matmul_transposed = nullptr,
+          .matmul = nullptr,
           .skinny_matmul = SkinnyMatmul,
           .attention_decode = AttentionDecode,
           .nf4_expand = Nf4Expand};

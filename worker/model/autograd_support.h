@@ -21,6 +21,29 @@ TORCH_API void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& out
 namespace thaw {
 
 inline bool IsBf16(const torch::Tensor& x) { return x.scalar_type() == torch::kBFloat16; }
+inline Bf16* Halves(const torch::Tensor& tensor) { return static_cast<Bf16*>(tensor.data_ptr()); }
+
+// Whether our kernel multiplies it: small products of rows in bf16, where it is there. oneDNN is
+// faster at large ones, but makes code for every new number of rows, and packed batches nearly
+// always have a new one: that takes longer than a small product.
+inline bool IsOurProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out) {
+  constexpr int64_t kManyRows = 1024, kLargeWeight = int64_t{1} << 22;
+  return IsBf16(a) && Kernels().matmul != nullptr &&
+         (RowsAlike::on() || (a.size(0) < kManyRows && b.numel() <= kLargeWeight)) &&
+         a.stride(1) == 1 && out.stride(1) == 1 && (b.stride(0) == 1 || b.stride(1) == 1);
+}
+inline void OurProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
+                       const float* bias, bool accumulate) {
+  MatmulShape shape;
+  shape.layout = b.stride(1) == 1 ? WeightLayout::kInOut : WeightLayout::kOutIn;
+  shape.rows = a.size(0);
+  shape.in = a.size(1);
+  shape.out = b.size(1);
+  shape.x_row = a.stride(0);
+  shape.weight_row = b.stride(shape.layout == WeightLayout::kInOut ? 0 : 1);
+  shape.y_row = out.stride(0);
+  Kernels().matmul(shape, Halves(a), Halves(b), bias, accumulate, Halves(out));
+}
 
 // out = a b, added to what is there if asked for. All of one type.
 inline void MatrixProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
@@ -40,6 +63,7 @@ inline void MatrixProduct(const torch::Tensor& a, const torch::Tensor& b, const 
 
 inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
                  bool accumulate = false) {
+  if (IsOurProduct(a, b, out)) return OurProduct(a, b, out, nullptr, accumulate);
   if (!RowsAlike::on()) return MatrixProduct(a, b, out, accumulate);
   // In fp32 a row has its bits as soon as it is not alone. How oneDNN cuts the sums of bf16
   // products depends on how many rows there are, so that each product there has as many.
@@ -137,7 +161,9 @@ inline void Project(const torch::Tensor& x, const torch::Tensor& weight, const t
                             Floats(bias), ElementsOf(result));
     return;
   }
-  Gemm(x, InputMajor(matrix, input_major), result);
+  const torch::Tensor b = InputMajor(matrix, input_major);
+  if (IsOurProduct(x, b, result)) return OurProduct(x, b, result, Floats(bias), false);
+  Gemm(x, b, result);
   if (Given(bias)) {
     Kernels().bias_dropout_add(result.size(0), result.size(1), ElementsOf(result), Floats(bias),
                                DropoutSite(), nullptr, ElementsOf(result));
@@ -155,10 +181,6 @@ inline void ProjectBack(const torch::Tensor& d, const torch::Tensor& weight,
     return;
   }
   Gemm(d, InputMajor(MatrixFor(d, weight, half), input_major).t(), d_x, accumulate);
-}
-
-inline const Bf16* Halves(const torch::Tensor& tensor) {
-  return static_cast<const Bf16*>(ElementsOf(tensor).data);
 }
 
 // sum (+)= aᵀ b of rows in bf16, in fp32 where the kernels can.
