@@ -4,7 +4,7 @@
   service.py [--bin build/bin] [submits] [dispatch] [watch] [transfer] [fleet]
 
 submits   submits a second with 32 in flight
-dispatch  a submit to the assignment of an idle worker, with an empty queue and behind a long one
+dispatch  a submit to the assignment of an idle worker; with a long queue, its Sync to the assignment
 watch     an event's commit to the last of 1,000 watchers
 transfer  a model up and down again, hashed by both ends
 fleet     1,000 simulated workers and 100,000 jobs: about a quarter of an hour; --jobs and --seconds make it less

@@ -59,7 +59,8 @@ void MeasureSubmits(const LoadFlags& flags, const std::string& token, const v1::
   PrintLatencies("  a submit", std::move(all));
 }
 
-// One worker, idle in Sync, and one job at a time, which it hands back as failed.
+// One worker, idle in Sync, and one job at a time, which it hands back as failed: from the submit to
+// the assignment, or where other jobs wait, from the worker's Sync to that of one of them.
 void MeasureDispatch(const LoadFlags& flags, const std::string& token,
                      const std::string& worker_token, const v1::JobSpec& spec) {
   const auto jobs = v1::FineTuneService::NewStub(Connect(flags.server));
@@ -73,10 +74,11 @@ void MeasureDispatch(const LoadFlags& flags, const std::string& token,
   *submit.mutable_spec() = spec;
   std::vector<double> latencies;
   for (int i = 0; i < flags.dispatches; ++i) {
-    std::chrono::steady_clock::time_point arrived;
+    std::chrono::steady_clock::time_point asked, arrived;
     v1::Assignment assignment;
     std::thread waiting([&] {
       while (assignment.job().empty()) {
+        asked = std::chrono::steady_clock::now();
         const v1::SyncResponse response = call_sync();
         arrived = std::chrono::steady_clock::now();
         sync.clear_attempts();
@@ -90,12 +92,12 @@ void MeasureDispatch(const LoadFlags& flags, const std::string& token,
     const auto begun = std::chrono::steady_clock::now();
     CallOrDie(*jobs, &v1::FineTuneService::Stub::CreateJob, token, submit);
     waiting.join();
-    latencies.push_back(Seconds(arrived - begun).count());
+    latencies.push_back(Seconds(arrived - (arrived < begun ? asked : begun)).count());
     ReportFailed(assignment, sync.add_attempts());
     call_sync();
     sync.clear_attempts();
   }
-  PrintLatencies("submit to an idle worker's assignment", std::move(latencies));
+  PrintLatencies("a job to an idle worker", std::move(latencies));
 }
 
 int RunLoad(const LoadFlags& flags) {

@@ -1,8 +1,8 @@
 // Products of many rows in bf16 with a weight by AMX tiles. See simd.h for how this is included.
 //
-// A task makes a block of the result. It packs its columns of the weight, so many rows of it at a
-// time as the second cache holds beside the sums, and takes the rows of x as they lie: 32 of the
-// weight's columns, in the first cache, meet all rows of the block before the next ones do.
+// A task makes some columns of the result. It packs its part of the weight once and takes the rows
+// of x as they lie, so many at a time as the second cache holds sums of: 32 of the weight's columns,
+// in the first cache, meet all of these rows before the next ones do.
 #pragma once
 
 #include <omp.h>

@@ -65,7 +65,7 @@ inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Te
                  bool accumulate = false) {
   if (IsOurProduct(a, b, out)) return OurProduct(a, b, out, nullptr, accumulate);
   if (!RowsAlike::on()) return MatrixProduct(a, b, out, accumulate);
-  // In fp32 a row has its bits as soon as it is not alone. How oneDNN cuts the sums of bf16
+  // oneDNN gives a row in fp32 its bits as soon as it is not alone. How it cuts the sums of bf16
   // products depends on how many rows there are, so that each product there has as many.
   const int64_t rows = a.size(0), size = IsBf16(a) ? 256 : std::max<int64_t>(2, rows);
   for (int64_t first = 0; first < rows; first += size) {

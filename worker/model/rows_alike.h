@@ -4,8 +4,9 @@
 namespace thaw {
 
 // While one lives on this thread, a row gets the same bits in any batch on the CPU: projections
-// keep to one matrix product, which sums a row in one order as soon as there are two (fp32) or
-// always as many (bf16). Without it few rows go through a kernel that sums in another order.
+// keep to one matrix product, which sums a row in one order: always (ours in bf16), as soon as
+// there are two rows (oneDNN's in fp32), or given as many of them each time (oneDNN's in bf16).
+// Without it few rows go through a kernel that sums in another order.
 // Everything between projections works row by row or sequence by sequence in any case; recurrent
 // layers do not. For passes without autograd: a backward pass runs on threads of its own.
 class RowsAlike {
