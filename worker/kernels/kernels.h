@@ -106,7 +106,7 @@ struct DecodeShape {
 // kInOut: as GPT-2's Conv1D has it.
 enum class WeightLayout { kOutIn, kInOut };
 
-// x [rows, in] and y [rows, out]; consecutive rows are so many elements apart.
+// x [rows, in] and y [rows, out], none of them 0; consecutive rows are so many elements apart.
 struct MatmulShape {
   WeightLayout layout = WeightLayout::kOutIn;
   int64_t rows = 0, in = 0, out = 0;

@@ -28,7 +28,7 @@ inline Bf16* Halves(const torch::Tensor& tensor) { return static_cast<Bf16*>(ten
 // always have a new one: that takes longer than a small product.
 inline bool IsOurProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out) {
   constexpr int64_t kManyRows = 1024, kLargeWeight = int64_t{1} << 22;
-  return IsBf16(a) && Kernels().matmul != nullptr &&
+  return IsBf16(a) && Kernels().matmul != nullptr && a.numel() > 0 && b.numel() > 0 &&
          (RowsAlike::on() || (a.size(0) < kManyRows && b.numel() <= kLargeWeight)) &&
          a.stride(1) == 1 && out.stride(1) == 1 && (b.stride(0) == 1 || b.stride(1) == 1);
 }
