@@ -59,8 +59,8 @@ void MeasureSubmits(const LoadFlags& flags, const std::string& token, const v1::
   PrintLatencies("  a submit", std::move(all));
 }
 
-// One worker, idle in Sync, and one job at a time, which it hands back as failed: from the submit to
-// the assignment, or where other jobs wait, from the worker's Sync to that of one of them.
+// One worker, idle in Sync, and one job at a time, which it hands back as failed: from the submit
+// to the assignment, or where other jobs wait, from the worker's Sync to that of one of them.
 void MeasureDispatch(const LoadFlags& flags, const std::string& token,
                      const std::string& worker_token, const v1::JobSpec& spec) {
   const auto jobs = v1::FineTuneService::NewStub(Connect(flags.server));
@@ -90,9 +90,9 @@ void MeasureDispatch(const LoadFlags& flags, const std::string& token,
     // The Sync is to be hanging when the job comes.
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     const auto begun = std::chrono::steady_clock::now();
-    CallOrDie(*jobs, &v1::FineTuneService::Stub::CreateJob, token, submit);
+    const v1::Job job = CallOrDie(*jobs, &v1::FineTuneService::Stub::CreateJob, token, submit);
     waiting.join();
-    latencies.push_back(Seconds(arrived - (arrived < begun ? asked : begun)).count());
+    latencies.push_back(Seconds(arrived - (assignment.job() == job.id() ? begun : asked)).count());
     ReportFailed(assignment, sync.add_attempts());
     call_sync();
     sync.clear_attempts();

@@ -1,8 +1,8 @@
 // Products of many rows in bf16 with a weight by AMX tiles. See simd.h for how this is included.
 //
 // A task makes some columns of the result. It packs its part of the weight once and takes the rows
-// of x as they lie, so many at a time as the second cache holds sums of: 32 of the weight's columns,
-// in the first cache, meet all of these rows before the next ones do.
+// of x as they lie, so many at a time as the second cache holds sums of: 32 of the weight's
+// columns, in the first cache, meet all of these rows before the next ones do.
 #pragma once
 
 #include <omp.h>
@@ -19,8 +19,9 @@ constexpr int64_t kProductColumns = 256;        // of a task, at most
 constexpr int64_t kProductWeights = 512 << 10;  // elements of the weight that a task packs
 constexpr int64_t kProductSteps = 24;           // of 32 numbers each, that the first cache holds
 
+// Rows and columns of a task; the columns are a multiple of 32.
 struct ProductBlocks {
-  int64_t height, width;  // multiples of 32
+  int64_t height, width;
 };
 // As many tasks as keep every thread as busy as the others, where there is enough to do. Columns
 // are divided rather than rows, for each task packs its part of the weight.
@@ -62,8 +63,9 @@ void MatmulByTiles(const MatmulShape& shape, const Bf16* x, const Bf16* weight, 
     const int64_t outs = Smaller(blocks.width, shape.out - o), strips = TilesOf(outs, 16);
     const int64_t steps = TilesOf(shape.in, 32), strip = kProductRows * 16;
     const int64_t right_size = RoundUp(outs, 32) * steps * 32;
+    const int64_t most_packed = shape.in % 32 == 0 ? 32 : kProductRows;
     float* const sums = ThreadScratch(static_cast<size_t>(
-        RoundUp(outs, 32) * kProductRows + right_size / 2 + kProductRows * steps * 16));
+        RoundUp(outs, 32) * kProductRows + right_size / 2 + most_packed * steps * 16));
     Bf16* const right = reinterpret_cast<Bf16*>(sums + RoundUp(outs, 32) * kProductRows);
     Bf16* const packed = right + right_size;
     if (shape.layout == WeightLayout::kOutIn) {

@@ -1,7 +1,8 @@
 // Products of small bf16 matrices by AMX tiles, with fp32 results. Included only by the file that
 // is compiled for AMX; see simd.h.
 //
-// Everything lies in tiles of 1 KiB, so that a product reads and writes memory in one go:
+// Everything but left matrices that are read as they stand lies in tiles of 1 KiB, so that a
+// product reads and writes memory in one go:
 //   left  [rows, depth]: tiles of 16 rows x 32 numbers, one row of tiles after another;
 //   right [depth, columns]: strips of 16 columns, each a tile of 16 pairs x 16 columns per 32 of
 //         depth, a pair being the numbers of two neighbouring rows in one column;

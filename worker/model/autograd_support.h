@@ -7,82 +7,12 @@
 #include "torch/csrc/autograd/custom_function.h"
 #include "torch/types.h"
 #include "worker/kernels/kernels.h"
+#include "worker/model/matrix_product.h"
 #include "worker/model/nf4.h"
 #include "worker/model/rounded_table.h"
 #include "worker/model/rows_alike.h"
 
-namespace at::native {
-// oneDNN's GEMM, out = alpha a b + beta out. LibTorch exports it but ships no header. It takes
-// transposed views, and ignores the process-wide precision switch.
-TORCH_API void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& out, float beta,
-                             float alpha);
-}  // namespace at::native
-
 namespace thaw {
-
-inline bool IsBf16(const torch::Tensor& x) { return x.scalar_type() == torch::kBFloat16; }
-inline Bf16* Halves(const torch::Tensor& tensor) { return static_cast<Bf16*>(tensor.data_ptr()); }
-
-// Whether our kernel multiplies it: small products of rows in bf16, where it is there. oneDNN is
-// faster at large ones, but makes code for every new number of rows, and packed batches nearly
-// always have a new one: that takes longer than a small product.
-inline bool IsOurProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out) {
-  constexpr int64_t kManyRows = 1024, kLargeWeight = int64_t{1} << 22;
-  return IsBf16(a) && Kernels().matmul != nullptr && a.numel() > 0 && b.numel() > 0 &&
-         (RowsAlike::on() || (a.size(0) < kManyRows && b.numel() <= kLargeWeight)) &&
-         a.stride(1) == 1 && out.stride(1) == 1 && (b.stride(0) == 1 || b.stride(1) == 1);
-}
-inline void OurProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
-                       const float* bias, bool accumulate) {
-  MatmulShape shape;
-  shape.layout = b.stride(1) == 1 ? WeightLayout::kInOut : WeightLayout::kOutIn;
-  shape.rows = a.size(0);
-  shape.in = a.size(1);
-  shape.out = b.size(1);
-  shape.x_row = a.stride(0);
-  shape.weight_row = b.stride(shape.layout == WeightLayout::kInOut ? 0 : 1);
-  shape.y_row = out.stride(0);
-  Kernels().matmul(shape, Halves(a), Halves(b), bias, accumulate, Halves(out));
-}
-
-// out = a b, added to what is there if asked for. All of one type.
-inline void MatrixProduct(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
-                          bool accumulate) {
-  // oneDNN multiplies bf16 only on processors that have what our own kernels need.
-  if (IsBf16(a) && KernelsFor(InstructionSet::kAvx512) == nullptr) {
-    torch::Tensor result = out;
-    if (accumulate) {
-      at::addmm_out(result, result, a, b);
-    } else {
-      at::mm_out(result, a, b);
-    }
-    return;
-  }
-  at::native::mkldnn_matmul(a, b, out, accumulate ? 1.0f : 0.0f, 1.0f);
-}
-
-inline void Gemm(const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& out,
-                 bool accumulate = false) {
-  if (IsOurProduct(a, b, out)) return OurProduct(a, b, out, nullptr, accumulate);
-  if (!RowsAlike::on()) return MatrixProduct(a, b, out, accumulate);
-  // oneDNN gives a row in fp32 its bits as soon as it is not alone. How it cuts the sums of bf16
-  // products depends on how many rows there are, so that each product there has as many.
-  const int64_t rows = a.size(0), size = IsBf16(a) ? 256 : std::max<int64_t>(2, rows);
-  for (int64_t first = 0; first < rows; first += size) {
-    const int64_t n = std::min(size, rows - first);
-    const torch::Tensor some = a.narrow(0, first, n), result = out.narrow(0, first, n);
-    if (n == size) {
-      MatrixProduct(some, b, result, accumulate);
-      continue;
-    }
-    const torch::Tensor filled = at::zeros({size, a.size(1)}, a.options());
-    const torch::Tensor product = at::zeros({size, out.size(1)}, out.options());
-    filled.narrow(0, 0, n).copy_(some);
-    if (accumulate) product.narrow(0, 0, n).copy_(result);
-    MatrixProduct(filled, b, product, accumulate);
-    result.copy_(product.narrow(0, 0, n));
-  }
-}
 
 // Autograd functions take no undefined tensors: an empty one stands for what is not given.
 inline torch::Tensor OrEmpty(const torch::Tensor& tensor) {
@@ -161,13 +91,7 @@ inline void Project(const torch::Tensor& x, const torch::Tensor& weight, const t
                             Floats(bias), ElementsOf(result));
     return;
   }
-  const torch::Tensor b = InputMajor(matrix, input_major);
-  if (IsOurProduct(x, b, result)) return OurProduct(x, b, result, Floats(bias), false);
-  Gemm(x, b, result);
-  if (Given(bias)) {
-    Kernels().bias_dropout_add(result.size(0), result.size(1), ElementsOf(result), Floats(bias),
-                               DropoutSite(), nullptr, ElementsOf(result));
-  }
+  Gemm(x, InputMajor(matrix, input_major), result, false, Floats(bias));
 }
 
 // d_x (+)= d weight.

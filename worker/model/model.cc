@@ -195,7 +195,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& directory,
     return absl::InvalidArgumentError(
         absl::StrCat(directory, ": model_type \"", config->model_type, "\" has no classifier"));
   }
-  if ((options.half || options.nf4) && IsFp32Only(config->model_type)) {
+  if ((options.half || options.nf4 || config->nf4) && IsFp32Only(config->model_type)) {
     return absl::InvalidArgumentError(absl::StrCat(directory, ": model_type \"", config->model_type,
                                                    "\" computes in fp32 alone"));
   }

@@ -32,10 +32,8 @@ constexpr struct {
     // With libgomp's default, threads that wait for a busy neighbour burn whole cores.
     {"GOMP_SPINCOUNT", "1000"},
     // Packed rows give nearly every step a matrix shape of its own. oneDNN and LibTorch's layer
-    // above
-    // it keep what they made for the last 1024 shapes, half a megabyte each, which is as large as
-    // the
-    // model itself; making it again costs nothing that can be measured.
+    // above it would keep what they made for the last 1024 shapes, half a megabyte each: as much as
+    // the model itself, for shapes that hardly come again.
     {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"},
     {"LRU_CACHE_CAPACITY", "64"}};
 

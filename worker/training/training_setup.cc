@@ -250,8 +250,10 @@ int64_t TrainingLoop::WrittenBytes() const {
     if (adapter && !parameter.added() && !parameter.beside_added && !parameter.kept_beside) {
       continue;
     }
-    // Merging a part makes fp32 of what is in 4 bits.
-    result += part_ ? static_cast<int64_t>(parameter.tensor.nbytes()) : BytesHeld(parameter.tensor);
+    // Merging a part makes fp32 of what is in 4 bits, and files hold in fp32 what is rounded here.
+    const bool four_bits = !part_ && Nf4Of(parameter.tensor) != nullptr;
+    result += four_bits ? BytesHeld(parameter.tensor)
+                        : parameter.tensor.numel() * static_cast<int64_t>(sizeof(float));
   }
   const int64_t moments = 2 * int64_t{sizeof(float)} * CountNumbers(parameters_.names);
   const int64_t checkpoint = 2 * sum(changed_->Current()) + moments;

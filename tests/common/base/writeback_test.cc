@@ -42,13 +42,5 @@ TEST(StartWriteback, BeginsWithEachStretchThatIsWhole) {
   EXPECT_EQ(dirty, DirtyPages(fd.get(), kStretch));
 }
 
-TEST(StartWriteback, IsAHint) {
-  StartWriteback(-1, 0, kStretch);
-  int pipes[2];
-  ASSERT_EQ(pipe2(pipes, O_CLOEXEC), 0);
-  const UniqueFd reads(pipes[0]), writes(pipes[1]);
-  StartWriteback(writes.get(), 0, kStretch);
-}
-
 }  // namespace
 }  // namespace thaw

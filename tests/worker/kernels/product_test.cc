@@ -64,15 +64,17 @@ class ProductTest : public ::testing::TestWithParam<InstructionSet> {
     EXPECT_EQ(found, product(2));
     EXPECT_EQ(found, product(3));
 
-    // The last row alone has the bits that it has among the others.
-    Matrix alone = before;
-    const int64_t last = (c.rows - 1) * shape.y_row;
-    MatmulShape one = shape;
-    one.rows = 1;
-    kernels_.matmul(one, In(x, (c.rows - 1) * shape.x_row), In(w), some_bias, c.accumulate,
-                    In(alone, last));
-    const std::vector<float> all = found.floats(), own = alone.floats();
-    EXPECT_TRUE(std::equal(own.begin() + last, own.begin() + last + c.out, all.begin() + last));
+    // A row alone has the bits that it has among the others.
+    const std::vector<float> all = found.floats();
+    for (int64_t row : {c.rows / 2, c.rows - 1}) {
+      Matrix alone = before;
+      const int64_t at = row * shape.y_row;
+      MatmulShape one = shape;
+      one.rows = 1;
+      kernels_.matmul(one, In(x, row * shape.x_row), In(w), some_bias, c.accumulate, In(alone, at));
+      const std::vector<float> own = alone.floats();
+      EXPECT_TRUE(std::equal(own.begin() + at, own.begin() + at + c.out, all.begin() + at)) << row;
+    }
   }
 };
 
@@ -89,6 +91,8 @@ TEST_P(ProductTest, AgreesWithDoublePrecisionOnAnyNumberOfThreads) {
              ProductCase{530, 40, 290},
              ProductCase{50, 1100, 40},
              ProductCase{17, 2080, 20},
+             // A weight of which a task packs 32 columns at least.
+             ProductCase{3, 16448, 40},
          }) {
       Check(layout, c);
       Check(layout, {c.rows, c.in, c.out, true, true, false});

@@ -126,14 +126,22 @@ TEST(Nf4ModelTest, TablesInBf16AreReadPartByPart) {
   }
 }
 
-TEST(Nf4ModelTest, FamiliesThatCarryStateAreRefused) {
+TEST(Nf4ModelTest, FamiliesInFp32AloneAreRefused) {
   const std::string directory = NewTestDirectory();
-  const char config[] =
-      R"({"model_type": "awd_lstm", "vocab_size": 9, "hidden_size": 4, "lstm_size": 6,
-          "num_hidden_layers": 2})";
-  ASSERT_TRUE(WriteFileAtomically(directory + "/config.json", config).ok());
-  const absl::Status status = LoadModel(directory, std::nullopt, {.nf4 = true}).status();
-  EXPECT_THAT(status.ToString(), HasSubstr("\"awd_lstm\" computes in fp32 alone"));
+  const auto load = [&](const char* more, bool nf4) {
+    const std::string config = absl::StrCat(
+        R"({"model_type": "awd_lstm", "vocab_size": 9, "hidden_size": 4, "lstm_size": 6,
+            "num_hidden_layers": 2)",
+        more, "}");
+    EXPECT_TRUE(WriteFileAtomically(directory + "/config.json", config).ok());
+    return LoadModel(directory, std::nullopt, {.nf4 = nf4}).status().ToString();
+  };
+  EXPECT_THAT(load("", true), HasSubstr("\"awd_lstm\" computes in fp32 alone"));
+  EXPECT_THAT(
+      load(R"(, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true,
+                      "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true})",
+           false),
+      HasSubstr("\"awd_lstm\" computes in fp32 alone"));
 }
 
 }  // namespace

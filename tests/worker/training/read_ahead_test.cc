@@ -60,12 +60,5 @@ TEST(ReadAhead, ReadsTheWeightsWholeAndNothingElse) {
   EXPECT_EQ(other.pages(), pages_of_other);
 }
 
-TEST(ReadAhead, LeavesWhatIsNotThereToOthers) {
-  const ReadAhead of_nothing(FreshDirectory("weights") + "/gone");
-  const std::string directory = FreshDirectory("weights");
-  ASSERT_EQ(symlink("gone", (directory + "/model.safetensors").c_str()), 0);
-  const ReadAhead of_a_dead_link(directory);
-}
-
 }  // namespace
 }  // namespace thaw
