@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Loads a thawd of its own, on loopback, and prints what it did: docs/performance.md says what is expected of it.
 
-  service.py [--bin build/bin] [submits] [dispatch] [watch] [transfer] [fleet]
+  service.py [--bin build/bin] [submits] [dispatch] [watch] [transfer] [growth] [fleet]
 
 submits   submits a second with 32 in flight
 dispatch  a submit to the assignment of an idle worker; with a long queue, its Sync to the assignment
 watch     an event's commit to the last of 1,000 watchers
 transfer  a model up and down again, hashed by both ends
+growth    the store's bytes for a job and for a million metric points
 fleet     1,000 simulated workers and 100,000 jobs: about a quarter of an hour; --jobs and --seconds make it less
 
 Every part has a server with fresh directories under TMPDIR, which are removed. CPU seconds are the server's own; other
@@ -25,7 +26,7 @@ import time
 import urllib.request
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("parts", nargs="*", choices=("submits", "dispatch", "watch", "transfer", "fleet", []), default=[])
+parser.add_argument("parts", nargs="*", choices=("submits", "dispatch", "watch", "transfer", "growth", "fleet", []), default=[])
 parser.add_argument("--bin", type=pathlib.Path, default=pathlib.Path("build/bin"), help="programs")
 parser.add_argument("--thawd", type=pathlib.Path, help="another server than the one in --bin")
 parser.add_argument("--jobs", type=int, default=100_000, help="of fleet")
@@ -56,12 +57,15 @@ class Server:
         return self
 
     def __exit__(self, *unused):
+        self.stop()
+        shutil.rmtree(self.directory)
+
+    def stop(self):
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-        shutil.rmtree(self.directory)
 
     def cpu_seconds(self):
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -124,6 +128,23 @@ def transfer():
         server.run("thaw-bench-transfer", "--dir", server.directory / "files", "--megabytes", args.megabytes)
 
 
+def growth():
+    """The same jobs with few and with many points; a server that has ended leaves no journal."""
+    jobs, syncs, bytes_of = 2000, 3, {}
+    for points in (0, 10, 100):
+        with Server() as server:
+            server.run("thaw-bench-submit", "--connections", 32, "--seconds", 60, "--jobs", jobs, "--dispatches", 0)
+            if points:
+                server.run("thaw-bench-fleet", "--workers", 100, "--seconds", 60, "--jobs", jobs, "--syncs_per_job", syncs,
+                           "--points_per_sync", points)
+            server.stop()
+            bytes_of[points] = server.store_bytes()
+    point = (bytes_of[100] - bytes_of[10]) / (jobs * syncs * 90)
+    waiting = bytes_of[0] / jobs
+    print(f"  store: {waiting:.0f} bytes a job that waits, {bytes_of[10] / jobs - 10 * syncs * point:.0f} one that has ended, "
+          f"{point:.1f} MB a million metric points of eight values")
+
+
 def fleet():
     with Server() as server:
         empty = server.store_bytes()
@@ -136,6 +157,6 @@ def fleet():
             print(f"  {name}:", server.quantiles(name))
 
 
-for part in args.parts or ("submits", "dispatch", "watch", "transfer", "fleet"):
+for part in args.parts or ("submits", "dispatch", "watch", "transfer", "growth", "fleet"):
     print(f"== {part}", flush=True)
-    {"submits": submits, "dispatch": dispatch, "watch": watch, "transfer": transfer, "fleet": fleet}[part]()
+    {"submits": submits, "dispatch": dispatch, "watch": watch, "transfer": transfer, "growth": growth, "fleet": fleet}[part]()
