@@ -39,7 +39,9 @@ def machine():
 def commit():
     def git(*arguments):
         return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=False).stdout.strip()
-    return git("rev-parse", "--short=12", "HEAD") + (" with changes" if git("status", "--porcelain") else "")
+    # Results that wait to be committed change nothing of what is measured.
+    changed = git("status", "--porcelain", "--", ".", ":!bench/results", ":!docs/performance*")
+    return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
 
 
 def compare(case, precision, ours_says, peer_says):
