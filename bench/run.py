@@ -4,7 +4,6 @@
 For each case and precision a gate, which compares what both sides compute, then pairs of windows A B A B …, then figures.
 A case whose gate fails is not measured. Results are a JSON file and a table.
 """
-import argparse
 import datetime
 import json
 import os
@@ -16,12 +15,12 @@ import time
 
 import cases
 import flops
+import options
 import ours
 import sides
 import summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-QUICK = ("C2", "C6", "C8.1")
 
 
 def machine():
@@ -59,13 +58,13 @@ def compare(case, precision, ours_says, peer_says):
             "passed": same_tokens and difference <= tolerance}
 
 
-def measure(case, precision, setup, options, peak_gflops):
+def measure(case, precision, setup, chosen, peak_gflops):
     """The entry of the results for a case in a precision."""
     entry = {"name": case.name, "precision": precision, "peer": cases.PEERS[precision], "title": case.title}
     begun = time.perf_counter()
     our_side = peer = None
     try:
-        our_side, peer = sides.our_side(case, precision, setup), sides.Peer(case, precision, setup, options.variant)
+        our_side, peer = sides.our_side(case, precision, setup), sides.Peer(case, precision, setup, chosen.variant)
         ours_says = our_side.gate()
         entry["gate"] = compare(case, precision, ours_says, peer.gate(ours_says))
         if not entry["gate"]["passed"]:
@@ -73,7 +72,7 @@ def measure(case, precision, setup, options, peak_gflops):
                                     f"tokens {entry['gate']['tokens']}"}
         entry["gate_seconds"] = time.perf_counter() - begun
         entry["load"], pairs = [os.getloadavg()[0]], []
-        for _ in range(options.pairs):
+        for _ in range(chosen.pairs):
             pair = []
             for side in (our_side, peer):
                 side.prepare()
@@ -92,29 +91,6 @@ def measure(case, precision, setup, options, peak_gflops):
             "figures": summary.summarize(case, precision, pairs, peaks, work, peak_gflops)}
 
 
-def options():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for required in ("inputs", "stubs", "trainer", "peers-python", "out"):
-        parser.add_argument("--" + required, required=True)
-    parser.add_argument("--cases", default="", help="names with commas between; C8 means all of C8")
-    parser.add_argument("--pairs", type=int)
-    parser.add_argument("--precision", default="both", choices=(*cases.PRECISIONS, "both"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--sweeps", default="", help="threads, lengths, starts: these instead of cases")
-    parser.add_argument("--variant", type=lambda text: [f"--{name}" for name in text.split(",")], default=[],
-                        help="options of peers/peer.py, to find out how a peer is tuned best: compile, base_bf16, pack")
-    chosen = parser.parse_args()
-    chosen.pairs = chosen.pairs or (2 if chosen.quick else 5)
-    try:
-        names = [name for name in chosen.cases.split(",") if name]
-        chosen.cases = cases.chosen(names or (QUICK if chosen.quick else ()))
-    except ValueError as problem:
-        parser.error(str(problem))
-    chosen.precisions = cases.PRECISIONS if chosen.precision == "both" else (chosen.precision,)
-    return chosen
-
-
 def probe(chosen):
     done = subprocess.run([chosen.peers_python, ROOT / "bench/peers/probe.py", "--threads", str(chosen.threads)],
                           capture_output=True, text=True, check=True)
@@ -122,7 +98,7 @@ def probe(chosen):
 
 
 def main():
-    chosen = options()
+    chosen = options.parse(("inputs", "stubs", "trainer", "peers-python", "out"), __doc__)
     begun, setup, probed = time.perf_counter(), sides.Setup(chosen), probe(chosen)
     results = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
                "thaw": commit(), "threads": chosen.threads, "pairs": chosen.pairs, **probed,
@@ -136,7 +112,7 @@ def main():
 
     if chosen.sweeps:
         import sweeps
-        for name in chosen.sweeps.split(","):
+        for name in chosen.sweeps:
             results["sweeps"][name] = sweeps.SWEEPS[name](setup, chosen)
             save()
         return

@@ -25,6 +25,24 @@ std::string UnknownField(const Descriptor& message, const std::string& name) {
                       nearest.empty() ? "; fields: " : "? Fields: ", absl::StrJoin(names, ", "));
 }
 
+// Says of a value of an enum by name, or of each in a list, which there are if it is none of them.
+void CheckNames(const std::string& path, const nlohmann::json& json,
+                const google::protobuf::EnumDescriptor& type,
+                std::vector<FieldViolation>* violations) {
+  if (json.is_array()) {
+    for (const auto& value : json) CheckNames(path, value, type, violations);
+    return;
+  }
+  if (!json.is_string()) return;  // numbers are protobuf's to judge
+  std::vector<std::string> names;
+  for (int i = 0; i < type.value_count(); ++i) {
+    if (type.value(i)->name() == json.get<std::string>()) return;
+    if (type.value(i)->number() != 0) names.push_back(type.value(i)->name());
+  }
+  violations->push_back({path, absl::StrCat("\"", json.get<std::string>(), "\" is none of ",
+                                            absl::StrJoin(names, ", "))});
+}
+
 void FindUnknownFields(const std::string& path, const nlohmann::json& json,
                        const Descriptor& message, std::vector<FieldViolation>* violations) {
   if (!json.is_object()) return;  // wrong types are protobuf's to report
@@ -36,6 +54,7 @@ void FindUnknownFields(const std::string& path, const nlohmann::json& json,
       violations->push_back({child, UnknownField(message, key)});
       continue;
     }
+    if (field->enum_type() != nullptr) CheckNames(child, value, *field->enum_type(), violations);
     const Descriptor* type = field->message_type();
     if (type == nullptr || field->is_map() ||
         type->file()->package() != message.file()->package()) {

@@ -39,6 +39,15 @@ TEST(SpecJsonTest, NamesEveryUnknownFieldAndTheOneMeant) {
   EXPECT_THAT(violations[2].description, HasSubstr("fields: name, selector, learning_rate"));
 }
 
+TEST(SpecJsonTest, NamesTheValuesThatAFieldMayHave) {
+  const auto spec = ParseSpecJson(R"({"training": {"precision": "bf16"}})");
+  const auto violations = ViolationsOf(spec.status());
+  ASSERT_EQ(violations.size(), 1u) << spec.status();
+  EXPECT_EQ(violations[0].field, "training.precision");
+  EXPECT_EQ(violations[0].description, "\"bf16\" is none of FP32, BF16");
+  EXPECT_TRUE(ParseSpecJson(R"({"training": {"precision": "BF16"}})").ok());
+}
+
 TEST(SpecJsonTest, RefusesWhatIsNoSpec) {
   const std::pair<const char*, const char*> cases[] = {
       {"[]", "JSON object"},
