@@ -14,10 +14,12 @@ sys.path.insert(0, str(ROOT / "bench"))
 import cases  # noqa: E402
 import data_order  # noqa: E402
 import flops  # noqa: E402
+import options  # noqa: E402
 import plot  # noqa: E402
 import render  # noqa: E402
 import spec  # noqa: E402
 import summary  # noqa: E402
+import sweeps  # noqa: E402
 
 
 def window(tokens, cpu, seconds):
@@ -153,10 +155,18 @@ class KeptTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "measured: z"):
             render.replace(page, "z", "")
 
-    def test_a_quick_run_is_not_kept(self):
-        refused = subprocess.run([ROOT / "script/bench", "--quick", "--keep"], capture_output=True, text=True, check=False, timeout=50)
-        self.assertEqual(refused.returncode, 2)
-        self.assertIn("leave out --keep", refused.stderr)
+    def test_options_are_refused_before_anything_is_made(self):
+        for given, says in ((["--quick", "--keep"], "leave out --keep"), (["--keep", "--trainer", "other"], "leave out --keep"),
+                              (["--keep", "--variant", "compile"], "leave out --keep"), (["--trainer"], "--trainer needs a path"),
+                              (["--cases", "C99"], "no case C99; there are C1,"), (["--sweeps", "typo"], "no sweep typo; there are"),
+                              (["--variant", "x"], "no variant x; there are"), (["--precision", "fp16"], "fp16")):
+            refused = subprocess.run([ROOT / "script/bench", *given], capture_output=True, text=True, check=False, timeout=50)
+            self.assertNotEqual(refused.returncode, 0, given)
+            self.assertIn(says, refused.stderr)
+            self.assertEqual(refused.stdout, "")
+
+    def test_every_sweep_has_its_name_among_the_options(self):
+        self.assertEqual(sorted(options.SWEEPS), sorted(sweeps.SWEEPS))
 
 
 class PlotTest(unittest.TestCase):

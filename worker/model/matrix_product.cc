@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "worker/model/autograd_support.h"
 #include "worker/model/rows_alike.h"
 
 namespace at::native {
@@ -39,9 +40,24 @@ void OurProduct(const Tensor& a, const Tensor& b, const Tensor& out, const float
   Kernels().matmul(shape, Halves(a), Halves(b), bias, accumulate, Halves(out));
 }
 
-Elements RowsOf(const Tensor& rows) {
-  if (IsBf16(rows)) return Halves(rows);
-  return rows.data_ptr<float>();
+// oneDNN gives a row in fp32 its bits as soon as it is not alone. How it cuts the sums of bf16
+// products depends on how many rows there are, so that each product there has as many.
+void ProductOfRowsAlike(const Tensor& a, const Tensor& b, const Tensor& out, bool accumulate) {
+  const int64_t rows = a.size(0), size = IsBf16(a) ? 256 : std::max<int64_t>(2, rows);
+  for (int64_t first = 0; first < rows; first += size) {
+    const int64_t n = std::min(size, rows - first);
+    const Tensor some = a.narrow(0, first, n), result = out.narrow(0, first, n);
+    if (n == size) {
+      MatrixProduct(some, b, result, accumulate);
+      continue;
+    }
+    const Tensor filled = at::zeros({size, a.size(1)}, a.options());
+    const Tensor product = at::zeros({size, out.size(1)}, out.options());
+    filled.narrow(0, 0, n).copy_(some);
+    if (accumulate) product.narrow(0, 0, n).copy_(result);
+    MatrixProduct(filled, b, product, accumulate);
+    result.copy_(product.narrow(0, 0, n));
+  }
 }
 
 }  // namespace
@@ -62,27 +78,14 @@ void MatrixProduct(const Tensor& a, const Tensor& b, const Tensor& out, bool acc
 
 void Gemm(const Tensor& a, const Tensor& b, const Tensor& out, bool accumulate, const float* bias) {
   if (IsOurProduct(a, b, out)) return OurProduct(a, b, out, bias, accumulate);
-  // oneDNN gives a row in fp32 its bits as soon as it is not alone. How it cuts the sums of bf16
-  // products depends on how many rows there are, so that each product there has as many.
-  const int64_t rows = a.size(0), size = IsBf16(a) ? 256 : std::max<int64_t>(2, rows);
-  if (!RowsAlike::on()) MatrixProduct(a, b, out, accumulate);
-  for (int64_t first = 0; RowsAlike::on() && first < rows; first += size) {
-    const int64_t n = std::min(size, rows - first);
-    const Tensor some = a.narrow(0, first, n), result = out.narrow(0, first, n);
-    if (n == size) {
-      MatrixProduct(some, b, result, accumulate);
-      continue;
-    }
-    const Tensor filled = at::zeros({size, a.size(1)}, a.options());
-    const Tensor product = at::zeros({size, out.size(1)}, out.options());
-    filled.narrow(0, 0, n).copy_(some);
-    if (accumulate) product.narrow(0, 0, n).copy_(result);
-    MatrixProduct(filled, b, product, accumulate);
-    result.copy_(product.narrow(0, 0, n));
+  if (RowsAlike::on()) {
+    ProductOfRowsAlike(a, b, out, accumulate);
+  } else {
+    MatrixProduct(a, b, out, accumulate);
   }
   if (bias != nullptr) {
-    Kernels().bias_dropout_add(rows, out.size(1), RowsOf(out), bias, DropoutSite(), nullptr,
-                               RowsOf(out));
+    Kernels().bias_dropout_add(out.size(0), out.size(1), ElementsOf(out), bias, DropoutSite(),
+                               nullptr, ElementsOf(out));
   }
 }
 

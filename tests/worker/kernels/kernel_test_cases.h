@@ -30,6 +30,16 @@ inline std::vector<InstructionSet> RunnableSets() {
   return sets;
 }
 
+// Those of them that have the kernel: where others have none, their callers go another way.
+template <typename Kernel>
+std::vector<InstructionSet> SetsWith(Kernel KernelTable::*kernel) {
+  std::vector<InstructionSet> sets;
+  for (const InstructionSet set : RunnableSets()) {
+    if (KernelsFor(set)->*kernel != nullptr) sets.push_back(set);
+  }
+  return sets;
+}
+
 inline std::vector<KernelCase> RunnableCases() {
   std::vector<KernelCase> cases;
   for (InstructionSet set : RunnableSets()) {

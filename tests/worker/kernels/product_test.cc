@@ -102,17 +102,8 @@ TEST_P(ProductTest, AgreesWithDoublePrecisionOnAnyNumberOfThreads) {
   }
 }
 
-// The others have none, and their callers go another way.
-std::vector<InstructionSet> SetsThatMultiply() {
-  std::vector<InstructionSet> sets;
-  for (const InstructionSet set : RunnableSets()) {
-    if (KernelsFor(set)->matmul != nullptr) sets.push_back(set);
-  }
-  return sets;
-}
-
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ProductTest);
-INSTANTIATE_TEST_SUITE_P(Sets, ProductTest, ::testing::ValuesIn(SetsThatMultiply()),
+INSTANTIATE_TEST_SUITE_P(Sets, ProductTest, ::testing::ValuesIn(SetsWith(&KernelTable::matmul)),
                          [](const auto& info) {
                            return Name({info.param, RowType::kBf16});
                          });

@@ -53,17 +53,9 @@ TEST_P(WeightGradientTest, AgreesWithDoublePrecisionOnAnyNumberOfThreads) {
   }
 }
 
-// The others have none, and their callers go another way.
-std::vector<InstructionSet> SetsThatHaveIt() {
-  std::vector<InstructionSet> sets;
-  for (const InstructionSet set : RunnableSets()) {
-    if (KernelsFor(set)->matmul_transposed != nullptr) sets.push_back(set);
-  }
-  return sets;
-}
-
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(WeightGradientTest);
-INSTANTIATE_TEST_SUITE_P(Sets, WeightGradientTest, ::testing::ValuesIn(SetsThatHaveIt()),
+INSTANTIATE_TEST_SUITE_P(Sets, WeightGradientTest,
+                         ::testing::ValuesIn(SetsWith(&KernelTable::matmul_transposed)),
                          [](const auto& info) {
                            return Name({info.param, RowType::kBf16});
                          });
